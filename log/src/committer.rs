@@ -1,0 +1,147 @@
+//! The threads that write and sync. Each shard belongs to one of them, so its writes need no further order.
+//!
+//! There is no linger: a thread that is free takes what waits at once, and while it syncs, the next group gathers.
+//! Without work the threads sleep.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::shard::{Followup, Shard};
+use crate::{LogError, Result};
+
+/// A buffer that once held a huge batch is not kept.
+const SCRATCH_BYTES_KEPT: usize = 16 << 20;
+
+/// What one thread has to do.
+#[derive(Default)]
+pub(crate) struct Work {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Shards with waiting appends, each at most once.
+    dirty: VecDeque<Arc<Shard>>,
+    stopping: bool,
+}
+
+impl Work {
+    /// Hands over a shard that has waiting appends.
+    pub(crate) fn schedule(&self, shard: Arc<Shard>) {
+        self.state.lock().dirty.push_back(shard);
+        self.wake.notify_one();
+    }
+
+    /// The next dirty shard. `Err(true)` when all is done and no more will come, `Err(false)` at the deadline.
+    fn next(&self, deadline: Option<Instant>) -> std::result::Result<Arc<Shard>, bool> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(shard) = state.dirty.pop_front() {
+                return Ok(shard);
+            }
+            if state.stopping {
+                return Err(true);
+            }
+            match deadline {
+                None => self.wake.wait(&mut state),
+                Some(deadline) => {
+                    if self.wake.wait_until(&mut state, deadline).timed_out() {
+                        return Err(false);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The threads of a log.
+pub(crate) struct Committers {
+    work: Vec<Arc<Work>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Committers {
+    /// # Errors
+    /// [`LogError::Io`] when the system has no thread to spare.
+    pub(crate) fn start(threads: usize, folder: &std::path::Path) -> Result<Committers> {
+        let mut committers = Committers { work: Vec::new(), threads: Vec::new() };
+        for i in 0..threads {
+            let work = Arc::new(Work::default());
+            committers.work.push(Arc::clone(&work));
+            let thread = thread::Builder::new().name(format!("coulee-log-{i}")).spawn(move || run(&work));
+            committers.threads.push(thread.map_err(|e| LogError::io("start a thread for the log in", folder, e))?);
+        }
+        Ok(committers)
+    }
+
+    /// The thread that a shard belongs to, by any number that spreads them.
+    pub(crate) fn work_of(&self, number: usize) -> Arc<Work> {
+        Arc::clone(&self.work[number % self.work.len()])
+    }
+
+    /// Ends the threads once they have written all that was queued.
+    pub(crate) fn stop(&mut self) {
+        for work in &self.work {
+            work.state.lock().stopping = true;
+            work.wake.notify_all();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a committer thread of the log had panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Committers {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn run(work: &Work) {
+    let mut scratch = Vec::new();
+    // Shards that were written without a sync, by when it is due. Few: only those of interval streams, once each.
+    let mut syncs: Vec<(Instant, Arc<Shard>)> = Vec::new();
+    loop {
+        match work.next(syncs.iter().map(|(due, _)| *due).min()) {
+            Ok(shard) => match commit(&shard, &mut scratch) {
+                Followup::None => {}
+                Followup::Again => work.schedule(shard),
+                Followup::SyncWithin { ms, again } => {
+                    if !syncs.iter().any(|(_, other)| Arc::ptr_eq(other, &shard)) {
+                        syncs.push((Instant::now() + Duration::from_millis(ms), Arc::clone(&shard)));
+                    }
+                    if again {
+                        work.schedule(shard);
+                    }
+                }
+            },
+            Err(true) => return,
+            Err(false) => {}
+        }
+        if !syncs.is_empty() {
+            // A busy thread never gets to its deadlines by waiting for them.
+            let now = Instant::now();
+            syncs.extract_if(.., |(due, _)| *due <= now).for_each(|(_, shard)| shard.sync());
+        }
+    }
+}
+
+fn commit(shard: &Shard, scratch: &mut Vec<u8>) -> Followup {
+    // A fault of ours in one shard must not leave the appends of the others waiting forever.
+    let followup = catch_unwind(AssertUnwindSafe(|| shard.commit(scratch))).unwrap_or_else(|_| {
+        shard.break_down();
+        Followup::None
+    });
+    if scratch.capacity() > SCRATCH_BYTES_KEPT {
+        *scratch = Vec::new();
+    }
+    followup
+}

@@ -1,0 +1,302 @@
+//! What can go wrong in the log, with the stream, shard, file or position it happened at.
+//!
+//! One error reaches every append that was waiting in the same group, so it is cheap to clone.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coulee_model::{Classify, ErrorKind, SequenceNumber, ShardId, StreamName};
+
+use crate::ProducerId;
+
+/// The result of an operation of the log.
+pub type Result<T, E = LogError> = std::result::Result<T, E>;
+
+/// How many names a "not found" message lists at most.
+const LISTED_NAMES_MAX: usize = 10;
+
+/// A shard by stream and number, as messages name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The stream that the shard belongs to.
+    pub stream: StreamName,
+    /// The shard's number within it.
+    pub shard: ShardId,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stream '{}' shard {}", self.stream, self.shard)
+    }
+}
+
+/// An error of the log.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LogError {
+    /// No stream has this name.
+    #[error("there is no stream '{stream}'; {}", listed(existing))]
+    NotFound {
+        /// What was asked for.
+        stream: StreamName,
+        /// Every stream there is.
+        existing: Vec<StreamName>,
+    },
+    /// The stream has fewer shards.
+    #[error("{place} does not exist: the stream has shards 0 to {}", shards.saturating_sub(1))]
+    NoShard {
+        /// What was asked for.
+        place: Place,
+        /// How many shards the stream has.
+        shards: u32,
+    },
+    /// A stream of this name exists.
+    #[error("stream '{stream}' exists already: use it, delete it first, or choose another name")]
+    AlreadyExists {
+        /// The name.
+        stream: StreamName,
+    },
+    /// A setting has a value that cannot work.
+    #[error("{setting} is {found}: expected {expected}")]
+    InvalidSetting {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A batch that a client sent, or that was built, cannot be appended.
+    #[error("not a valid record batch: {reason}")]
+    InvalidBatch {
+        /// Which rule it breaks.
+        reason: &'static str,
+    },
+    /// A batch is larger than the log takes.
+    #[error("a batch of {bytes} bytes is too large: the log takes up to {limit}; send fewer records in one batch")]
+    BatchTooLarge {
+        /// Its encoded size.
+        bytes: u64,
+        /// The largest size.
+        limit: u64,
+    },
+    /// The records asked for were removed by retention.
+    #[error(
+        "{place}: sequence number {requested} was removed by retention; the earliest left is {earliest}: read from there"
+    )]
+    Trimmed {
+        /// Where.
+        place: Place,
+        /// What was asked for.
+        requested: SequenceNumber,
+        /// The first that can be read.
+        earliest: SequenceNumber,
+    },
+    /// The position asked for has not been written.
+    #[error("{place}: sequence number {requested} is past the end {end}; was the stream deleted and made again?")]
+    OutOfRange {
+        /// Where.
+        place: Place,
+        /// What was asked for.
+        requested: SequenceNumber,
+        /// The next sequence number to be assigned.
+        end: SequenceNumber,
+    },
+    /// An idempotent producer skipped or went back.
+    #[error("{place}: producer {producer} sent sequence {found}, expected {expected}: a batch before it was lost")]
+    OutOfOrderSequence {
+        /// Where.
+        place: Place,
+        /// Who.
+        producer: ProducerId,
+        /// The sequence of the batch's first record.
+        found: i32,
+        /// The sequence that had to follow.
+        expected: i32,
+    },
+    /// A newer instance of the producer has taken over.
+    #[error("{place}: producer {producer} with epoch {found} was replaced by one with epoch {current}: stop this one")]
+    FencedProducer {
+        /// Where.
+        place: Place,
+        /// Who.
+        producer: ProducerId,
+        /// The epoch of the refused batch.
+        found: i16,
+        /// The epoch that is in force.
+        current: i16,
+    },
+    /// The stream was deleted while it was in use.
+    #[error("stream '{stream}' was deleted")]
+    Deleted {
+        /// The name it had.
+        stream: StreamName,
+    },
+    /// The log was closed while it was in use.
+    #[error("{place}: the log is closed")]
+    Closed {
+        /// What was used.
+        place: Place,
+    },
+    /// The disk is full. What failed was not written, and appends work again once there is space.
+    #[error("the disk that holds {} is full: free some space or shorten the retention, then try again", folder.display())]
+    DiskFull {
+        /// The folder that could not grow.
+        folder: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// A write or a sync failed, so nobody knows what the disk holds. Whether the refused append was written is
+    /// undetermined; what was acknowledged before can be read.
+    #[error(
+        "{place} takes no more appends, since writing to {} failed ({source}): check the disk, then restart",
+        path.display()
+    )]
+    Poisoned {
+        /// Where.
+        place: Place,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// Stored bytes are not what was written. Nothing was changed.
+    #[error("{} is damaged at byte {position}: {reason}; restore the file from a good copy", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Where the damage begins, in bytes from the start of the file.
+        position: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A batch that was read is not what was written.
+    #[error("the stored batch at sequence number {base} is damaged: {reason}; restore its segment from a good copy")]
+    DamagedBatch {
+        /// The first sequence number of the batch.
+        base: SequenceNumber,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// Another process has the log open.
+    #[error("the log in {} is in use by {}: stop that one, or use another folder", folder.display(), owner(*pid))]
+    Locked {
+        /// The log's folder.
+        folder: PathBuf,
+        /// The process that holds the lock, if it said so.
+        pid: Option<u32>,
+    },
+    /// A newer Coulee wrote this folder.
+    #[error(
+        "the log in {} has format {found}, and this version of Coulee knows up to {known}: use a newer Coulee",
+        folder.display()
+    )]
+    NewerFormat {
+        /// The log's folder.
+        folder: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The newest version that this build knows.
+        known: u32,
+    },
+    /// The system refused something.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+}
+
+impl LogError {
+    /// An error of the system, told apart into "disk full" and the rest.
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let source = Arc::new(source);
+        if is_disk_full(&source) {
+            return LogError::DiskFull { folder: path.parent().unwrap_or(path).to_owned(), source };
+        }
+        LogError::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn corrupt(path: &Path, position: u64, reason: impl Into<String>) -> Self {
+        LogError::Corrupt { path: path.to_owned(), position, reason: reason.into() }
+    }
+}
+
+impl Classify for LogError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            LogError::NotFound { .. } | LogError::NoShard { .. } | LogError::Deleted { .. } => ErrorKind::NotFound,
+            LogError::AlreadyExists { .. }
+            | LogError::InvalidSetting { .. }
+            | LogError::InvalidBatch { .. }
+            | LogError::BatchTooLarge { .. }
+            | LogError::Trimmed { .. }
+            | LogError::OutOfRange { .. }
+            | LogError::OutOfOrderSequence { .. }
+            | LogError::NewerFormat { .. } => ErrorKind::Invalid,
+            LogError::FencedProducer { .. } => ErrorKind::Fenced,
+            LogError::Closed { .. }
+            | LogError::DiskFull { .. }
+            | LogError::Poisoned { .. }
+            | LogError::Locked { .. }
+            | LogError::Io { .. } => ErrorKind::Unavailable,
+            LogError::Corrupt { .. } | LogError::DamagedBatch { .. } => ErrorKind::Corrupt,
+        }
+    }
+}
+
+/// Whether there was no space, on the device or in the user's quota.
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn listed(existing: &[StreamName]) -> String {
+    match existing.len() {
+        0 => "the log has no streams yet".to_owned(),
+        1..=LISTED_NAMES_MAX => {
+            let names: Vec<&str> = existing.iter().map(StreamName::as_str).collect();
+            format!("the log has {}", names.join(", "))
+        }
+        more => format!("the log has {more} others"),
+    }
+}
+
+fn owner(pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) => format!("process {pid}"),
+        None => "another process".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> StreamName {
+        StreamName::new(text).expect("a valid name")
+    }
+
+    #[test]
+    fn a_missing_stream_is_answered_with_the_ones_there_are() {
+        let error = LogError::NotFound { stream: name("fligths"), existing: vec![name("flights"), name("planes")] };
+        assert_eq!(error.to_string(), "there is no stream 'fligths'; the log has flights, planes");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_other_failures() {
+        let full = LogError::io("write", Path::new("/data/s/0/1.log"), io::ErrorKind::StorageFull.into());
+        assert_eq!(
+            full.to_string(),
+            "the disk that holds /data/s/0 is full: free some space or shorten the retention, then try again"
+        );
+        assert!(full.kind().is_retryable());
+        let other = LogError::io("write", Path::new("/data/x"), io::ErrorKind::PermissionDenied.into());
+        assert!(matches!(other, LogError::Io { .. }));
+    }
+}

@@ -1,0 +1,279 @@
+//! One segment: a file of batches, what it holds, and its index once somebody reads it.
+//!
+//! The last segment of a shard grows; readers see what [`Segment::grow`] has published, never what is being written.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use coulee_model::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use rustix::buffer::spare_capacity;
+
+use crate::batch::EncodedBatch;
+use crate::header::{HEADER_BYTES, Header};
+use crate::index::{self, Index, Summary};
+use crate::{LogError, Result, scan};
+
+const EXTENSION: &str = "log";
+
+/// A file of batches.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    /// The sequence number of its first record.
+    pub(crate) base: u64,
+    path: PathBuf,
+    /// Of the index, should it have to be rebuilt.
+    interval: u32,
+    /// Opened by the first reader.
+    file: Mutex<Option<Arc<File>>>,
+    state: RwLock<State>,
+    /// Whether anybody read it since [`Segment::release_if_idle`] was last called.
+    touched: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    summary: Summary,
+    /// Always there while the segment grows; afterwards read from its file by the first reader.
+    index: Option<Index>,
+}
+
+impl Segment {
+    /// The last segment of a shard, with what recovery found in it.
+    pub(crate) fn growing(folder: &Path, index: Index) -> Segment {
+        let (base, interval) = (index.summary.base, index.interval());
+        let state = RwLock::new(State { summary: index.summary, index: Some(index) });
+        Segment {
+            base,
+            path: path_of(folder, base),
+            interval,
+            file: Mutex::new(None),
+            state,
+            touched: AtomicBool::new(true),
+        }
+    }
+
+    /// A closed segment. It was synced before it was closed, so any fault in it is damage.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] when it does not end where the next one begins.
+    pub(crate) fn closed(folder: &Path, base: u64, next_base: u64, interval: u32) -> Result<Segment> {
+        let path = path_of(folder, base);
+        let length = fs::metadata(&path).map_err(|e| LogError::io("look at", &path, e))?.len();
+        let fits = |s: &Summary| s.base == base && s.bytes == length && s.end == next_base;
+        let state = match Index::load_summary(&path).filter(fits) {
+            Some(summary) => State { summary, index: None },
+            None => {
+                let index = rebuild(&path, base, next_base, length, interval)?;
+                State { summary: index.summary, index: Some(index) }
+            }
+        };
+        Ok(Segment {
+            base,
+            path,
+            interval,
+            file: Mutex::new(None),
+            state: RwLock::new(state),
+            touched: AtomicBool::new(true),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        self.state.read().summary
+    }
+
+    /// Publishes batches that follow the last ones.
+    pub(crate) fn grow(&self, batches: impl Iterator<Item = Header>, appended: Timestamp) {
+        let mut state = self.state.write();
+        let state = &mut *state;
+        let index = state.index.as_mut().expect("a growing segment has its index");
+        for batch in batches {
+            index.note(&batch, appended.millis());
+        }
+        state.summary = index.summary;
+    }
+
+    /// Writes the index file. Failing to is no loss: it can be rebuilt.
+    pub(crate) fn save_index(&self) {
+        if let Some(index) = &self.state.read().index
+            && let Err(error) = index.save(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "could not save an index; it will be rebuilt");
+        }
+    }
+
+    /// Lets go of what a closed segment holds in memory for readers, if none came since the last call.
+    pub(crate) fn release_if_idle(&self) {
+        if !self.touched.swap(false, Ordering::Relaxed) {
+            *self.file.lock() = None;
+            self.state.write().index = None;
+        }
+    }
+
+    /// Whole batches, from the one that holds `sequence` on: as many as `bytes_max` allows, and at least one.
+    /// Also the sequence number after the last of them.
+    ///
+    /// `sequence` must be in the segment.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] when there is no batch where one should be; [`LogError::Io`].
+    pub(crate) fn read(&self, sequence: u64, bytes_max: usize) -> Result<(Bytes, u64)> {
+        let ((start, stop), limit) = self.with_index(|index| (index.around(sequence), index.summary.bytes))?;
+        let length = (stop - start) + (bytes_max as u64).max(HEADER_BYTES as u64);
+        let mut bytes = Bytes::from(self.read_at(start, length.min(limit - start))?);
+        let mut position = start;
+        let first = loop {
+            let header = self.header(&bytes, position)?;
+            if header.end() > sequence {
+                break header;
+            }
+            // The batch is known to be followed by another within the bytes read, unless the index lied.
+            if header.bytes >= bytes.len() {
+                return Err(LogError::corrupt(&self.path, position, "the batch that was expected here is missing"));
+            }
+            position += header.bytes as u64;
+            let _ = bytes.split_to(header.bytes);
+        };
+        if first.bytes > bytes.len() {
+            // KIP-74: the first batch is returned even when it is larger than what was asked for.
+            return Ok((self.read_at(position, first.bytes as u64)?.into(), first.end()));
+        }
+        let (mut kept, mut next) = (first.bytes, first.end());
+        while let Ok(header) = Header::parse(&bytes[kept..])
+            && kept + header.bytes <= bytes.len().min(bytes_max)
+        {
+            kept += header.bytes;
+            next = header.end();
+        }
+        bytes.truncate(kept);
+        Ok((bytes, next))
+    }
+
+    /// The first record at or after `timestamp`.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] when a batch on the way is not sound; [`LogError::Io`].
+    pub(crate) fn first_at(&self, timestamp: Timestamp) -> Result<Option<u64>> {
+        let (mut position, limit) =
+            self.with_index(|index| (index.before_timestamp(timestamp.millis()), index.summary.bytes))?;
+        while position < limit {
+            let front = self.read_at(position, (HEADER_BYTES as u64).min(limit - position))?;
+            let header = self.header(&front, position)?;
+            if header.max_timestamp >= timestamp.millis() {
+                let mut bytes = Bytes::from(self.read_at(position, header.bytes as u64)?);
+                let batch = EncodedBatch::take(&mut bytes).and_then(|batch| batch.decode_checked());
+                let batch = batch.map_err(|reason| LogError::corrupt(&self.path, position, reason))?;
+                if let Some(record) = batch.records().find(|record| record.timestamp >= timestamp) {
+                    return Ok(Some(record.sequence.0));
+                }
+            }
+            position += header.bytes as u64;
+        }
+        Ok(None)
+    }
+
+    /// Removes the files, the log first: an index without its log is nothing.
+    pub(crate) fn remove(&self) -> Result<()> {
+        fs::remove_file(&self.path).map_err(|e| LogError::io("remove", &self.path, e))?;
+        match fs::remove_file(index::path_of(&self.path)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(LogError::io("remove the index of", &self.path, e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn with_index<T>(&self, ask: impl Fn(&Index) -> T) -> Result<T> {
+        self.touched.store(true, Ordering::Relaxed);
+        if let Some(index) = &self.state.read().index {
+            return Ok(ask(index));
+        }
+        let mut state = self.state.write();
+        let summary = state.summary;
+        if state.index.is_none() {
+            let loaded = Index::load(&self.path).filter(|index| index.summary == summary);
+            state.index = Some(match loaded {
+                Some(index) => index,
+                None => rebuild(&self.path, summary.base, summary.end, summary.bytes, self.interval)?,
+            });
+        }
+        Ok(ask(state.index.as_ref().expect("it was just loaded")))
+    }
+
+    fn header(&self, bytes: &[u8], position: u64) -> Result<Header> {
+        Header::parse(bytes).map_err(|reason| LogError::corrupt(&self.path, position, reason))
+    }
+
+    fn read_at(&self, position: u64, length: u64) -> Result<Vec<u8>> {
+        let file = self.file()?;
+        let mut bytes = Vec::with_capacity(length as usize);
+        while (bytes.len() as u64) < length {
+            // Reading into spare capacity saves zeroing what is about to be overwritten.
+            let at = position + bytes.len() as u64;
+            let read = rustix::io::pread(&*file, spare_capacity(&mut bytes), at)
+                .map_err(|e| LogError::io("read", &self.path, e.into()))?;
+            if read == 0 {
+                return Err(LogError::corrupt(&self.path, at, "the file is shorter than it was"));
+            }
+        }
+        bytes.truncate(length as usize);
+        Ok(bytes)
+    }
+
+    fn file(&self) -> Result<Arc<File>> {
+        let mut file = self.file.lock();
+        if let Some(file) = &*file {
+            return Ok(Arc::clone(file));
+        }
+        let opened = Arc::new(File::open(&self.path).map_err(|e| LogError::io("open", &self.path, e))?);
+        *file = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+}
+
+/// The file of the segment that begins with `base`.
+pub(crate) fn path_of(folder: &Path, base: u64) -> PathBuf {
+    folder.join(format!("{base:020}.{EXTENSION}"))
+}
+
+/// The first sequence number of a segment file, by its name.
+pub(crate) fn base_of(path: &Path) -> Option<u64> {
+    if path.extension()? != EXTENSION {
+        return None;
+    }
+    path.file_stem()?.to_str()?.parse().ok()
+}
+
+/// The index of a closed segment, from its batches.
+fn rebuild(path: &Path, base: u64, next_base: u64, length: u64, interval: u32) -> Result<Index> {
+    tracing::warn!(path = %path.display(), "rebuilding the index of a segment");
+    let appended = modified_ms(path)?;
+    let mut index = Index::empty(base, interval);
+    let scan = scan::scan(path, base, length, |batch| index.note(batch, appended))?;
+    if let Some(fault) = scan.fault {
+        return Err(LogError::corrupt(path, scan.bytes, fault));
+    }
+    if index.summary.end != next_base {
+        let reason =
+            format!("it ends at sequence number {}, but the next file begins at {next_base}", index.summary.end);
+        return Err(LogError::corrupt(path, scan.bytes, reason));
+    }
+    if let Err(error) = index.save(path) {
+        tracing::warn!(path = %path.display(), %error, "could not save an index; it will be rebuilt");
+    }
+    Ok(index)
+}
+
+/// When a file was last written to, in milliseconds since the epoch: the best guess at its last append after a crash.
+pub(crate) fn modified_ms(path: &Path) -> Result<i64> {
+    let modified = fs::metadata(path).and_then(|m| m.modified()).map_err(|e| LogError::io("look at", path, e))?;
+    let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok(since.as_millis() as i64)
+}

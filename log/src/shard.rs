@@ -1,0 +1,395 @@
+//! A shard: an append-only run of segments, one writer behind a queue, and any number of readers.
+//!
+//! A shard is opened by its first use: a log of many idle shards starts at once. Locks are taken in the order writer,
+//! queue, segments.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use coulee_model::{Clock, SequenceNumber, ShardId, StreamName, Timestamp};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::append::Append;
+use crate::builder::BatchBuilder;
+use crate::committer::Work;
+use crate::error::Place;
+use crate::fetch::Fetched;
+use crate::queue::{Queue, Waiting};
+use crate::retention::{self, Removed};
+use crate::segment::Segment;
+use crate::settings::{LogSettings, StreamSettings, SyncPolicy};
+use crate::storage::Storage;
+use crate::tail::{Head, Life, Tail};
+use crate::writer::{Failure, Writer};
+use crate::{LogError, ProducerId, Result, recovery};
+
+/// The most that one read returns, in bytes, however much is asked for; a larger batch is still returned whole.
+pub const READ_BYTES_MAX: usize = 64 << 20;
+
+/// Above this many waiting bytes [`Shard::room`] makes its caller wait.
+const QUEUED_BYTES_MAX: usize = 64 << 20;
+
+/// Where a shard lives, and what it works with.
+pub(crate) struct Home {
+    pub(crate) place: Place,
+    pub(crate) folder: PathBuf,
+    pub(crate) settings: LogSettings,
+    pub(crate) sync: SyncPolicy,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// One shard of a stream.
+pub struct Shard {
+    home: Home,
+    work: Arc<Work>,
+    head: watch::Sender<Head>,
+    open: OnceLock<Result<Open>>,
+}
+
+/// What there is once the folder has been read.
+struct Open {
+    writer: Mutex<Writer>,
+    queue: Mutex<Queue>,
+    /// Told whenever the queue got shorter.
+    room: Notify,
+    /// Oldest first, never empty. The last one grows.
+    segments: RwLock<Vec<Arc<Segment>>>,
+}
+
+/// What a committer has to do after a commit.
+pub(crate) enum Followup {
+    None,
+    /// More is waiting.
+    Again,
+    /// What was written is not synced yet.
+    SyncWithin {
+        ms: u64,
+        again: bool,
+    },
+}
+
+impl Shard {
+    pub(crate) fn new(home: Home, work: Arc<Work>) -> Self {
+        let head = watch::Sender::new(Head { end: 0, life: Life::Open });
+        Shard { home, work, head, open: OnceLock::new() }
+    }
+
+    /// Its number within the stream.
+    pub fn id(&self) -> ShardId {
+        self.home.place.shard
+    }
+
+    /// The name of its stream.
+    pub fn stream(&self) -> &StreamName {
+        &self.home.place.stream
+    }
+
+    /// Reads the folder if nobody has yet: blocks for that, and checks the last segment unless the log was closed in
+    /// order.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] when acknowledged bytes are damaged; the shard then refuses every use with the same error.
+    /// [`LogError::Io`]; [`LogError::Deleted`].
+    pub fn open(&self) -> Result<()> {
+        self.opened().map(|_| ())
+    }
+
+    /// Queues a batch, in the order of the calls. The records are stored when the answer says so.
+    ///
+    /// Encodes, compresses and checksums in the calling thread, and never waits. The batch is held in memory until it is
+    /// stored: whoever keeps many appends under way awaits [`room`](Self::room) between them.
+    ///
+    /// # Errors
+    /// In the answer. Nothing was stored: [`LogError::InvalidBatch`], [`LogError::BatchTooLarge`],
+    /// [`LogError::OutOfOrderSequence`], [`LogError::FencedProducer`], [`LogError::DiskFull`], [`LogError::Deleted`],
+    /// [`LogError::Closed`], and those of [`open`](Self::open). Undetermined: [`LogError::Poisoned`].
+    pub fn append(self: &Arc<Self>, batch: BatchBuilder) -> Append {
+        let place = self.home.place.clone();
+        let (answer, receiver) = oneshot::channel();
+        match self.enqueue(batch, answer) {
+            Ok(()) => Append::queued(place, receiver),
+            Err(error) => Append::refused(place, error),
+        }
+    }
+
+    fn enqueue(self: &Arc<Self>, batch: BatchBuilder, answer: oneshot::Sender<Result<crate::Appended>>) -> Result<()> {
+        let (batch, header) = batch.finish()?;
+        let open = self.opened()?;
+        if open.queue.lock().push(batch, header, answer, &self.home.place)? {
+            self.work.schedule(Arc::clone(self));
+        }
+        Ok(())
+    }
+
+    /// Waits until fewer than 64 MiB of batches wait to be written.
+    pub async fn room(&self) {
+        let Ok(open) = self.opened() else { return };
+        loop {
+            let shorter = open.room.notified();
+            if open.queue.lock().bytes() < QUEUED_BYTES_MAX {
+                return;
+            }
+            shorter.await;
+        }
+    }
+
+    /// The first sequence number that can be read. 0 while the shard cannot be [opened](Self::open).
+    pub fn earliest(&self) -> SequenceNumber {
+        self.opened().map_or(SequenceNumber(0), |open| SequenceNumber(open.earliest()))
+    }
+
+    /// The sequence number after the last record that readers may see, which is the next to be given to a record that
+    /// becomes durable. 0 while the shard cannot be [opened](Self::open).
+    pub fn end(&self) -> SequenceNumber {
+        let _ = self.opened();
+        SequenceNumber(self.head.borrow().end)
+    }
+
+    /// The first record, in order of the log, whose timestamp is `timestamp` or later; [`end`](Self::end) without one.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn sequence_at(&self, timestamp: Timestamp) -> Result<SequenceNumber> {
+        let open = self.opened()?;
+        let end = self.check_life()?;
+        let segments = open.segments.read().clone();
+        for segment in segments {
+            if segment.summary().max_timestamp < timestamp.millis() {
+                continue;
+            }
+            match segment.first_at(timestamp) {
+                Ok(None) => {}
+                Ok(Some(found)) => return Ok(SequenceNumber(found.min(end))),
+                // Retention was faster: the record that was looked for is gone.
+                Err(_) if segment.base < open.earliest() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.check_life().map(SequenceNumber)
+    }
+
+    /// Reads whole batches from the one that holds `from`, at most `bytes_max` bytes (and [`READ_BYTES_MAX`]), but at
+    /// least one batch if there is any. Empty when `from` is the end. Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`LogError::Trimmed`] before the earliest record, [`LogError::OutOfRange`] past the end, [`LogError::Corrupt`],
+    /// [`LogError::Io`], [`LogError::Deleted`], [`LogError::Closed`].
+    pub fn read(&self, from: SequenceNumber, bytes_max: usize) -> Result<Fetched> {
+        let open = self.opened()?;
+        let end = self.check_life()?;
+        let place = || self.home.place.clone();
+        if from.0 > end {
+            return Err(LogError::OutOfRange { place: place(), requested: from, end: SequenceNumber(end) });
+        }
+        let trimmed =
+            |earliest| LogError::Trimmed { place: place(), requested: from, earliest: SequenceNumber(earliest) };
+        let segment = open.segment_of(from.0).map_err(trimmed)?;
+        if from.0 == end {
+            return Ok(Fetched { bytes: Bytes::new(), next: from, end: from });
+        }
+        let read = segment.read(from.0, bytes_max.min(READ_BYTES_MAX));
+        // What happened meanwhile explains a failure better than the missing file does.
+        let end = self.check_life()?;
+        let (bytes, next) = match read {
+            Err(_) if from.0 < open.earliest() => return Err(trimmed(open.earliest())),
+            read => read?,
+        };
+        Ok(Fetched { bytes, next: SequenceNumber(next), end: SequenceNumber(end.max(next)) })
+    }
+
+    /// Watches the end of the shard.
+    pub fn tail(&self) -> Tail {
+        let _ = self.opened();
+        Tail::new(self.head.subscribe(), self.home.place.clone())
+    }
+
+    /// The size of its segments, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.opened().map_or(0, |open| open.segments.read().iter().map(|segment| segment.summary().bytes).sum())
+    }
+
+    /// The epoch and the last number of an idempotent producer, with what is still queued.
+    pub fn producer_sequence(&self, producer: ProducerId) -> Option<(i16, i32)> {
+        self.opened().ok()?.queue.lock().producers().last(producer)
+    }
+
+    /// Removes what the stream's settings allow to be removed.
+    pub(crate) fn enforce_retention(&self, settings: &StreamSettings) -> Result<Removed> {
+        if settings.retention_ms.is_none() && settings.retention_bytes.is_none() {
+            return Ok(Removed::default());
+        }
+        let open = self.opened()?;
+        let now = self.home.clock.now();
+        let mut writer = open.writer.lock();
+        self.check_life()?;
+        if retention::is_due(&writer.active().summary(), settings, now)
+            && let Err(failure) = writer.roll(&self.home, &open.segments)
+        {
+            return Err(self.fail(open, &writer, VecDeque::new(), failure));
+        }
+        retention::remove_old(&self.home, &open.segments, settings, now)
+    }
+
+    /// Lets go of what segments that nobody reads hold in memory.
+    pub(crate) fn release_idle(&self) {
+        let Some(Ok(open)) = self.open.get() else { return };
+        let segments = open.segments.read();
+        // The last one is still growing.
+        segments.iter().rev().skip(1).for_each(|segment| segment.release_if_idle());
+    }
+
+    /// Writes what waits. Called by one thread at a time.
+    pub(crate) fn commit(&self, scratch: &mut Vec<u8>) -> Followup {
+        let Some(Ok(open)) = self.open.get() else { return Followup::None };
+        let mut writer = open.writer.lock();
+        let (mut group, again) = open.queue.lock().take_group();
+        while !group.is_empty() {
+            match writer.write(&self.home, &open.segments, &group, scratch) {
+                Ok(count) => {
+                    let end = writer.end();
+                    self.head.send_if_modified(|head| end > std::mem::replace(&mut head.end, end));
+                    group.drain(..count).for_each(Waiting::succeed);
+                }
+                Err(failure) => {
+                    self.fail(open, &writer, group, failure);
+                    return Followup::None;
+                }
+            }
+        }
+        open.room.notify_waiters();
+        match self.home.sync {
+            SyncPolicy::Interval { ms } if writer.is_unsynced() => Followup::SyncWithin { ms, again },
+            _ if again => Followup::Again,
+            _ => Followup::None,
+        }
+    }
+
+    /// Makes everything that was written durable.
+    pub(crate) fn sync(&self) {
+        let Some(Ok(open)) = self.open.get() else { return };
+        let mut writer = open.writer.lock();
+        if let Err(failure) = writer.sync(&self.home) {
+            self.fail(open, &writer, VecDeque::new(), failure);
+        }
+    }
+
+    /// Answers all that waits with a failure, and goes on from what is stored, or not at all.
+    fn fail(&self, open: &Open, writer: &Writer, group: VecDeque<Waiting>, failure: Failure) -> LogError {
+        let mut queue = open.queue.lock();
+        let queued = queue.reset(writer.end(), writer.producers().clone());
+        let error = match failure {
+            Failure::Passing(error) => error,
+            Failure::Lasting(error) => {
+                queue.refuse_new(error.clone());
+                error
+            }
+        };
+        drop(queue);
+        tracing::error!(stream = %self.stream(), shard = %self.id(), %error, "appends failed");
+        group.into_iter().chain(queued).for_each(|waiting| waiting.fail(error.clone()));
+        open.room.notify_waiters();
+        error
+    }
+
+    /// Takes no more appends after a fault of the log's own.
+    pub(crate) fn break_down(&self) {
+        let Some(Ok(open)) = self.open.get() else { return };
+        let mut writer = open.writer.lock();
+        let failure = writer.break_down(&self.home, io::Error::other("the log's writer panicked; please report this"));
+        self.fail(open, &writer, VecDeque::new(), failure);
+    }
+
+    /// The stream is being deleted: nothing may touch the folder after this.
+    pub(crate) fn delete(&self) {
+        self.head.send_modify(|head| head.life = Life::Deleted);
+        let deleted = || LogError::Deleted { stream: self.stream().clone() };
+        if let Ok(open) = self.open.get_or_init(|| Err(deleted())) {
+            // Waits for a group that is being written.
+            let _writer = open.writer.lock();
+            let queued = open.queue.lock().refuse(deleted());
+            queued.into_iter().for_each(|waiting| waiting.fail(deleted()));
+            open.room.notify_waiters();
+        }
+    }
+
+    /// Takes no more appends; those that wait are still written.
+    pub(crate) fn close(&self) {
+        let closed = || LogError::Closed { place: self.home.place.clone() };
+        if let Ok(open) = self.open.get_or_init(|| Err(closed())) {
+            open.queue.lock().refuse_new(closed());
+        }
+    }
+
+    /// After the last append was written: leaves the folder as a start likes to find it.
+    pub(crate) fn shut_down(&self) {
+        if let Some(Ok(open)) = self.open.get() {
+            let mut writer = open.writer.lock();
+            if self.head.borrow().life == Life::Open
+                && let Err(failure) = writer.shut_down(&self.home)
+            {
+                self.fail(open, &writer, VecDeque::new(), failure);
+            }
+        }
+        self.head.send_if_modified(|head| {
+            let open = head.life == Life::Open;
+            if open {
+                head.life = Life::Closed;
+            }
+            open
+        });
+    }
+
+    /// The end, unless the shard was deleted or closed.
+    fn check_life(&self) -> Result<u64> {
+        let head = *self.head.borrow();
+        head.life.check(&self.home.place)?;
+        Ok(head.end)
+    }
+
+    fn opened(&self) -> Result<&Open> {
+        let opened = self.open.get_or_init(|| {
+            self.check_life()?;
+            let recovered = recovery::recover(&self.home).inspect_err(|error| {
+                tracing::error!(stream = %self.stream(), shard = %self.id(), %error, "a shard cannot be opened");
+            })?;
+            let active = recovered.segments.last().expect("there is always a last segment");
+            let end = active.summary().end;
+            self.head.send_modify(|head| head.end = end);
+            Ok(Open {
+                writer: Mutex::new(Writer::new(Arc::clone(active), recovered.producers.clone())),
+                queue: Mutex::new(Queue::new(end, recovered.producers)),
+                room: Notify::new(),
+                segments: RwLock::new(recovered.segments),
+            })
+        });
+        opened.as_ref().map_err(LogError::clone)
+    }
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shard").field("place", &self.home.place).field("head", &*self.head.borrow()).finish()
+    }
+}
+
+impl Open {
+    fn earliest(&self) -> u64 {
+        self.segments.read().first().map_or(0, |segment| segment.base)
+    }
+
+    /// The segment that holds a sequence number, or the earliest sequence number if it is before that.
+    fn segment_of(&self, sequence: u64) -> Result<Arc<Segment>, u64> {
+        let segments = self.segments.read();
+        let after = segments.partition_point(|segment| segment.base <= sequence);
+        match after.checked_sub(1) {
+            Some(i) => Ok(Arc::clone(&segments[i])),
+            None => Err(segments.first().map_or(0, |segment| segment.base)),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Waiting for the end of a shard to move, without asking again and again.
+
+use coulee_model::SequenceNumber;
+use tokio::sync::watch;
+
+use crate::error::Place;
+use crate::{LogError, Result};
+
+/// What everybody who waits at the end of a shard is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// The sequence number after the last record that readers may see.
+    pub(crate) end: u64,
+    pub(crate) life: Life,
+}
+
+/// Whether a shard can still be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    Open,
+    Deleted,
+    Closed,
+}
+
+impl Life {
+    /// # Errors
+    /// [`LogError::Deleted`] and [`LogError::Closed`].
+    pub(crate) fn check(self, place: &Place) -> Result<()> {
+        match self {
+            Life::Open => Ok(()),
+            Life::Deleted => Err(LogError::Deleted { stream: place.stream.clone() }),
+            Life::Closed => Err(LogError::Closed { place: place.clone() }),
+        }
+    }
+}
+
+/// Waits for new records of a shard.
+#[derive(Debug, Clone)]
+pub struct Tail {
+    head: watch::Receiver<Head>,
+    place: Place,
+}
+
+impl Tail {
+    pub(crate) fn new(head: watch::Receiver<Head>, place: Place) -> Self {
+        Tail { head, place }
+    }
+
+    /// Waits until the shard ends after `seen`, and says where: at once if it does already.
+    ///
+    /// Can be dropped and called again without missing anything.
+    ///
+    /// # Errors
+    /// [`LogError::Deleted`] once the stream is deleted, [`LogError::Closed`] once the log is closed.
+    pub async fn changed(&mut self, seen: SequenceNumber) -> Result<SequenceNumber> {
+        let moved = self.head.wait_for(|head| head.end > seen.0 || head.life != Life::Open).await;
+        let Ok(head) = moved.map(|head| *head) else {
+            return Err(LogError::Closed { place: self.place.clone() });
+        };
+        head.life.check(&self.place)?;
+        Ok(SequenceNumber(head.end))
+    }
+}

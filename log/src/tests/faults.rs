@@ -1,0 +1,256 @@
+//! A disk that tears writes, fails syncs and fills up.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use coulee_model::{Classify, ErrorKind, Timestamp};
+use parking_lot::Mutex;
+
+use super::{Fixture, all_values, append, at, batch, from_producer};
+use crate::queue::GROUP_BYTES_MAX;
+use crate::settings::SyncPolicy;
+use crate::storage::{Disk, SegmentFile, Storage};
+use crate::{BatchBuilder, Compression, LogError, ProducerId, Record};
+
+/// What the next operations on the disk do.
+#[derive(Debug, Default)]
+struct Faults {
+    /// How much space is left; `None` is plenty.
+    space: Option<u64>,
+    /// The next write stores only so many bytes and fails.
+    torn_write: Option<usize>,
+    failed_syncs: usize,
+    failed_truncates: usize,
+    failed_opens: usize,
+    /// How often a sync was asked for.
+    syncs: usize,
+}
+
+#[derive(Debug, Default, Clone)]
+struct FaultyDisk(Arc<Mutex<Faults>>);
+
+struct FaultyFile {
+    file: Box<dyn SegmentFile>,
+    faults: Arc<Mutex<Faults>>,
+}
+
+impl Storage for FaultyDisk {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+        let mut faults = self.0.lock();
+        if faults.failed_opens > 0 {
+            faults.failed_opens -= 1;
+            // Unlike most failures, this one leaves the name behind.
+            std::fs::write(path, b"")?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(Box::new(FaultyFile { file: Disk.open(path)?, faults: Arc::clone(&self.0) }))
+    }
+}
+
+impl SegmentFile for FaultyFile {
+    fn write_all_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
+        let mut faults = self.faults.lock();
+        if let Some(length) = faults.torn_write.take() {
+            self.file.write_all_at(&bytes[..length], position)?;
+            return Err(io::Error::other("the cable was pulled"));
+        }
+        if let Some(space) = &mut faults.space {
+            let written = bytes.len().min(*space as usize);
+            *space -= written as u64;
+            self.file.write_all_at(&bytes[..written], position)?;
+            if written < bytes.len() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            return Ok(());
+        }
+        self.file.write_all_at(bytes, position)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut faults = self.faults.lock();
+        faults.syncs += 1;
+        if faults.failed_syncs > 0 {
+            faults.failed_syncs -= 1;
+            return Err(io::Error::other("the disk is on fire"));
+        }
+        self.file.sync()
+    }
+
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
+        let mut faults = self.faults.lock();
+        if faults.failed_truncates > 0 {
+            faults.failed_truncates -= 1;
+            return Err(io::Error::other("not now"));
+        }
+        self.file.truncate(bytes)
+    }
+}
+
+fn faulty() -> (Fixture, FaultyDisk) {
+    let disk = FaultyDisk::default();
+    let fixture = Fixture { storage: Arc::new(disk.clone()), ..Fixture::new() };
+    (fixture, disk)
+}
+
+#[test]
+fn a_full_disk_refuses_and_works_again_once_there_is_space() {
+    let (fixture, disk) = faulty();
+    let (log, shard) = fixture.open();
+    append(&shard, 0..3);
+    shard.append(from_producer(0, 0, 3)).wait().expect("an append");
+    disk.0.lock().space = Some(40);
+    let error = shard.append(from_producer(0, 3, 3)).wait().unwrap_err();
+    assert!(matches!(&error, LogError::DiskFull { folder, .. } if *folder == fixture.shard_folder()), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!((shard.end(), all_values(&shard).len()), (at(6), 6));
+    assert_eq!(shard.producer_sequence(ProducerId(7)), Some((0, 2)), "the failed batch is not remembered");
+
+    disk.0.lock().space = None;
+    let appended = shard.append(from_producer(0, 3, 3)).wait().expect("there is space");
+    assert_eq!((appended.first, appended.duplicate), (at(6), false));
+    drop((log, shard));
+    fixture.forget_shortcuts();
+    assert_eq!(all_values(&fixture.open().1).len(), 9);
+}
+
+#[test]
+fn a_disk_that_is_full_when_a_segment_begins_leaves_no_trace() {
+    let (fixture, disk) = faulty();
+    let (log, shard) = fixture.open();
+    append(&shard, 0..100);
+    let end = shard.end();
+    disk.0.lock().failed_opens = 1;
+    let error = shard.append(batch(100..200)).wait().unwrap_err();
+    assert!(matches!(error, LogError::DiskFull { .. }), "{error}");
+    assert_eq!(fixture.segments().len(), 1);
+    shard.append(batch(100..200)).wait().expect("there is space");
+    assert_eq!((shard.end(), fixture.segments().len()), (end.plus(100), 2));
+    drop((log, shard));
+    fixture.forget_shortcuts();
+    assert_eq!(all_values(&fixture.open().1), (0..200).collect::<Vec<_>>());
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_taken_and_the_acknowledged_is_readable() {
+    for failure in ["sync", "torn write", "full disk that cannot be cut back"] {
+        let (fixture, disk) = faulty();
+        let (log, shard) = fixture.open();
+        append(&shard, 0..3);
+        {
+            let mut faults = disk.0.lock();
+            match failure {
+                "sync" => faults.failed_syncs = 1,
+                "torn write" => faults.torn_write = Some(30),
+                _ => (faults.space, faults.failed_truncates) = (Some(30), 1),
+            }
+        }
+        let error = shard.append(batch(3..6)).wait().unwrap_err();
+        assert!(matches!(error, LogError::Poisoned { .. }), "{failure}: {error}");
+        assert!(shard.append(batch(3..6)).wait().unwrap_err().to_string().contains("takes no more appends"));
+        assert_eq!(all_values(&shard), [0, 1, 2], "{failure}");
+        drop((log, shard));
+
+        disk.0.lock().space = None;
+        let (_log, shard) = fixture.open();
+        let values = all_values(&shard);
+        // Whether what failed is there after a restart is undetermined, but it is there whole or not at all.
+        assert!(values == [0, 1, 2] || (failure == "sync" && values == [0, 1, 2, 3, 4, 5]), "{failure}: {values:?}");
+        append(&shard, 0..1);
+    }
+}
+
+#[test]
+fn a_sync_that_failed_in_the_background_is_not_forgiven_when_the_next_succeeds() {
+    let (mut fixture, disk) = faulty();
+    fixture.stream.sync = SyncPolicy::Interval { ms: 1 };
+    let (log, shard) = fixture.open();
+    disk.0.lock().failed_syncs = 1;
+    append(&shard, 0..3);
+    while disk.0.lock().syncs == 0 {
+        std::thread::yield_now();
+    }
+    let error = shard.append(batch(3..6)).wait().unwrap_err();
+    assert!(matches!(error, LogError::Poisoned { .. }), "{error}");
+    assert_eq!(all_values(&shard), [0, 1, 2]);
+    drop((log, shard));
+    assert!(!fixture.segments()[0].with_extension("index").exists(), "no orderly stop: the next start has to check");
+}
+
+#[test]
+fn a_write_torn_at_any_byte_is_cut_off_by_the_next_start() {
+    for torn in (0..140).step_by(7) {
+        let (fixture, disk) = faulty();
+        let (log, shard) = fixture.open();
+        append(&shard, 0..3);
+        disk.0.lock().torn_write = Some(torn);
+        assert!(shard.append(batch(3..9)).wait().is_err());
+        drop((log, shard));
+        let (_log, shard) = fixture.open();
+        assert_eq!(all_values(&shard), [0, 1, 2], "torn after {torn} bytes");
+    }
+}
+
+#[test]
+fn only_group_streams_sync_before_they_answer() {
+    for (sync, expected) in [(SyncPolicy::Group, 3), (SyncPolicy::Interval { ms: 3_600_000 }, 0), (SyncPolicy::Os, 0)] {
+        let (mut fixture, disk) = faulty();
+        fixture.stream.sync = sync;
+        let (log, shard) = fixture.open();
+        for _ in 0..3 {
+            append(&shard, 0..1);
+        }
+        assert_eq!((disk.0.lock().syncs, shard.end()), (expected, at(3)), "{sync:?}");
+        drop((log, shard));
+        assert!(disk.0.lock().syncs >= 1, "{sync:?}: at the latest when it is closed");
+        assert_eq!(all_values(&fixture.open().1).len(), 3);
+    }
+}
+
+#[test]
+fn an_interval_stream_syncs_by_itself() {
+    let (mut fixture, disk) = faulty();
+    fixture.stream.sync = SyncPolicy::Interval { ms: 1 };
+    let (_log, shard) = fixture.open();
+    append(&shard, 0..1);
+    // Waits for the thing itself; the test runner's limit is the only clock.
+    while disk.0.lock().syncs == 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn appends_that_wait_share_a_sync() {
+    let (fixture, disk) = faulty();
+    let (_log, shard) = fixture.open();
+    append(&shard, 0..1);
+    // The disk stands still while this lock is held, and the appends gather.
+    let faults = disk.0.lock();
+    let before = faults.syncs;
+    let appends: Vec<_> = (0..20).map(|i| shard.append(batch(i..i + 1))).collect();
+    drop(faults);
+    appends.into_iter().for_each(|append| assert!(append.wait().is_ok()));
+    let syncs = disk.0.lock().syncs - before;
+    // The first may be alone; the others fit into the rest of this segment and the next ones.
+    assert!(syncs <= 6, "{syncs} syncs for 20 appends");
+}
+
+#[test]
+fn more_than_one_group_that_waits_is_written_without_another_append() {
+    let (mut fixture, disk) = faulty();
+    fixture.settings.segment_bytes = 1 << 30;
+    let (_log, shard) = fixture.open();
+    append(&shard, 0..1);
+    let large = vec![b'1'; GROUP_BYTES_MAX / 2 + 1];
+    let faults = disk.0.lock();
+    let appends: Vec<_> = (0..4)
+        .map(|_| {
+            let mut batch = BatchBuilder::new(Compression::None);
+            batch.push(&Record { key: None, value: Some(&large), timestamp: Timestamp(0), headers: &[] });
+            shard.append(batch)
+        })
+        .collect();
+    drop(faults);
+    appends.into_iter().for_each(|append| assert!(append.wait().is_ok()));
+    assert_eq!(shard.end(), at(5));
+}

@@ -1,0 +1,145 @@
+//! Tests of the log through its public face, and what they share: a folder with one small stream in it.
+
+mod batches;
+mod faults;
+mod lifecycle;
+mod reading;
+mod recovery;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coulee_model::{ManualClock, SequenceNumber, ShardId, StreamName, Timestamp};
+
+use crate::storage::{Disk, Storage};
+use crate::{BatchBuilder, Compression, Fetched, Log, LogSettings, ProducerId, Record, Shard, StreamSettings};
+
+/// A log in a folder of its own, which can be closed, crashed and opened again.
+struct Fixture {
+    folder: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    settings: LogSettings,
+    stream: StreamSettings,
+    storage: Arc<dyn Storage>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Fixture {
+            folder: tempfile::tempdir().expect("a folder"),
+            clock: Arc::new(ManualClock::new(Timestamp(1_000_000))),
+            settings: LogSettings { segment_bytes: 1024, index_interval_bytes: 256, committer_threads: 2 },
+            stream: StreamSettings::default(),
+            storage: Arc::new(Disk),
+        }
+    }
+
+    /// Segments so large that there is only one.
+    fn with_one_segment() -> Self {
+        let mut fixture = Self::new();
+        fixture.settings.segment_bytes = 1 << 20;
+        fixture
+    }
+
+    fn try_open(&self) -> crate::Result<Log> {
+        let storage = Arc::clone(&self.storage);
+        Log::open_on(storage, self.folder.path(), self.settings.clone(), Arc::clone(&self.clock) as _)
+    }
+
+    /// The log and its one shard; the stream is made the first time.
+    fn open(&self) -> (Log, Arc<Shard>) {
+        let log = self.try_open().expect("the log opens");
+        let stream = log.stream(&name()).or_else(|_| log.create_stream(&name(), self.stream.clone()));
+        let shard = stream.expect("a stream").shard(ShardId(0)).expect("the shard opens");
+        (log, shard)
+    }
+
+    fn shard_folder(&self) -> PathBuf {
+        self.folder.path().join("streams").join(name().as_str()).join("00000")
+    }
+
+    /// The segment files, oldest first.
+    fn segments(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.shard_folder()).expect("the shard's folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let mut paths: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
+        paths.sort();
+        paths
+    }
+
+    /// Removes what an orderly shutdown or a roll leaves behind: the next start has to look at every batch.
+    fn forget_shortcuts(&self) {
+        for entry in std::fs::read_dir(self.shard_folder()).expect("the shard's folder") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|e| e == "index" || e == "producers") {
+                std::fs::remove_file(path).expect("remove");
+            }
+        }
+    }
+}
+
+fn name() -> StreamName {
+    StreamName::new("flights").expect("a name")
+}
+
+fn at(sequence: u64) -> SequenceNumber {
+    SequenceNumber(sequence)
+}
+
+/// A batch of records whose values are `values` as text, each with its number as timestamp.
+fn batch(values: std::ops::Range<u64>) -> BatchBuilder {
+    batch_as(Compression::None, values)
+}
+
+fn batch_as(compression: Compression, values: std::ops::Range<u64>) -> BatchBuilder {
+    let mut batch = BatchBuilder::new(compression);
+    for value in values {
+        let text = value.to_string();
+        let timestamp = Timestamp(value as i64);
+        batch.push(&Record { key: Some(b"key"), value: Some(text.as_bytes()), timestamp, headers: &[] });
+    }
+    batch
+}
+
+fn from_producer(epoch: i16, first: i32, count: u64) -> BatchBuilder {
+    batch(0..count).producer(ProducerId(7), epoch, first)
+}
+
+/// The values of all records that a read returned, with their sequence numbers.
+fn records(fetched: &Fetched) -> Vec<(u64, u64)> {
+    let mut records = Vec::new();
+    for batch in fetched.batches() {
+        let batch = batch.expect("a batch").decode().expect("decodes");
+        for record in batch.records() {
+            let text = std::str::from_utf8(record.value.expect("a value")).expect("text");
+            records.push((record.sequence.0, text.parse().expect("a number")));
+        }
+    }
+    records
+}
+
+/// The values of all records of a shard, after checking that their sequence numbers are dense.
+fn all_values(shard: &Shard) -> Vec<u64> {
+    let mut values = Vec::new();
+    let mut next = shard.earliest();
+    while next < shard.end() {
+        let fetched = shard.read(next, 300).expect("a read");
+        for (sequence, value) in records(&fetched) {
+            assert_eq!(sequence, next.0, "dense");
+            next = next.plus(1);
+            values.push(value);
+        }
+        assert_eq!(fetched.next, next);
+    }
+    values
+}
+
+fn append(shard: &Arc<Shard>, values: std::ops::Range<u64>) {
+    shard.append(batch(values)).wait().expect("an append");
+}
+
+fn flip_bit(path: &Path, position: u64) {
+    let mut bytes = std::fs::read(path).expect("read");
+    bytes[position as usize] ^= 0x10;
+    std::fs::write(path, bytes).expect("write");
+}

@@ -1,0 +1,196 @@
+//! What was acknowledged is there after any stop, and damage is never taken for a torn write.
+
+use std::fs::{self, OpenOptions};
+use std::sync::Arc;
+
+use coulee_model::{Classify, ErrorKind, ShardId};
+
+use super::{Fixture, all_values, append, at, flip_bit, from_producer, name};
+use crate::{LogError, ProducerId, Shard};
+
+#[test]
+fn a_file_cut_at_any_byte_keeps_the_whole_batches_before() {
+    let fixture = Fixture::with_one_segment();
+    let (log, shard) = fixture.open();
+    // Where each batch ends, with the number of records up to there.
+    let mut ends = vec![(0, 0)];
+    for i in 0..6 {
+        append(&shard, i * 3..i * 3 + 3);
+        ends.push((shard.size_bytes(), shard.end().0));
+    }
+    drop((log, shard));
+    let path = &fixture.segments()[0];
+    let whole = fs::read(path).expect("read");
+    for cut in ends[3].0..=whole.len() as u64 {
+        fixture.forget_shortcuts();
+        fs::write(path, &whole[..cut as usize]).expect("cut");
+        let (_log, shard) = fixture.open();
+        let &(bytes, records) = ends.iter().rfind(|(end, _)| *end <= cut).expect("a batch before");
+        assert_eq!(all_values(&shard), (0..records).collect::<Vec<_>>(), "cut at {cut}");
+        assert_eq!(fs::metadata(path).expect("the file").len(), bytes, "the torn batch is gone");
+        append(&shard, 0..1);
+        assert_eq!(shard.end(), at(records + 1));
+    }
+}
+
+#[test]
+fn zeros_and_noise_after_the_last_batch_are_a_torn_write() {
+    for tail in [vec![0; 5000], (0..5000u32).map(|i| ((i * 7919) >> 5) as u8).collect()] {
+        let fixture = Fixture::with_one_segment();
+        let (log, shard) = fixture.open();
+        append(&shard, 0..10);
+        drop((log, shard));
+        let path = &fixture.segments()[0];
+        let mut bytes = fs::read(path).expect("read");
+        bytes.extend_from_slice(&tail);
+        fs::write(path, bytes).expect("write");
+        let (_log, shard) = fixture.open();
+        assert_eq!(all_values(&shard), (0..10).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn damage_before_sound_batches_is_refused_and_left_alone() {
+    let fixture = Fixture::with_one_segment();
+    let (log, shard) = fixture.open();
+    let mut positions = vec![];
+    for i in 0..5 {
+        positions.push(shard.size_bytes());
+        append(&shard, i * 3..i * 3 + 3);
+    }
+    drop((log, shard));
+    let path = &fixture.segments()[0];
+    let whole = fs::read(path).expect("read");
+    let last = *positions.last().expect("batches");
+    for position in (0..last).filter(|p| {
+        // The leader epoch means nothing here.
+        let batch = positions.iter().rfind(|start| *start <= p).expect("a batch");
+        !(12..16).contains(&(p - batch))
+    }) {
+        fs::write(path, &whole).expect("write");
+        fixture.forget_shortcuts();
+        flip_bit(path, position);
+        let damaged = fs::read(path).expect("read");
+        let log = fixture.try_open().expect("the log itself opens");
+        let error = log.stream(&name()).expect("the stream").shard(ShardId(0)).unwrap_err();
+        let start = *positions.iter().rfind(|start| **start <= position).expect("a batch");
+        match &error {
+            LogError::Corrupt { path: named, position, .. } => assert_eq!((named, *position), (path, start), "{error}"),
+            other => panic!("byte {position}: {other}"),
+        }
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        drop(log);
+        assert_eq!(fs::read(path).expect("read"), damaged, "byte {position}: untouched");
+    }
+    // In the last batch there is no telling.
+    fs::write(path, &whole).expect("write");
+    flip_bit(path, last + 70);
+    let (_log, shard) = fixture.open();
+    assert_eq!(shard.end(), at(12));
+}
+
+#[test]
+fn a_damaged_closed_segment_is_refused_without_its_index_and_met_by_readers_with_it() {
+    let fixture = Fixture::new();
+    let (log, shard) = fixture.open();
+    while fixture.segments().len() < 3 {
+        append(&shard, 0..5);
+    }
+    drop((log, shard));
+    flip_bit(&fixture.segments()[0], 75);
+    {
+        let (_log, shard) = fixture.open();
+        let batch = shard.read(at(0), 1).expect("bytes").batches().next().expect("one").expect("a batch");
+        assert_eq!(batch.decode().unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+    fixture.forget_shortcuts();
+    let log = fixture.try_open().expect("the log itself opens");
+    let error = log.stream(&name()).expect("the stream").shard(ShardId(0)).unwrap_err();
+    assert!(matches!(&error, LogError::Corrupt { path, .. } if *path == fixture.segments()[0]), "{error}");
+}
+
+#[test]
+fn a_missing_segment_is_noticed() {
+    let fixture = Fixture::new();
+    let (log, shard) = fixture.open();
+    while fixture.segments().len() < 3 {
+        append(&shard, 0..5);
+    }
+    drop((log, shard));
+    fs::remove_file(&fixture.segments()[1]).expect("remove");
+    let log = fixture.try_open().expect("the log itself opens");
+    let error = log.stream(&name()).expect("the stream").shard(ShardId(0)).unwrap_err();
+    assert!(error.to_string().contains("the next file begins at"), "{error}");
+}
+
+#[test]
+fn an_index_of_another_length_or_with_a_flipped_bit_is_rebuilt() {
+    let fixture = Fixture::new();
+    let (log, shard) = fixture.open();
+    for i in 0..40 {
+        append(&shard, i * 5..i * 5 + 5);
+    }
+    drop((log, shard));
+    let index = fixture.segments()[1].with_extension("index");
+    let sound = fs::read(&index).expect("an index");
+    for position in 0..sound.len() as u64 {
+        fs::write(&index, &sound).expect("write");
+        flip_bit(&index, position);
+        let (_log, shard) = fixture.open();
+        assert_eq!(all_values(&shard), (0..200).collect::<Vec<_>>(), "bit flipped in byte {position}");
+    }
+    OpenOptions::new().write(true).open(&index).and_then(|file| file.set_len(90)).expect("cut");
+    let (_log, shard) = fixture.open();
+    assert_eq!(all_values(&shard), (0..200).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_orderly_stop_spares_the_check_and_a_crash_after_it_does_not() {
+    let fixture = Fixture::with_one_segment();
+    let (log, shard) = fixture.open();
+    append(&shard, 0..10);
+    drop((log, shard));
+    let (log, shard) = fixture.open();
+    append(&shard, 10..20);
+    let (path, index) = (&fixture.segments()[0], fixture.segments()[0].with_extension("index"));
+    let (old_index, crashed) = (fs::read(&index).expect("of the first stop"), fs::read(path).expect("read"));
+    drop((log, shard));
+    // As if the second stop had never happened.
+    fs::write(&index, old_index).expect("write");
+    fs::write(path, &crashed).expect("write");
+    let (_log, shard) = fixture.open();
+    assert_eq!(all_values(&shard), (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_batch_sent_twice_is_stored_once_also_across_a_restart() {
+    for (orderly, segment_bytes) in [(true, 1024), (false, 1024), (true, 1 << 20), (false, 1 << 20)] {
+        let mut fixture = Fixture::new();
+        fixture.settings.segment_bytes = segment_bytes;
+        let (log, shard) = fixture.open();
+        for i in 0..20 {
+            let appended = shard.append(from_producer(3, i * 10, 10)).wait().expect("an append");
+            assert!(!appended.duplicate);
+        }
+        check_retries(&shard);
+        drop((log, shard));
+        if !orderly {
+            fixture.forget_shortcuts();
+        }
+        let (_log, shard) = fixture.open();
+        check_retries(&shard);
+        assert_eq!(shard.end(), at(200));
+        assert_eq!(shard.append(from_producer(3, 200, 1)).wait().expect("the next").first, at(200));
+    }
+}
+
+fn check_retries(shard: &Arc<Shard>) {
+    assert_eq!(shard.producer_sequence(ProducerId(7)), Some((3, 199)));
+    assert_eq!(shard.producer_sequence(ProducerId(8)), None);
+    let again = shard.append(from_producer(3, 180, 10)).wait().expect("a retry");
+    assert_eq!((again.first, again.last, again.duplicate), (at(180), at(189), true));
+    let gap = shard.append(from_producer(3, 210, 10)).wait().unwrap_err();
+    assert!(matches!(gap, LogError::OutOfOrderSequence { expected: 200, .. }), "{gap}");
+    let fenced = shard.append(from_producer(2, 200, 10)).wait().unwrap_err();
+    assert_eq!(fenced.kind(), ErrorKind::Fenced);
+}

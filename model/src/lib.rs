@@ -1,0 +1,14 @@
+//! The nouns that Coulee's rooms share: identities, time, and what an error asks of its caller.
+//!
+//! Nouns only. Nothing here knows a file, a socket, a batch or a query; a type belongs here when two
+//! siblings that do not know each other must speak of the same thing.
+
+mod error;
+mod ids;
+mod time;
+
+pub use error::{Classify, ErrorKind};
+pub use ids::{
+    CheckpointId, JobName, KeyGroup, NameError, OperatorId, SequenceNumber, ShardId, StreamName, SubtaskIndex,
+};
+pub use time::{Clock, ManualClock, SystemClock, Timestamp};

@@ -1,0 +1,107 @@
+//! What flows between operators: rows in columns, and what happened to them.
+
+use arrow::array::{Array, Int8Array};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+
+use crate::Result;
+
+/// What a row of a changelog says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i8)]
+pub enum RowKind {
+    /// A new row.
+    Insert = 0,
+    /// The old value of a row that changes; the new one follows.
+    UpdateBefore = 1,
+    /// The new value of a row that changed.
+    UpdateAfter = 2,
+    /// A row that is gone.
+    Delete = 3,
+}
+
+/// A `RecordBatch` with, for a changelog, one row kind per row.
+///
+/// Without kinds every row is an insert: the fast path, which costs nothing.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    rows: RecordBatch,
+    kinds: Option<Int8Array>,
+}
+
+impl Batch {
+    /// A batch of inserts.
+    pub fn inserts(rows: RecordBatch) -> Self {
+        Batch { rows, kinds: None }
+    }
+
+    /// A batch of a changelog. `kinds` holds one [`RowKind`] (as `i8`) per row and no nulls.
+    pub fn changes(rows: RecordBatch, kinds: Int8Array) -> Self {
+        assert_eq!(rows.num_rows(), kinds.len(), "one kind per row");
+        assert_eq!(kinds.null_count(), 0, "every row has a kind");
+        Batch { rows, kinds: Some(kinds) }
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> &RecordBatch {
+        &self.rows
+    }
+
+    /// The rows, when the kinds are known not to matter.
+    pub fn into_rows(self) -> RecordBatch {
+        self.rows
+    }
+
+    /// One kind per row, or `None` when all are inserts.
+    pub fn kinds(&self) -> Option<&Int8Array> {
+        self.kinds.as_ref()
+    }
+
+    /// The same kinds beside other columns: for an operator that maps rows one to one.
+    #[must_use]
+    pub fn with_rows(&self, rows: RecordBatch) -> Self {
+        assert_eq!(rows.num_rows(), self.rows.num_rows(), "rows map one to one");
+        Batch { rows, kinds: self.kinds.clone() }
+    }
+
+    /// Applies the same row selection to columns and kinds.
+    ///
+    /// # Errors
+    /// When Arrow cannot apply it to a column's type.
+    pub fn select(&self, select: impl Fn(&dyn Array) -> Result<arrow::array::ArrayRef>) -> Result<Self> {
+        let columns = self.rows.columns().iter().map(|c| select(c.as_ref())).collect::<Result<Vec<_>>>()?;
+        let kinds = match &self.kinds {
+            None => None,
+            Some(kinds) => Some(Int8Array::from(select(kinds)?.to_data())),
+        };
+        let len = match (columns.first(), &kinds) {
+            (Some(column), _) => column.len(),
+            (None, Some(kinds)) => kinds.len(),
+            // Without a column there is nothing to select from but the count, which a null-free dummy carries.
+            (None, None) => select(&Int8Array::from(vec![0; self.rows.num_rows()]))?.len(),
+        };
+        let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(len));
+        let rows = RecordBatch::try_new_with_options(self.rows.schema(), columns, &options)?;
+        Ok(Batch { rows, kinds })
+    }
+
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.rows.num_rows()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.num_rows() == 0
+    }
+
+    /// The columns' names and types.
+    pub fn schema(&self) -> SchemaRef {
+        self.rows.schema()
+    }
+
+    /// Roughly the bytes of the rows in memory. A slice of a larger buffer counts only its own rows.
+    pub fn bytes(&self) -> usize {
+        self.rows.columns().iter().map(|c| c.to_data().get_slice_memory_size().unwrap_or(0)).sum()
+    }
+}

@@ -1,0 +1,188 @@
+//! The seams to the world outside a job: where rows come from and where they go.
+//!
+//! The runtime owns these traits, connectors implement them, and `sql` sees only the descriptions.
+//! Readers and writers are the only asynchronous parts of a job.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use coulee_model::{CheckpointId, Clock, JobName, SubtaskIndex, Timestamp};
+
+use crate::metrics::SubtaskMetrics;
+use crate::{Batch, Result};
+
+/// A part of a source that is read in order by one subtask at a time: a shard, a file.
+/// The text is stable across restarts; it is what positions are filed under.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SplitId(pub String);
+
+/// A split and where to go on reading it.
+#[derive(Debug, Clone)]
+pub struct SplitStart {
+    /// Which split.
+    pub id: SplitId,
+    /// What [`SourceReader::positions`] said of it at the checkpoint; `None` for a split not read before.
+    pub position: Option<Bytes>,
+}
+
+/// What a reader is given.
+#[derive(Debug, Clone)]
+pub struct SourceContext {
+    /// The most rows that one batch should have.
+    pub batch_rows: usize,
+    /// Time, where a source needs it.
+    pub clock: Arc<dyn Clock>,
+    /// Counters of the subtask that reads.
+    pub metrics: Arc<SubtaskMetrics>,
+}
+
+/// Where rows come from.
+///
+/// **Operations** `splits` lists what there is to read; `open` reads some of it.
+/// **Guarantees** Within a split, rows come in one order, and reading again from a position gives the same rows.
+/// **Non-guarantees** Nothing is promised about order between splits, or about where batches end.
+/// **Failure** An error ends the job's attempt; the next one reads again from the last checkpoint.
+#[async_trait]
+pub trait Source: Send + Sync + Debug {
+    /// One line for `EXPLAIN`: the connector and what it reads.
+    fn describe(&self) -> String;
+
+    /// The columns of the batches: only those asked for, in the order asked for.
+    fn schema(&self) -> SchemaRef;
+
+    /// Whether every split ends. Decided when the source is made.
+    fn is_bounded(&self) -> bool;
+
+    /// Whether `CaughtUp` is exact: the reader knows that nothing more is there, rather than that nothing came.
+    fn knows_its_end(&self) -> bool {
+        false
+    }
+
+    /// The splits that exist now.
+    async fn splits(&self) -> Result<Vec<SplitId>>;
+
+    /// Opens a reader of some splits, positioned.
+    async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>>;
+}
+
+/// What a reader has to say. `split` counts in the list that the reader was opened with.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// The next rows of one split.
+    Rows {
+        /// Which split.
+        split: usize,
+        /// The rows, in the source's schema. May be empty when all of them were rejected.
+        rows: RecordBatch,
+        /// Records that could not become rows, in [`rejected_schema`].
+        rejected: Option<RecordBatch>,
+    },
+    /// All that the split holds now has been read. Said once; rows may follow later.
+    CaughtUp {
+        /// Which split.
+        split: usize,
+    },
+    /// The split has ended; nothing follows.
+    Ended {
+        /// Which split.
+        split: usize,
+    },
+}
+
+/// Reads the splits it was opened with.
+#[async_trait]
+pub trait SourceReader: Send {
+    /// The next event; waits when there is none. Not called again once every split has ended.
+    ///
+    /// Cancel-safe: a call that is dropped loses no row and moves no position.
+    async fn next(&mut self) -> Result<SourceEvent>;
+
+    /// For every split, the position behind the last row that `next` returned, in the connector's own encoding.
+    fn positions(&self) -> Vec<(SplitId, Bytes)>;
+
+    /// How many records are left to read as far as is known, for progress.
+    fn lag(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// The schema of rejected records: `origin` (text: where it was read), `reason` (text), `raw` (bytes).
+pub fn rejected_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("origin", DataType::Utf8, false),
+        Field::new("reason", DataType::Utf8, false),
+        Field::new("raw", DataType::Binary, false),
+    ]))
+}
+
+/// What a sink's recovery and its writers are given.
+#[derive(Debug, Clone)]
+pub struct SinkContext {
+    /// The job.
+    pub job: JobName,
+    /// A random text that is made when a job is created and kept as long as its state: it tells the objects of this job
+    /// from those of a namesake. 12 lower-case hexadecimal digits.
+    pub incarnation: String,
+    /// The sink's stable name within the job.
+    pub uid: String,
+    /// A folder of this sink alone, on the disk that holds the job's state. Survives crashes; made on demand by the sink.
+    pub spool: PathBuf,
+    /// Time, for interval policies.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Where rows go, exactly once.
+///
+/// **Operations** `recover` once per attempt, before any writer is opened; then one writer per subtask. A writer's life is
+/// `write* prepare commit`, repeated; `finish` before the last `prepare` of a bounded input.
+/// **Guarantees** asked of an implementation: what was written before `prepare(n)` becomes visible if, and only if, checkpoint `n` becomes durable,
+/// at its `commit(n)` or at a later commit of a buffered sink, or at the next `recover`. `commit` and `recover` are idempotent.
+/// **Non-guarantees** `commit(n)` may be skipped when the process dies: `recover` gets the state of `n` and does its work.
+/// **Failure** An error ends the job's attempt. What was not prepared is written again by the next one.
+#[async_trait]
+pub trait Sink: Send + Sync + Debug {
+    /// One line for `EXPLAIN`: the connector and where it writes.
+    fn describe(&self) -> String;
+
+    /// Completes what the checkpoint's states say is prepared, and removes every trace of what they do not know.
+    /// `states` holds what each writer's `prepare` returned at the checkpoint that is restored; none at a first start.
+    async fn recover(&self, context: &SinkContext, states: &[Bytes]) -> Result<()>;
+
+    /// Opens the writer of one subtask. `states` are those of the writers that it continues (several after a change of parallelism).
+    async fn open(
+        &self,
+        context: &SinkContext,
+        subtask: SubtaskIndex,
+        states: &[Bytes],
+        metrics: Arc<SubtaskMetrics>,
+    ) -> Result<Box<dyn SinkWriter>>;
+}
+
+/// Writes the rows of one subtask.
+#[async_trait]
+pub trait SinkWriter: Send {
+    /// Takes rows. They need not be safe before `prepare`.
+    async fn write(&mut self, batch: Batch) -> Result<()>;
+
+    /// Makes all that was written recoverable, and returns what `recover` and `open` need to go on from here.
+    /// May itself start what its policy says is due (roll a file, say), but must make nothing visible.
+    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Bytes>;
+
+    /// The checkpoint is durable: makes visible what it prepared.
+    async fn commit(&mut self, checkpoint: CheckpointId) -> Result<()>;
+
+    /// The input has ended: closes every buffer, so that the next `prepare` and `commit` deliver all.
+    async fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// When the writer next wants `prepare` to be called, if it wants that: a hint for progress displays.
+    fn next_delivery(&self) -> Option<Timestamp> {
+        None
+    }
+}

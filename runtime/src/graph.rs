@@ -1,0 +1,236 @@
+//! The operator graph: what a job is, before anything runs. SQL and Rust programs build the same graphs.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use coulee_model::{OperatorId, SubtaskIndex};
+use datafusion_physical_expr::PhysicalExpr;
+
+use crate::connector::{Sink, Source};
+use crate::operator::Operator;
+use crate::{Error, Result};
+
+/// Which of an operator's outputs an edge carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port(pub u8);
+
+impl Port {
+    /// The rows.
+    pub const MAIN: Port = Port(0);
+    /// Of a source: records that could not become rows, in [`rejected_schema`](crate::rejected_schema).
+    pub const REJECTED: Port = Port(1);
+    /// Of a windowed operator: late rows and rows without an event time, in the schema of its input.
+    pub const LATE: Port = Port(2);}
+
+/// How rows find their subtask downstream.
+#[derive(Debug, Clone)]
+pub enum Partitioning {
+    /// Subtask `i` to subtask `i`; chained when nothing else goes in or out.
+    Forward,
+    /// By a hash of these columns (expressions over the upstream's schema): equal keys meet in one subtask.
+    Hash(Vec<Arc<dyn PhysicalExpr>>),
+    /// Batch by batch, in turn.
+    Rebalance,
+    /// Every row to every subtask.
+    Broadcast,
+}
+
+/// How a source gets its event time.
+#[derive(Debug, Clone)]
+pub struct EventTime {
+    /// What a row lets the watermark be: `departed_at - INTERVAL '15' MINUTE`, over the source's schema; a timestamp in milliseconds.
+    pub watermark: Arc<dyn PhysicalExpr>,
+    /// How long a split that has been read to its end (or, where that is not known, that brings nothing) still holds back the watermark.
+    pub idle_timeout: Option<Duration>,
+    /// How far beyond the wall clock a row may move the watermark.
+    pub max_future_skew: Option<Duration>,
+}
+
+/// A source in a graph.
+#[derive(Debug, Clone)]
+pub struct SourceNode {
+    /// Where the rows come from.
+    pub source: Arc<dyn Source>,
+    /// Event time, when the table has one.
+    pub event_time: Option<EventTime>,
+    /// Rows per second over all subtasks.
+    pub rate_limit: Option<f64>,
+}
+
+/// Makes the operator of one subtask.
+pub trait OperatorFactory: Send + Sync + Debug {
+    /// One line for `EXPLAIN`.
+    fn describe(&self) -> String;
+
+    /// The columns of the main output.
+    fn schema(&self) -> SchemaRef;
+
+    /// Whether it keeps nothing in checkpoints, so that its identity does not matter to them.
+    fn is_stateless(&self) -> bool {
+        false
+    }
+
+    /// A fresh operator without state; [`Operator::open`] gives it what it had.
+    ///
+    /// # Errors
+    /// When an expression or accumulator cannot be made.
+    fn create(&self, subtask: SubtaskIndex) -> Result<Box<dyn Operator>>;
+}
+
+/// What a node does.
+#[derive(Debug, Clone)]
+pub enum NodeKind {
+    /// Brings rows in.
+    Source(SourceNode),
+    /// Turns rows into rows.
+    Operator(Arc<dyn OperatorFactory>),
+    /// Takes rows out.
+    Sink(Arc<dyn Sink>),
+}
+
+/// A node of a graph.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its index in the graph.
+    pub id: OperatorId,
+    /// Its identity across versions of the job: what its state is filed under.
+    pub uid: String,
+    /// How many subtasks.
+    pub parallelism: u32,
+    /// What it does.
+    pub kind: NodeKind,
+}
+
+impl Node {
+    /// One line for `EXPLAIN` and metrics.
+    pub fn describe(&self) -> String {
+        match &self.kind {
+            NodeKind::Source(source) => source.source.describe(),
+            NodeKind::Operator(factory) => factory.describe(),
+            NodeKind::Sink(sink) => sink.describe(),
+        }
+    }
+}
+
+/// An edge of a graph.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    /// Upstream.
+    pub from: OperatorId,
+    /// Which of its outputs.
+    pub port: Port,
+    /// Downstream.
+    pub to: OperatorId,
+    /// How rows find their subtask.
+    pub partitioning: Partitioning,
+}
+
+/// A directed acyclic graph of nodes. Node `i` has `OperatorId(i)`, and edges go from lower to higher ids.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    /// The nodes, upstream first.
+    pub nodes: Vec<Node>,
+    /// The edges, in the order in which they were made.
+    pub edges: Vec<Edge>,
+}
+
+impl Graph {
+    /// Adds a node and returns its id.
+    ///
+    /// # Errors
+    /// `Invalid` when another node has the same `uid`, or `parallelism` is 0.
+    pub fn add(&mut self, uid: impl Into<String>, parallelism: u32, kind: NodeKind) -> Result<OperatorId> {
+        let uid = uid.into();
+        if parallelism == 0 {
+            return Err(Error::invalid(format!("operator '{uid}': parallelism is 0, expected 1 or more")));
+        }
+        if self.nodes.iter().any(|node| node.uid == uid) {
+            return Err(Error::invalid(format!("two operators are named '{uid}': give one another name")));
+        }
+        let id = OperatorId(self.nodes.len() as u32);
+        self.nodes.push(Node { id, uid, parallelism, kind });
+        Ok(id)
+    }
+
+    /// Connects two nodes.
+    ///
+    /// # Errors
+    /// `Invalid` for an edge that does not go downstream, that leaves a sink or enters a source, or that forwards between different parallelisms.
+    pub fn connect(&mut self, from: OperatorId, port: Port, to: OperatorId, partitioning: Partitioning) -> Result<()> {
+        let (up, down) = (self.node(from), self.node(to));
+        let name = format!("edge from '{}' to '{}'", up.uid, down.uid);
+        if from >= to || matches!(up.kind, NodeKind::Sink(_)) || matches!(down.kind, NodeKind::Source(_)) {
+            return Err(Error::invalid(format!("{name}: rows flow from sources through operators to sinks")));
+        }
+        if matches!(partitioning, Partitioning::Forward) && up.parallelism != down.parallelism {
+            return Err(Error::invalid(format!(
+                "{name}: forwards between parallelism {} and {}; rebalance instead",
+                up.parallelism, down.parallelism
+            )));
+        }
+        self.edges.push(Edge { from, port, to, partitioning });
+        Ok(())
+    }
+
+    /// A node by its id.
+    pub fn node(&self, id: OperatorId) -> &Node {
+        &self.nodes[id.0 as usize]
+    }
+
+    /// Checks what only the whole graph shows: everything that runs leads to a sink, and every operator and sink is fed.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the node.
+    pub fn check(&self) -> Result<()> {
+        let fed: BTreeSet<OperatorId> = self.edges.iter().map(|edge| edge.to).collect();
+        let read: BTreeSet<OperatorId> = self.edges.iter().map(|edge| edge.from).collect();
+        for node in &self.nodes {
+            let is_source = matches!(node.kind, NodeKind::Source(_));
+            let is_sink = matches!(node.kind, NodeKind::Sink(_));
+            if !is_source && !fed.contains(&node.id) {
+                return Err(Error::invalid(format!("operator '{}' has no input", node.uid)));
+            }
+            if !is_sink && !read.contains(&node.id) {
+                return Err(Error::invalid(format!("nothing reads the output of operator '{}'", node.uid)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every source ends, so that the job finishes by itself.
+    pub fn is_bounded(&self) -> bool {
+        self.nodes.iter().all(|node| match &node.kind {
+            NodeKind::Source(source) => source.source.is_bounded(),
+            _ => true,
+        })
+    }
+
+    /// The chains: lists of nodes that run in one subtask, upstream first. An edge is chained when it forwards the main output and is the only one into
+    /// its target and out of its origin.
+    pub(crate) fn chains(&self) -> Vec<Vec<OperatorId>> {
+        let mut chains: Vec<Vec<OperatorId>> = Vec::new();
+        for node in &self.nodes {
+            let previous = self.chained_before(node.id);
+            let chain = previous.and_then(|p| chains.iter_mut().find(|chain| chain.last() == Some(&p)));
+            match chain {
+                Some(chain) => chain.push(node.id),
+                None => chains.push(vec![node.id]),
+            }
+        }
+        chains
+    }
+
+    fn chained_before(&self, id: OperatorId) -> Option<OperatorId> {
+        let mut inputs = self.edges.iter().filter(|edge| edge.to == id);
+        let edge = inputs.next()?;
+        let mains = self.edges.iter().filter(|other| other.from == edge.from && other.port == Port::MAIN).count();
+        let chained = inputs.next().is_none()
+            && mains == 1
+            && edge.port == Port::MAIN
+            && matches!(edge.partitioning, Partitioning::Forward);
+        chained.then_some(edge.from)
+    }
+}

@@ -1,0 +1,226 @@
+//! A chain: operators that run one after the other in one task, without a channel between them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use coulee_checkpoint::Changes;
+use coulee_model::{CheckpointId, Timestamp};
+use futures::future::BoxFuture;
+
+use super::route::{Route, Stuck};
+use crate::channel::{Barrier, Element};
+use crate::connector::SinkWriter;
+use crate::graph::Port;
+use crate::metrics::{SubtaskFigures, SubtaskMetrics};
+use crate::operator::{Emitted, Operator, Output};
+use crate::{Batch, Error, Result};
+
+/// An operator in a chain, or the source that heads it (which has routes for its ports, but nothing to call).
+pub(super) struct Link {
+    pub(super) uid: String,
+    pub(super) metrics: Arc<SubtaskMetrics>,
+    /// `None` for the source or sink of the chain.
+    pub(super) operator: Option<Box<dyn Operator>>,
+    /// Edges that leave the chain here: those of side ports, and at the end of the chain those of the main port.
+    pub(super) routes: Vec<(Port, Route)>,
+}
+
+/// What a chain ends in, if not in channels.
+pub(super) struct SinkEnd {
+    pub(super) writer: Box<dyn SinkWriter>,
+    /// Stored states of former writers that this one replaces at its next checkpoint.
+    pub(super) obsolete: Vec<coulee_checkpoint::StateKey>,
+    pub(super) key: coulee_checkpoint::StateKey,
+    pub(super) last_state: Option<bytes::Bytes>,
+}
+
+/// The operators of one task.
+pub(super) struct Chain {
+    pub(super) links: Vec<Link>,
+    pub(super) sink: Option<SinkEnd>,
+}
+
+impl Chain {
+    /// Puts rows into the chain, behind its first link when that is a source.
+    pub(super) async fn rows(&mut self, batch: Batch) -> Result<(), Stuck> {
+        if self.links[0].operator.is_some() || self.is_sink(0) {
+            self.enter(0, batch).await
+        } else {
+            self.emitted(0, Emitted::Batch(Port::MAIN, batch)).await
+        }
+    }
+
+    /// Sends rows out of a port of the first link: how a source emits rejected records.
+    pub(super) async fn side(&mut self, port: Port, batch: Batch) -> Result<(), Stuck> {
+        self.emitted(0, Emitted::Batch(port, batch)).await
+    }
+
+    /// Advances event time through the chain.
+    pub(super) async fn watermark(&mut self, watermark: Timestamp) -> Result<(), Stuck> {
+        self.links[0].metrics.set_watermark(watermark);
+        if self.links[0].operator.is_some() {
+            self.call(0, |operator, out| operator.watermark(watermark, out)).await
+        } else {
+            self.emitted(0, Emitted::Watermark(watermark)).await
+        }
+    }
+
+    /// The input has ended: every operator emits what is left.
+    pub(super) async fn end(&mut self) -> Result<(), Stuck> {
+        for index in 0..self.links.len() {
+            if self.links[index].operator.is_some() {
+                self.call(index, |operator, out| operator.end(out)).await?;
+            }
+        }
+        if let Some(sink) = &mut self.sink {
+            sink.writer.finish().await?;
+        }
+        self.broadcast(Element::End).await
+    }
+
+    /// A barrier: operators hand over their changes, the sink prepares, and the barrier goes on.
+    pub(super) async fn barrier(&mut self, barrier: Barrier, changes: &mut Changes) -> Result<(), Stuck> {
+        for index in 0..self.links.len() {
+            if self.links[index].operator.is_some() {
+                let id = barrier.checkpoint;
+                self.call(index, |operator, out| operator.checkpoint(id, out, changes)).await?;
+            }
+        }
+        self.prepare(barrier.checkpoint, changes).await?;
+        self.broadcast(Element::Barrier(barrier)).await
+    }
+
+    async fn prepare(&mut self, id: CheckpointId, changes: &mut Changes) -> Result<(), Stuck> {
+        let Some(sink) = &mut self.sink else { return Ok(()) };
+        let state = sink.writer.prepare(id).await?;
+        for key in sink.obsolete.drain(..) {
+            changes.delete(key);
+        }
+        if sink.last_state.as_ref() != Some(&state) {
+            changes.put(sink.key.clone(), state.clone());
+            sink.last_state = Some(state);
+        }
+        Ok(())
+    }
+
+    /// The checkpoint is durable. Whether there was a sink to tell.
+    pub(super) async fn commit(&mut self, id: CheckpointId) -> Result<bool> {
+        match &mut self.sink {
+            Some(sink) => sink.writer.commit(id).await.map(|()| true).map_err(|e| e.at(&self.links[self.links.len() - 1].uid)),
+            None => Ok(false),
+        }
+    }
+
+    /// Sends a mark out of every route of the chain.
+    pub(super) async fn broadcast(&mut self, element: Element) -> Result<(), Stuck> {
+        for link in &mut self.links {
+            for (_, route) in &mut link.routes {
+                route.broadcast(element.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The counters of every link.
+    pub(super) fn figures(&self) -> Vec<SubtaskFigures> {
+        for link in &self.links {
+            if let Some(operator) = &link.operator {
+                link.metrics.set_state_bytes(operator.state_bytes() as u64);
+            }
+        }
+        self.links.iter().map(|link| link.metrics.read()).collect()
+    }
+
+    fn is_sink(&self, index: usize) -> bool {
+        self.sink.is_some() && index + 1 == self.links.len()
+    }
+
+    /// Calls one operator and passes on what it emits.
+    async fn call(
+        &mut self,
+        index: usize,
+        call: impl FnOnce(&mut dyn Operator, &mut Output) -> Result<()> + Send,
+    ) -> Result<(), Stuck> {
+        let link = &mut self.links[index];
+        let Some(operator) = &mut link.operator else {
+            return Err(Error::internal(format!("'{}' was called like an operator", link.uid)).into());
+        };
+        let mut out = Output::default();
+        let started = Instant::now();
+        let result = call(operator.as_mut(), &mut out);
+        link.metrics.add_busy_nanos(started.elapsed().as_nanos() as u64);
+        result.map_err(|error| error.at(format!("operator '{}'", link.uid)))?;
+        for item in out.items {
+            self.emitted(index, item).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes on what link `index` emitted: into the next link, or out of the chain.
+    ///
+    /// Boxed, as `emitted`, `enter` and `call` call each other along the chain.
+    fn emitted(&mut self, index: usize, item: Emitted) -> BoxFuture<'_, Result<(), Stuck>> {
+        Box::pin(self.pass_on(index, item))
+    }
+
+    async fn pass_on(&mut self, index: usize, item: Emitted) -> Result<(), Stuck> {
+        let last = index + 1 == self.links.len();
+        match item {
+            Emitted::Batch(port, batch) => {
+                if port == Port::MAIN {
+                    self.links[index].metrics.add_rows_out(batch.len() as u64);
+                }
+                self.send(index, port, &batch).await?;
+                if port == Port::MAIN && !last {
+                    self.enter(index + 1, batch).await?;
+                }
+                Ok(())
+            }
+            Emitted::Watermark(watermark) => {
+                for (_, route) in &mut self.links[index].routes {
+                    route.broadcast(Element::Watermark(watermark)).await?;
+                }
+                if last {
+                    return Ok(());
+                }
+                self.links[index + 1].metrics.set_watermark(watermark);
+                if self.links[index + 1].operator.is_none() {
+                    return Ok(());
+                }
+                self.call(index + 1, |operator, out| operator.watermark(watermark, out)).await
+            }
+        }
+    }
+
+    /// Rows enter an operator or the sink.
+    async fn enter(&mut self, index: usize, batch: Batch) -> Result<(), Stuck> {
+        let rows = batch.len() as u64;
+        self.links[index].metrics.add_rows_in(rows);
+        if !self.is_sink(index) {
+            return self.call(index, |operator, out| operator.process(batch, out)).await;
+        }
+        self.write(batch).await
+    }
+
+    async fn write(&mut self, batch: Batch) -> Result<(), Stuck> {
+        let (Some(sink), Some(link)) = (&mut self.sink, self.links.last()) else {
+            return Err(Error::internal("rows for a sink that is not there").into());
+        };
+        let started = Instant::now();
+        let written = sink.writer.write(batch).await;
+        link.metrics.add_busy_nanos(started.elapsed().as_nanos() as u64);
+        Ok(written.map_err(|error| error.at(format!("sink '{}'", link.uid)))?)
+    }
+
+    async fn send(&mut self, index: usize, port: Port, batch: &Batch) -> Result<(), Stuck> {
+        let link = &mut self.links[index];
+        let started = Instant::now();
+        for (of, route) in &mut link.routes {
+            if *of == port {
+                route.send(batch).await?;
+            }
+        }
+        link.metrics.add_blocked_nanos(started.elapsed().as_nanos() as u64);
+        Ok(())
+    }
+}

@@ -1,0 +1,395 @@
+//! From a graph to running tasks, and the loop that carries out what the coordinator decides.
+
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use coulee_checkpoint::{Changes, CheckpointRecord, JobStore};
+use coulee_model::{CheckpointId, Clock, JobName, Timestamp};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::coordinator::{Action, Coordinator, Event};
+use super::route::Stuck;
+use super::{Control, Report, TaskId};
+use crate::graph::{Graph, NodeKind};
+use crate::metrics::{JobMetrics, SubtaskFigures, Totals};
+use crate::{Error, Result};
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct JobSpec {
+    /// The job's name.
+    pub name: JobName,
+    /// See [`SinkContext::incarnation`](crate::connector::SinkContext::incarnation).
+    pub incarnation: String,
+    /// The graph.
+    pub graph: Graph,
+    /// How to run it.
+    pub settings: JobSettings,
+}
+
+/// How to run a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSettings {
+    /// How often a checkpoint is taken.
+    pub checkpoint_interval: Duration,
+}
+
+impl Default for JobSettings {
+    fn default() -> Self {
+        JobSettings { checkpoint_interval: Duration::from_secs(1) }
+    }
+}
+
+/// What a job is given to run on.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// The job's state; it resumes from its last checkpoint.
+    pub store: Arc<JobStore>,
+    /// A folder for the spools of its sinks.
+    pub spool: PathBuf,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// All input was processed and delivered.
+    Finished,
+    /// Stopped on request; it resumes from this checkpoint.
+    Stopped(CheckpointId),
+    /// Torn down on request, without a last checkpoint; it resumes from the one before.
+    Cancelled,
+    /// Failed; it resumes from its last checkpoint.
+    Failed(Arc<Error>),
+}
+
+/// What is known of a running job.
+#[derive(Debug, Clone)]
+pub struct JobStatus {
+    /// The last durable checkpoint.
+    pub checkpoint: CheckpointId,
+    /// When it became durable.
+    pub checkpoint_at: Option<Timestamp>,
+    /// From its trigger to its durability.
+    pub checkpoint_took: Duration,
+    /// Bytes that it wrote.
+    pub checkpoint_bytes: usize,
+    /// Bytes of the stored state.
+    pub stored_bytes: u64,
+    /// The counters of every subtask.
+    pub subtasks: Vec<SubtaskFigures>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct LastCheckpoint {
+    id: CheckpointId,
+    at: Option<Timestamp>,
+    took: Duration,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Run,
+    Stop,
+    Cancel,
+}
+
+/// A running job.
+#[derive(Debug)]
+pub struct JobHandle {
+    wish: watch::Sender<Wish>,
+    outcome: watch::Receiver<Option<Outcome>>,
+    last: Arc<Mutex<LastCheckpoint>>,
+    metrics: JobMetrics,
+    store: Arc<JobStore>,
+}
+
+impl JobHandle {
+    /// Takes a last checkpoint and ends the job. Open windows and buffers stay in its state.
+    pub fn stop(&self) {
+        self.wish.send_if_modified(|wish| std::mem::replace(wish, Wish::Stop) == Wish::Run);
+    }
+
+    /// Ends the job at once.
+    pub fn cancel(&self) {
+        self.wish.send_replace(Wish::Cancel);
+    }
+
+    /// Waits until the job has ended.
+    pub async fn outcome(&self) -> Outcome {
+        let mut outcome = self.outcome.clone();
+        match outcome.wait_for(Option::is_some).await {
+            Ok(found) => found.clone().unwrap_or(Outcome::Cancelled),
+            // The loop ended without a word: its task was torn down with the runtime.
+            Err(_) => Outcome::Cancelled,
+        }
+    }
+
+    /// The figures now.
+    pub fn status(&self) -> JobStatus {
+        let last = *self.last.lock();
+        JobStatus {
+            checkpoint: last.id,
+            checkpoint_at: last.at,
+            checkpoint_took: last.took,
+            checkpoint_bytes: last.bytes,
+            stored_bytes: self.store.size_bytes(),
+            subtasks: self.metrics.iter().map(|metrics| metrics.read()).collect(),
+        }
+    }
+}
+
+/// What the coordinator stores with a checkpoint.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct StoredJob {
+    /// Operator uids, by operator id: state is filed under ids, and a changed graph must not read another operator's.
+    pub(super) operators: BTreeMap<u32, String>,
+    /// Counters as of the checkpoint.
+    pub(super) totals: Vec<(u32, u32, Totals)>,
+}
+
+impl StoredJob {
+    pub(super) fn parse(record: &CheckpointRecord) -> Result<Self> {
+        serde_json::from_str(&record.job)
+            .map_err(|e| Error::corrupt(format!("the record of checkpoint {} is damaged: {e}", record.id)))
+    }
+}
+
+/// Starts a job from the last checkpoint in its store, on the current tokio runtime.
+///
+/// # Errors
+/// `Invalid` when the graph is not complete or does not fit the stored state. What goes wrong later is the job's [`Outcome`].
+pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
+    spec.graph.check()?;
+    let last = environment.store.last_checkpoint();
+    let stored = last.as_ref().map(StoredJob::parse).transpose()?.unwrap_or_default();
+    check_fits(&spec.graph, &stored)?;
+    let metrics = wire::metrics(&spec.graph, &stored);
+    let id = last.as_ref().map_or(CheckpointId(0), |record| record.id);
+    let checkpoint = LastCheckpoint { id, at: last.map(|record| record.at), ..LastCheckpoint::default() };
+    let checkpoint = Arc::new(Mutex::new(checkpoint));
+    let (wish, wishes) = watch::channel(Wish::Run);
+    let (ended, outcome) = watch::channel(None);
+    let handle = JobHandle {
+        wish,
+        outcome,
+        last: checkpoint.clone(),
+        metrics: metrics.clone(),
+        store: environment.store.clone(),
+    };
+    let driver = Driver { spec, environment, metrics, last: checkpoint, wishes };
+    tokio::spawn(async move {
+        let outcome = driver.run().await;
+        ended.send_replace(Some(outcome));
+    });
+    Ok(handle)
+}
+
+/// Operators are matched by position and identity. State for an operator that is gone or has changed is refused.
+fn check_fits(graph: &Graph, stored: &StoredJob) -> Result<()> {
+    for (id, uid) in &stored.operators {
+        let now = graph.nodes.get(*id as usize).map(|node| node.uid.as_str());
+        if now != Some(uid.as_str()) {
+            let now = now.map_or("nothing".to_owned(), |now| format!("'{now}'"));
+            return Err(Error::invalid(format!(
+                "the stored state has operator '{uid}' where the job now has {now}: the query has changed; start over with --fresh, or restore the former query"
+            )));
+        }
+    }
+    Ok(())
+}
+
+struct Driver {
+    spec: JobSpec,
+    environment: Environment,
+    metrics: JobMetrics,
+    last: Arc<Mutex<LastCheckpoint>>,
+    wishes: watch::Receiver<Wish>,
+}
+
+/// The tasks of a job, and the lines to them.
+pub(super) struct Tasks {
+    pub(super) running: JoinSet<()>,
+    pub(super) controls: Vec<mpsc::UnboundedSender<Control>>,
+    pub(super) sources: BTreeSet<TaskId>,
+    pub(super) sinks: BTreeSet<TaskId>,
+    pub(super) reports: mpsc::UnboundedReceiver<Report>,
+}
+
+/// A checkpoint whose changes are being gathered.
+#[derive(Default)]
+struct Gathering {
+    changes: Vec<Changes>,
+    figures: Vec<SubtaskFigures>,
+    started: Option<Instant>,
+}
+
+impl Driver {
+    async fn run(mut self) -> Outcome {
+        let wired = tokio::select! {
+            wired = wire::wire(&self.spec, &self.environment, &self.metrics) => wired,
+            _ = self.wishes.wait_for(|wish| *wish == Wish::Cancel) => return Outcome::Cancelled,
+        };
+        let outcome = match wired {
+            Ok(mut tasks) => {
+                let outcome = self.drive(&mut tasks).await;
+                // Tasks of a finished job have ended or are about to; those of a failed one must be gone before a restart.
+                if !matches!(outcome, Ok(Outcome::Finished | Outcome::Stopped(_))) {
+                    tasks.running.abort_all();
+                }
+                while tasks.running.join_next().await.is_some() {}
+                outcome
+            }
+            Err(error) => Err(error),
+        };
+        outcome.unwrap_or_else(|error| {
+            tracing::error!(job = %self.spec.name, %error, "the job has failed");
+            Outcome::Failed(Arc::new(error))
+        })
+    }
+
+    async fn drive(&mut self, tasks: &mut Tasks) -> Result<Outcome> {
+        let all: BTreeSet<TaskId> = (0..tasks.controls.len()).map(TaskId).collect();
+        let mut coordinator = Coordinator::new(all, tasks.sinks.clone(), self.last.lock().id);
+        let mut gathering = Gathering::default();
+        let interval = self.spec.settings.checkpoint_interval;
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut stopping = false;
+        loop {
+            let event = tokio::select! {
+                _ = ticks.tick() => Event::Tick,
+                changed = self.wishes.changed() => match (changed, *self.wishes.borrow()) {
+                    (Ok(()), Wish::Stop) if !stopping => {
+                        stopping = true;
+                        Event::Stop
+                    }
+                    (Ok(()), Wish::Run | Wish::Stop) => continue,
+                    // A handle that was dropped leaves nobody to tell: the job goes with it.
+                    (Ok(()), Wish::Cancel) | (Err(_), _) => return Ok(Outcome::Cancelled),
+                },
+                report = tasks.reports.recv() => match report {
+                    Some(report) => gathering.take(report)?,
+                    None => return Err(Error::internal("every task has gone without a word")),
+                },
+                joined = tasks.running.join_next() => match joined {
+                    Some(Err(error)) if error.is_panic() => return Err(panicked(error)),
+                    _ => {
+                        // Only a report says how it went; without any task left there is none to wait for but those queued.
+                        match tasks.reports.recv().await {
+                            Some(report) => gathering.take(report)?,
+                            None => return Err(Error::internal("every task has gone without a word")),
+                        }
+                    }
+                },
+            };
+            if let Some(outcome) = self.carry_out(&mut coordinator, event, tasks, &mut gathering).await? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    async fn carry_out(
+        &mut self,
+        coordinator: &mut Coordinator,
+        event: Event,
+        tasks: &Tasks,
+        gathering: &mut Gathering,
+    ) -> Result<Option<Outcome>> {
+        let mut actions: std::collections::VecDeque<Action> = coordinator.step(event).into();
+        while let Some(action) = actions.pop_front() {
+            match action {
+                Action::Trigger(barrier) => {
+                    *gathering = Gathering { started: Some(Instant::now()), ..Gathering::default() };
+                    for source in &tasks.sources {
+                        // A source that is gone has reported why; the report comes next.
+                        let _ = tasks.controls[source.0].send(Control::Trigger(barrier));
+                    }
+                }
+                Action::Commit(id) => {
+                    self.commit(id, std::mem::take(gathering)).await?;
+                    actions.extend(coordinator.step(Event::Durable(id)));
+                }
+                Action::Notify(id) => {
+                    for sink in &tasks.sinks {
+                        let _ = tasks.controls[sink.0].send(Control::Committed(id));
+                    }
+                }
+                Action::Finish { last, input_ended } => {
+                    return Ok(Some(if input_ended { Outcome::Finished } else { Outcome::Stopped(last) }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn commit(&mut self, id: CheckpointId, gathered: Gathering) -> Result<()> {
+        let totals = gathered.figures.iter().map(|f| (f.operator.0, f.subtask.0, f.totals)).collect();
+        let operators = self.spec.graph.nodes.iter().filter(|node| !is_stateless(&node.kind));
+        let stored =
+            StoredJob { operators: operators.map(|node| (node.id.0, node.uid.clone())).collect(), totals };
+        let job = serde_json::to_string(&stored).map_err(|e| Error::internal(e.to_string()))?;
+        let at = self.environment.clock.now();
+        let store = self.environment.store.clone();
+        let record = CheckpointRecord { id, at, job };
+        let written = tokio::task::spawn_blocking(move || store.commit(record, gathered.changes)).await;
+        let stats = written.map_err(panicked)??;
+        let took = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
+        *self.last.lock() = LastCheckpoint { id, at: Some(at), took, bytes: stats.bytes };
+        tracing::debug!(job = %self.spec.name, checkpoint = %id, bytes = stats.bytes, ?took, "checkpoint");
+        Ok(())
+    }
+}
+
+/// Nodes whose identity does not matter to stored state, as they have none.
+fn is_stateless(kind: &NodeKind) -> bool {
+    match kind {
+        NodeKind::Operator(factory) => factory.is_stateless(),
+        NodeKind::Source(_) | NodeKind::Sink(_) => false,
+    }
+}
+
+impl Gathering {
+    fn take(&mut self, report: Report) -> Result<Event> {
+        match report {
+            Report::Acknowledged { task, checkpoint, changes, figures } => {
+                self.changes.push(changes);
+                self.figures.extend(figures);
+                Ok(Event::Acknowledged(task, checkpoint))
+            }
+            Report::Ended { task } => Ok(Event::Ended(task)),
+            Report::Delivered { task, checkpoint } => Ok(Event::Delivered(task, checkpoint)),
+            Report::Failed { error } => Err(error),
+        }
+    }
+}
+
+/// What a panic in a task says.
+fn panicked(error: tokio::task::JoinError) -> Error {
+    if !error.is_panic() {
+        return Error::unavailable("the task was torn down with its runtime");
+    }
+    let payload = error.into_panic();
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    Error::internal(format!("a task panicked: {text}; the job can be started again from its last checkpoint"))
+}
+
+/// Reports a task's failure; a task whose neighbour is gone says nothing, as the neighbour did.
+pub(super) fn report_failure(reports: &mpsc::UnboundedSender<Report>, ran: Result<(), Stuck>) {
+    if let Err(Stuck::Error(error)) = ran {
+        let _ = reports.send(Report::Failed { error });
+    }
+}

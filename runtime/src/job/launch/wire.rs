@@ -1,0 +1,264 @@
+//! Makes the tasks of a graph: opens sources, sinks and operators at the last checkpoint, and joins them by channels.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coulee_checkpoint::{StateKey, TableId};
+use coulee_model::{KeyGroup, OperatorId, SubtaskIndex, Timestamp};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{Environment, JobSpec, StoredJob, Tasks, report_failure};
+use crate::channel::{Receiver, Sender, channel};
+use crate::connector::{Sink, SinkContext, SourceContext, SplitId, SplitStart};
+use crate::graph::{Graph, NodeKind, Partitioning, SourceNode};
+use crate::job::chain::{Chain, Link, SinkEnd};
+use crate::job::route::Route;
+use crate::job::source_task::{Pace, SPLITS, SourceTask, Splits, parse_split};
+use crate::job::task::Task;
+use crate::job::TaskId;
+use crate::metrics::{JobMetrics, SubtaskMetrics};
+use crate::operator::OpenContext;
+use crate::{Error, Result};
+
+/// The most rows of one batch.
+const BATCH_ROWS: usize = 8_192;
+/// The table of a sink's states: `subtask u32 | parallelism u32` to what its writer prepared.
+const SINK_STATES: TableId = TableId(1);
+
+/// Counters for every subtask, at what they were at the stored checkpoint.
+pub(super) fn metrics(graph: &Graph, stored: &StoredJob) -> JobMetrics {
+    let mut all = Vec::new();
+    for node in &graph.nodes {
+        for subtask in 0..node.parallelism {
+            let metrics = SubtaskMetrics::new(node.id, SubtaskIndex(subtask));
+            let mut before = crate::metrics::Totals::default();
+            for (operator, old, totals) in &stored.totals {
+                // After a change of parallelism, what former subtasks counted is carried on by the present ones in turn.
+                if *operator == node.id.0 && old % node.parallelism == subtask {
+                    before.add(totals);
+                }
+            }
+            metrics.restore(&before);
+            all.push(Arc::new(metrics));
+        }
+    }
+    Arc::new(all)
+}
+
+/// Channels by edge (its index in the graph), upstream subtask and downstream subtask.
+struct Channels {
+    senders: BTreeMap<(usize, u32), Vec<Sender>>,
+    receivers: BTreeMap<(OperatorId, u32), Vec<Receiver>>,
+}
+
+/// A channel from every upstream subtask to every downstream one that it may send to.
+fn channels(graph: &Graph, chained: &BTreeSet<(OperatorId, OperatorId)>) -> Channels {
+    let mut channels = Channels { senders: BTreeMap::new(), receivers: BTreeMap::new() };
+    for (index, edge) in graph.edges.iter().enumerate() {
+        if chained.contains(&(edge.from, edge.to)) {
+            continue;
+        }
+        for up in 0..graph.node(edge.from).parallelism {
+            for down in 0..graph.node(edge.to).parallelism {
+                let (sender, receiver) = channel();
+                channels.senders.entry((index, up)).or_default().push(sender);
+                // A forward edge uses one of them only; the others' receivers must not be waited for.
+                if !matches!(edge.partitioning, Partitioning::Forward) || up == down {
+                    channels.receivers.entry((edge.to, down)).or_default().push(receiver);
+                }
+            }
+        }
+    }
+    channels
+}
+
+/// Opens everything and starts the tasks.
+pub(super) async fn wire(spec: &JobSpec, environment: &Environment, metrics: &JobMetrics) -> Result<Tasks> {
+    let chains = spec.graph.chains();
+    let chained = chains.iter().flat_map(|chain| chain.windows(2).map(|pair| (pair[0], pair[1]))).collect();
+    let mut channels = channels(&spec.graph, &chained);
+    let (reports, received) = mpsc::unbounded_channel();
+    let mut tasks = Tasks {
+        running: JoinSet::new(),
+        controls: Vec::new(),
+        sources: BTreeSet::new(),
+        sinks: BTreeSet::new(),
+        reports: received,
+    };
+    let builder = Builder { spec, environment, metrics };
+    for chain in &chains {
+        let parallelism = spec.graph.node(chain[0]).parallelism;
+        let mut source = builder.source(chain[0]).await?;
+        let sink = builder.sink(chain[chain.len() - 1]).await?;
+        for subtask in (0..parallelism).map(SubtaskIndex) {
+            let id = TaskId(tasks.controls.len());
+            let links = chain.iter().map(|node| builder.link(*node, subtask, &mut channels)).collect::<Result<_>>()?;
+            let sink = match &sink {
+                Some(sink) => Some(sink.open(subtask, builder.metrics_of(sink.operator, subtask)).await?),
+                None => None,
+            };
+            if sink.is_some() {
+                tasks.sinks.insert(id);
+            }
+            let (control, controlled) = mpsc::unbounded_channel();
+            let task = Task { id, chain: Chain { links, sink }, reports: reports.clone(), control: controlled };
+            let reports = reports.clone();
+            match &mut source {
+                Some(source) => {
+                    let task = source.open(task, subtask, builder.metrics_of(chain[0], subtask)).await?;
+                    tasks.sources.insert(id);
+                    tasks.running.spawn(async move { report_failure(&reports, task.run().await) });
+                }
+                None => {
+                    let receivers = channels.receivers.remove(&(chain[0], subtask.0)).unwrap_or_default();
+                    tasks.running.spawn(async move { report_failure(&reports, task.run(receivers).await) });
+                }
+            }
+            tasks.controls.push(control);
+        }
+    }
+    Ok(tasks)
+}
+
+struct Builder<'a> {
+    spec: &'a JobSpec,
+    environment: &'a Environment,
+    metrics: &'a JobMetrics,
+}
+
+impl<'a> Builder<'a> {
+    fn metrics_of(&self, operator: OperatorId, subtask: SubtaskIndex) -> Arc<SubtaskMetrics> {
+        let mut all = self.metrics.iter();
+        let found = all.find(|metrics| metrics.operator == operator && metrics.subtask == subtask);
+        found.expect("metrics exist for every subtask of the graph").clone()
+    }
+
+    fn link(&self, id: OperatorId, subtask: SubtaskIndex, channels: &mut Channels) -> Result<Link> {
+        let node = self.spec.graph.node(id);
+        let metrics = self.metrics_of(id, subtask);
+        let operator = match &node.kind {
+            NodeKind::Operator(factory) => {
+                let mut operator = factory.create(subtask).map_err(|e| e.at(format!("operator '{}'", node.uid)))?;
+                operator.open(&OpenContext {
+                    operator: id,
+                    subtask,
+                    parallelism: node.parallelism,
+                    store: &self.environment.store,
+                    metrics: metrics.clone(),
+                })?;
+                Some(operator)
+            }
+            NodeKind::Source(_) | NodeKind::Sink(_) => None,
+        };
+        let mut routes = Vec::new();
+        for (index, edge) in self.spec.graph.edges.iter().enumerate().filter(|(_, edge)| edge.from == id) {
+            if let Some(senders) = channels.senders.remove(&(index, subtask.0)) {
+                routes.push((edge.port, Route::new(edge.partitioning.clone(), subtask.0 as usize, senders)));
+            }
+        }
+        Ok(Link { uid: node.uid.clone(), metrics, operator, routes })
+    }
+
+    /// The splits of a source and what is stored of them.
+    async fn source(&self, id: OperatorId) -> Result<Option<OpenSource<'a>>> {
+        let node = self.spec.graph.node(id);
+        let NodeKind::Source(source) = &node.kind else { return Ok(None) };
+        let at = |error: Error| error.at(format!("source '{}'", node.uid));
+        let mut stored = BTreeMap::new();
+        for entry in self.environment.store.scan(id, SPLITS) {
+            let (key, value) = entry?;
+            let split = String::from_utf8_lossy(&key[2..]).into_owned();
+            stored.insert(SplitId(split), parse_split(&value)?);
+        }
+        let mut splits = source.source.splits().await.map_err(at)?;
+        splits.sort();
+        let (splits, stored): (Vec<_>, Vec<_>) =
+            splits.into_iter().map(|split| (split.clone(), stored.remove(&split))).unzip();
+        Ok(Some(OpenSource { id, uid: &node.uid, parallelism: node.parallelism, source, splits, stored, environment: self.environment }))
+    }
+
+    async fn sink(&self, id: OperatorId) -> Result<Option<OpenSink>> {
+        let node = self.spec.graph.node(id);
+        let NodeKind::Sink(sink) = &node.kind else { return Ok(None) };
+        let context = SinkContext {
+            job: self.spec.name.clone(),
+            incarnation: self.spec.incarnation.clone(),
+            uid: node.uid.clone(),
+            spool: self.environment.spool.join(folder_name(&node.uid)),
+            clock: self.environment.clock.clone(),
+        };
+        let mut states = Vec::new();
+        for entry in self.environment.store.scan(id, SINK_STATES) {
+            let (key, value) = entry?;
+            let parts = key.get(2..10).and_then(|rest| <[u8; 8]>::try_from(rest).ok());
+            let parts = parts.ok_or_else(|| Error::corrupt("the key of a sink's state has not 8 bytes"))?;
+            states.push((u64::from_be_bytes(parts), value));
+        }
+        let values: Vec<Bytes> = states.iter().map(|(_, value)| value.clone()).collect();
+        sink.recover(&context, &values).await.map_err(|e| e.at(format!("sink '{}'", node.uid)))?;
+        Ok(Some(OpenSink { operator: id, parallelism: node.parallelism, sink: sink.clone(), context, states }))
+    }
+}
+
+/// A uid as the name of a folder.
+fn folder_name(uid: &str) -> String {
+    uid.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' }).collect()
+}
+
+struct OpenSource<'a> {
+    id: OperatorId,
+    uid: &'a str,
+    parallelism: u32,
+    source: &'a SourceNode,
+    splits: Vec<SplitId>,
+    stored: Vec<Option<(Timestamp, Bytes)>>,
+    environment: &'a Environment,
+}
+
+impl OpenSource<'_> {
+    async fn open(&self, task: Task, subtask: SubtaskIndex, metrics: Arc<SubtaskMetrics>) -> Result<SourceTask> {
+        let pace = self.source.rate_limit.map(|rate| Pace::new(rate / f64::from(self.parallelism)));
+        let mine = (0..self.splits.len()).filter(|split| *split as u32 % self.parallelism == subtask.0);
+        let (mut starts, mut reached) = (Vec::new(), Vec::new());
+        for split in mine {
+            let stored = self.stored[split].as_ref();
+            let position = stored.map(|(_, position)| position.clone());
+            starts.push(SplitStart { id: self.splits[split].clone(), position });
+            reached.push(stored.map_or(Timestamp::MIN, |(watermark, _)| *watermark));
+        }
+        let batch_rows = pace.as_ref().map_or(BATCH_ROWS, |pace| pace.batch_rows().min(BATCH_ROWS));
+        let context = SourceContext { batch_rows, clock: self.environment.clock.clone(), metrics };
+        let reader = self.source.source.open(starts, context).await.map_err(|e| e.at(format!("source '{}'", self.uid)))?;
+        let splits = Splits::new(self.source.event_time.clone(), &reached);
+        Ok(SourceTask { task, operator: self.id, reader, splits, pace, clock: self.environment.clock.clone() })
+    }
+}
+
+struct OpenSink {
+    operator: OperatorId,
+    parallelism: u32,
+    sink: Arc<dyn Sink>,
+    context: SinkContext,
+    /// `subtask u32 | parallelism u32` as one number, and the state.
+    states: Vec<(u64, Bytes)>,
+}
+
+impl OpenSink {
+    async fn open(&self, subtask: SubtaskIndex, metrics: Arc<SubtaskMetrics>) -> Result<SinkEnd> {
+        let own = (u64::from(subtask.0) << 32) | u64::from(self.parallelism);
+        let mine = |(id, _): &&(u64, Bytes)| (id >> 32) as u32 % self.parallelism == subtask.0;
+        let states: Vec<&(u64, Bytes)> = self.states.iter().filter(mine).collect();
+        let obsolete = states.iter().filter(|(id, _)| *id != own).map(|(id, _)| self.key(*id)).collect();
+        let values: Vec<Bytes> = states.iter().map(|(_, value)| value.clone()).collect();
+        let opened = self.sink.open(&self.context, subtask, &values, metrics).await;
+        let writer = opened.map_err(|e| e.at(format!("sink '{}'", self.context.uid)))?;
+        Ok(SinkEnd { writer, obsolete, key: self.key(own), last_state: None })
+    }
+
+    fn key(&self, id: u64) -> StateKey {
+        StateKey::new(self.operator, SINK_STATES, KeyGroup(0), &id.to_be_bytes())
+    }
+}
+

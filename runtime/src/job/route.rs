@@ -1,0 +1,112 @@
+//! From an operator's output to the channels of the subtasks downstream.
+
+use std::sync::Arc;
+
+use arrow::array::UInt32Array;
+use coulee_model::KeyGroup;
+use datafusion_physical_expr::PhysicalExpr;
+
+use crate::channel::{Disconnected, Element, Sender};
+use crate::graph::Partitioning;
+use crate::keys::hash_keys;
+use crate::{Batch, Result};
+
+/// Why nothing more can be sent.
+pub(super) enum Stuck {
+    /// A key could not be computed.
+    Error(crate::Error),
+    /// The reader is gone.
+    Disconnected,
+}
+
+impl From<Disconnected> for Stuck {
+    fn from(_: Disconnected) -> Self {
+        Stuck::Disconnected
+    }
+}
+
+impl From<crate::Error> for Stuck {
+    fn from(error: crate::Error) -> Self {
+        Stuck::Error(error)
+    }
+}
+
+/// One edge as one upstream subtask sees it.
+pub(super) struct Route {
+    partitioning: Partitioning,
+    /// This subtask's own index, which a forward edge sends to.
+    own: usize,
+    senders: Vec<Sender>,
+    turn: usize,
+}
+
+impl Route {
+    pub(super) fn new(partitioning: Partitioning, own: usize, senders: Vec<Sender>) -> Self {
+        Route { partitioning, own, senders, turn: own }
+    }
+
+    /// Sends rows to the subtasks that they belong to.
+    pub(super) async fn send(&mut self, batch: &Batch) -> Result<(), Stuck> {
+        match &self.partitioning {
+            Partitioning::Forward => self.senders[self.own].send(Element::Batch(batch.clone())).await?,
+            Partitioning::Rebalance => {
+                self.turn = (self.turn + 1) % self.senders.len();
+                self.senders[self.turn].send(Element::Batch(batch.clone())).await?;
+            }
+            Partitioning::Broadcast => {
+                for sender in &self.senders {
+                    sender.send(Element::Batch(batch.clone())).await?;
+                }
+            }
+            Partitioning::Hash(_) if self.senders.len() == 1 => {
+                self.senders[0].send(Element::Batch(batch.clone())).await?;
+            }
+            Partitioning::Hash(keys) => {
+                for (to, part) in shuffled(batch, keys, self.senders.len())?.into_iter().enumerate() {
+                    if let Some(part) = part {
+                        self.senders[to].send(Element::Batch(part)).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a mark to every subtask that this one sends rows to.
+    pub(super) async fn broadcast(&self, element: Element) -> Result<(), Stuck> {
+        match self.partitioning {
+            Partitioning::Forward => self.senders[self.own].send(element).await?,
+            Partitioning::Hash(_) | Partitioning::Rebalance | Partitioning::Broadcast => {
+                for sender in &self.senders {
+                    sender.send(element.clone()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rows for each of `targets` subtasks: one pass that notes where each row goes, then one `take` per column and target.
+fn shuffled(batch: &Batch, keys: &[Arc<dyn PhysicalExpr>], targets: usize) -> Result<Vec<Option<Batch>>> {
+    let rows = batch.rows();
+    let mut columns = Vec::with_capacity(keys.len());
+    for key in keys {
+        columns.push(key.evaluate(rows)?.into_array(rows.num_rows())?);
+    }
+    let mut indices: Vec<Vec<u32>> = vec![Vec::with_capacity(rows.num_rows() / targets + 16); targets];
+    for (row, hash) in hash_keys(&columns, rows.num_rows())?.into_iter().enumerate() {
+        indices[KeyGroup::of_hash(hash).owner(targets as u32).0 as usize].push(row as u32);
+    }
+    let mut parts = Vec::with_capacity(targets);
+    for indices in indices {
+        parts.push(match indices.len() {
+            0 => None,
+            all if all == rows.num_rows() => Some(batch.clone()),
+            _ => {
+                let indices = UInt32Array::from(indices);
+                Some(batch.select(|column| Ok(arrow::compute::take(column, &indices, None)?))?)
+            }
+        });
+    }
+    Ok(parts)
+}

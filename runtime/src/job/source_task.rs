@@ -1,0 +1,250 @@
+//! The task of a chain that begins with a source: reads, paces, makes watermarks, and puts barriers into the flow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
+use arrow::record_batch::RecordBatch;
+use coulee_checkpoint::{Changes, StateKey, TableId};
+use coulee_model::{Clock, KeyGroup, OperatorId, Timestamp};
+use tokio::time::Instant;
+
+use super::Control;
+use super::task::{Ran, Task};
+use super::route::Stuck;
+use crate::channel::{Barrier, Element};
+use crate::connector::{SourceEvent, SourceReader, SplitId};
+use crate::graph::{EventTime, Port};
+use crate::watermark::{Idleness, MergedWatermark};
+use crate::{Batch, Error, Result};
+
+/// The table of a source's splits: the split's name to its watermark (i64, big-endian) and its position.
+pub(super) const SPLITS: TableId = TableId(1);
+
+/// Reads the splits of one subtask.
+pub(super) struct SourceTask {
+    pub(super) task: Task,
+    pub(super) operator: OperatorId,
+    pub(super) reader: Box<dyn SourceReader>,
+    pub(super) splits: Splits,
+    pub(super) pace: Option<Pace>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// Event time and progress of the splits of one subtask.
+pub(super) struct Splits {
+    event_time: Option<EventTime>,
+    watermarks: MergedWatermark,
+    idleness: Idleness,
+    ended: Vec<bool>,
+    said_idle: bool,
+}
+
+impl Splits {
+    /// For splits that had reached these watermarks.
+    pub(super) fn new(event_time: Option<EventTime>, reached: &[Timestamp]) -> Self {
+        let timeout = event_time.as_ref().and_then(|time| time.idle_timeout);
+        let mut watermarks = MergedWatermark::new(reached.len());
+        for (split, watermark) in reached.iter().enumerate() {
+            watermarks.advance(split, *watermark);
+        }
+        Splits {
+            event_time,
+            watermarks,
+            idleness: Idleness::new(reached.len(), timeout),
+            ended: vec![false; reached.len()],
+            said_idle: false,
+        }
+    }
+
+    fn all_ended(&self) -> bool {
+        self.ended.iter().all(|ended| *ended)
+    }
+
+    /// Rows of a split came: how far do they let its watermark be?
+    fn rows(&mut self, split: usize, rows: &RecordBatch, clock: &dyn Clock) -> Result<()> {
+        self.idleness.active(split);
+        self.said_idle = false;
+        self.watermarks.set_idle(split, false);
+        let Some(event_time) = &self.event_time else { return Ok(()) };
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let times = event_time.watermark.evaluate(rows)?.into_array(rows.num_rows())?;
+        if !matches!(times.data_type(), DataType::Timestamp(TimeUnit::Millisecond, _)) {
+            return Err(Error::internal(format!(
+                "the watermark has type {}, expected a timestamp in milliseconds",
+                times.data_type()
+            )));
+        }
+        let Some(mut reached) = arrow::compute::max(times.as_primitive::<TimestampMillisecondType>()) else {
+            return Ok(());
+        };
+        if let Some(skew) = event_time.max_future_skew {
+            reached = reached.min(clock.now().plus_millis(skew.as_millis() as i64).0);
+        }
+        self.watermarks.advance(split, Timestamp(reached));
+        Ok(())
+    }
+
+    fn end(&mut self, split: usize) {
+        self.ended[split] = true;
+        self.idleness.active(split);
+        self.watermarks.advance(split, Timestamp::MAX);
+    }
+}
+
+/// Keeps a source to so many rows per second.
+#[derive(Debug)]
+pub(super) struct Pace {
+    rows_per_second: f64,
+    /// When the next rows may be read.
+    next: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(rows_per_second: f64) -> Self {
+        Pace { rows_per_second, next: Instant::now() }
+    }
+
+    /// Rows for a tenth of a second, so that pacing is smooth.
+    pub(super) fn batch_rows(&self) -> usize {
+        ((self.rows_per_second / 10.0) as usize).max(1)
+    }
+
+    fn spend(&mut self, rows: usize) {
+        // What was not used in the past is not saved up.
+        let from = self.next.max(Instant::now());
+        self.next = from + Duration::from_secs_f64(rows as f64 / self.rows_per_second);
+    }
+}
+
+enum Woken {
+    Control(Option<Control>),
+    Read(Result<SourceEvent>),
+    Idle,
+}
+
+impl SourceTask {
+    /// Runs to the last barrier.
+    pub(super) async fn run(mut self) -> Ran {
+        self.advance().await?;
+        let mut ended = false;
+        loop {
+            if !ended && self.splits.all_ended() {
+                ended = true;
+                self.task.chain.watermark(Timestamp::MAX).await?;
+                self.task.chain.end().await?;
+                let id = self.task.id;
+                self.task.report(super::Report::Ended { task: id })?;
+            }
+            match self.wait(ended).await {
+                Woken::Control(Some(Control::Trigger(barrier))) => {
+                    let changes = self.positions();
+                    self.task.barrier(barrier, changes).await?;
+                    if let Barrier { checkpoint, last: true } = barrier {
+                        return self.task.deliver_last(checkpoint).await;
+                    }
+                }
+                Woken::Control(Some(Control::Committed(id))) => self.task.committed(id).await?,
+                Woken::Control(None) => return Err(Stuck::Disconnected),
+                Woken::Read(event) => self.read(event?).await?,
+                Woken::Idle => self.idle().await?,
+            }
+        }
+    }
+
+    async fn wait(&mut self, ended: bool) -> Woken {
+        let idle_at = self.splits.idleness.next();
+        let resume_at = self.pace.as_ref().map(|pace| pace.next);
+        let reader = &mut self.reader;
+        let read = async {
+            if let Some(at) = resume_at {
+                tokio::time::sleep_until(at).await;
+            }
+            reader.next().await
+        };
+        let idle = async {
+            match idle_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            control = self.task.control.recv() => Woken::Control(control),
+            event = read, if !ended => Woken::Read(event),
+            () = idle, if !ended => Woken::Idle,
+        }
+    }
+
+    async fn read(&mut self, event: SourceEvent) -> Ran {
+        self.task.chain.links[0].metrics.set_lag(self.reader.lag());
+        match event {
+            SourceEvent::Rows { split, rows, rejected } => {
+                if let Some(pace) = &mut self.pace {
+                    pace.spend(rows.num_rows() + rejected.as_ref().map_or(0, RecordBatch::num_rows));
+                }
+                self.splits.rows(split, &rows, self.clock.as_ref())?;
+                if let Some(rejected) = rejected {
+                    self.task.chain.side(Port::REJECTED, Batch::inserts(rejected)).await?;
+                }
+                if rows.num_rows() > 0 {
+                    self.task.chain.links[0].metrics.add_rows_in(rows.num_rows() as u64);
+                    self.task.chain.rows(Batch::inserts(rows)).await?;
+                }
+                self.advance().await
+            }
+            SourceEvent::CaughtUp { split } => {
+                self.splits.idleness.caught_up(split, Instant::now());
+                Ok(())
+            }
+            SourceEvent::Ended { split } => {
+                self.splits.end(split);
+                self.advance().await
+            }
+        }
+    }
+
+    async fn idle(&mut self) -> Ran {
+        for split in self.splits.idleness.take_due(Instant::now()) {
+            self.splits.watermarks.set_idle(split, true);
+        }
+        if self.splits.watermarks.all_idle() {
+            if !std::mem::replace(&mut self.splits.said_idle, true) {
+                self.task.chain.broadcast(Element::Idle).await?;
+            }
+            return Ok(());
+        }
+        self.advance().await
+    }
+
+    async fn advance(&mut self) -> Ran {
+        // The watermark of the end is sent once everything is, by `run`.
+        match self.splits.watermarks.take_advance() {
+            Some(watermark) if watermark < Timestamp::MAX => self.task.chain.watermark(watermark).await,
+            _ => Ok(()),
+        }
+    }
+
+    fn positions(&self) -> Changes {
+        let mut changes = Changes::default();
+        for (split, (id, position)) in self.reader.positions().into_iter().enumerate() {
+            let mut value = self.splits.watermarks.of_part(split).0.to_be_bytes().to_vec();
+            value.extend_from_slice(&position);
+            changes.put(split_key(self.operator, &id), value);
+        }
+        changes
+    }
+}
+
+fn split_key(operator: OperatorId, split: &SplitId) -> StateKey {
+    StateKey::new(operator, SPLITS, KeyGroup(0), split.0.as_bytes())
+}
+
+/// The watermark and position in a stored split's value.
+pub(super) fn parse_split(value: &bytes::Bytes) -> Result<(Timestamp, bytes::Bytes)> {
+    let watermark = value.first_chunk::<8>().ok_or_else(|| Error::corrupt("a stored position has under 8 bytes"))?;
+    Ok((Timestamp(i64::from_be_bytes(*watermark)), value.slice(8..)))
+}

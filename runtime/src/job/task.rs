@@ -1,0 +1,163 @@
+//! The task of a chain that is fed by channels: merges its inputs, aligns barriers, drives the chain.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use coulee_checkpoint::Changes;
+use coulee_model::CheckpointId;
+use tokio::sync::mpsc;
+
+use super::chain::Chain;
+use super::route::Stuck;
+use super::{Control, Report, TaskId};
+use crate::channel::{Barrier, Disconnected, Element, Receiver};
+use crate::watermark::MergedWatermark;
+
+/// How a task came to its end.
+pub(super) type Ran = Result<(), Stuck>;
+
+/// The input channels of a task, and which of them wait for a barrier to be aligned.
+struct Inputs {
+    receivers: Vec<Receiver>,
+    /// Channels whose barrier has come: not read until the others' has.
+    aligned: Vec<bool>,
+    ended: Vec<bool>,
+    next: usize,
+}
+
+impl Inputs {
+    fn new(receivers: Vec<Receiver>) -> Self {
+        let count = receivers.len();
+        Inputs { receivers, aligned: vec![false; count], ended: vec![false; count], next: 0 }
+    }
+
+    /// The next element of any channel that may be read, in turn, so that none starves. Cancel-safe.
+    async fn recv(&mut self) -> Result<(usize, Element), Disconnected> {
+        poll_fn(|cx| {
+            let count = self.receivers.len();
+            for step in 0..count {
+                let index = (self.next + step) % count;
+                if self.aligned[index] {
+                    continue;
+                }
+                if let Poll::Ready(received) = self.receivers[index].poll_recv(cx) {
+                    self.next = index + 1;
+                    return Poll::Ready(received.map(|element| (index, element)));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Notes a barrier; whether it was the last that was missing.
+    fn align(&mut self, index: usize) -> bool {
+        self.aligned[index] = true;
+        let complete = self.aligned.iter().all(|aligned| *aligned);
+        if complete {
+            self.aligned.fill(false);
+        }
+        complete
+    }
+
+    fn end(&mut self, index: usize) -> bool {
+        self.ended[index] = true;
+        self.ended.iter().all(|ended| *ended)
+    }
+}
+
+/// What a task needs to run.
+pub(super) struct Task {
+    pub(super) id: TaskId,
+    pub(super) chain: Chain,
+    pub(super) reports: mpsc::UnboundedSender<Report>,
+    pub(super) control: mpsc::UnboundedReceiver<Control>,
+}
+
+impl Task {
+    /// Says something to the coordinator. When it is gone, the job is being torn down and nobody listens.
+    pub(super) fn report(&self, report: Report) -> Ran {
+        self.reports.send(report).map_err(|_| Stuck::Disconnected)
+    }
+
+    /// Passes a barrier through the chain and acknowledges it.
+    pub(super) async fn barrier(&mut self, barrier: Barrier, mut changes: Changes) -> Ran {
+        self.chain.barrier(barrier, &mut changes).await?;
+        let figures = self.chain.figures();
+        self.report(Report::Acknowledged { task: self.id, checkpoint: barrier.checkpoint, changes, figures })
+    }
+
+    pub(super) async fn committed(&mut self, checkpoint: CheckpointId) -> Ran {
+        if self.chain.commit(checkpoint).await? {
+            self.report(Report::Delivered { task: self.id, checkpoint })?;
+        }
+        Ok(())
+    }
+
+    /// After the last barrier: waits until it is durable, delivers, and is done.
+    pub(super) async fn deliver_last(&mut self, last: CheckpointId) -> Ran {
+        if self.chain.sink.is_none() {
+            return Ok(());
+        }
+        while let Some(control) = self.control.recv().await {
+            if let Control::Committed(checkpoint) = control {
+                self.committed(checkpoint).await?;
+                if checkpoint == last {
+                    return Ok(());
+                }
+            }
+        }
+        Err(Stuck::Disconnected)
+    }
+
+    /// Runs a task that reads channels, to the last barrier.
+    pub(super) async fn run(mut self, receivers: Vec<Receiver>) -> Ran {
+        let mut watermarks = MergedWatermark::new(receivers.len());
+        let mut inputs = Inputs::new(receivers);
+        loop {
+            let (index, element) = tokio::select! {
+                biased;
+                control = self.control.recv() => {
+                    match control {
+                        Some(Control::Committed(checkpoint)) => self.committed(checkpoint).await?,
+                        Some(Control::Trigger(_)) => {}
+                        None => return Err(Stuck::Disconnected),
+                    }
+                    continue;
+                }
+                received = inputs.recv() => received?,
+            };
+            match element {
+                Element::Batch(batch) => self.chain.rows(batch).await?,
+                Element::Watermark(watermark) => {
+                    watermarks.advance(index, watermark);
+                    if let Some(merged) = watermarks.take_advance() {
+                        self.chain.watermark(merged).await?;
+                    }
+                }
+                Element::Idle => {
+                    watermarks.set_idle(index, true);
+                    if watermarks.all_idle() {
+                        self.chain.broadcast(Element::Idle).await?;
+                    } else if let Some(merged) = watermarks.take_advance() {
+                        self.chain.watermark(merged).await?;
+                    }
+                }
+                Element::End => {
+                    if inputs.end(index) {
+                        self.chain.end().await?;
+                        self.report(Report::Ended { task: self.id })?;
+                    }
+                }
+                Element::Barrier(barrier) => {
+                    if inputs.align(index) {
+                        self.barrier(barrier, Changes::default()).await?;
+                        if barrier.last {
+                            return self.deliver_last(barrier.checkpoint).await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What a running job counts: plain atomics, updated once per batch, read by whoever shows them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use coulee_model::{OperatorId, SubtaskIndex, Timestamp};
+use parking_lot::Mutex;
+
+/// Counters of one operator's subtask.
+#[derive(Debug)]
+pub struct SubtaskMetrics {
+    /// Which operator.
+    pub operator: OperatorId,
+    /// Which of its instances.
+    pub subtask: SubtaskIndex,
+    rows_in: AtomicU64,
+    rows_out: AtomicU64,
+    late_rows: AtomicU64,
+    timeless_rows: AtomicU64,
+    rejected_rows: AtomicU64,
+    delivered_objects: AtomicU64,
+    delivered_rows: AtomicU64,
+    delivered_bytes: AtomicU64,
+    state_bytes: AtomicU64,
+    busy_nanos: AtomicU64,
+    blocked_nanos: AtomicU64,
+    watermark: AtomicI64,
+    /// Records that a source has still to read; `u64::MAX` where that is not known.
+    lag: AtomicU64,
+    last_reject: Mutex<Option<String>>,
+}
+
+macro_rules! counter {
+    ($($(#[$doc:meta])* $add:ident => $field:ident;)*) => {
+        impl SubtaskMetrics {
+            $(
+                $(#[$doc])*
+                pub fn $add(&self, n: u64) {
+                    self.$field.fetch_add(n, Relaxed);
+                }
+            )*
+        }
+    };
+}
+
+counter! {
+    /// Rows taken in.
+    add_rows_in => rows_in;
+    /// Rows given on.
+    add_rows_out => rows_out;
+    /// Rows whose window had already fired.
+    add_late_rows => late_rows;
+    /// Rows without an event time, which cannot enter a window.
+    add_timeless_rows => timeless_rows;
+    /// Objects that a buffered sink made visible.
+    add_delivered_objects => delivered_objects;
+    /// Rows in those objects, or rows that another sink made visible.
+    add_delivered_rows => delivered_rows;
+    /// Bytes of those objects.
+    add_delivered_bytes => delivered_bytes;
+    /// Time spent working, in nanoseconds.
+    add_busy_nanos => busy_nanos;
+    /// Time spent waiting for room downstream, in nanoseconds.
+    add_blocked_nanos => blocked_nanos;
+}
+
+impl SubtaskMetrics {
+    /// Zeroes, before anything ran.
+    pub fn new(operator: OperatorId, subtask: SubtaskIndex) -> Self {
+        SubtaskMetrics {
+            operator,
+            subtask,
+            rows_in: AtomicU64::new(0),
+            rows_out: AtomicU64::new(0),
+            late_rows: AtomicU64::new(0),
+            timeless_rows: AtomicU64::new(0),
+            rejected_rows: AtomicU64::new(0),
+            delivered_objects: AtomicU64::new(0),
+            delivered_rows: AtomicU64::new(0),
+            delivered_bytes: AtomicU64::new(0),
+            state_bytes: AtomicU64::new(0),
+            busy_nanos: AtomicU64::new(0),
+            blocked_nanos: AtomicU64::new(0),
+            watermark: AtomicI64::new(i64::MIN),
+            lag: AtomicU64::new(u64::MAX),
+            last_reject: Mutex::new(None),
+        }
+    }
+
+    /// Records that could not become rows, and why the last one could not.
+    pub fn add_rejected(&self, n: u64, last_reason: &str) {
+        self.rejected_rows.fetch_add(n, Relaxed);
+        *self.last_reject.lock() = Some(last_reason.to_owned());
+    }
+
+    /// Bytes of state held now.
+    pub fn set_state_bytes(&self, bytes: u64) {
+        self.state_bytes.store(bytes, Relaxed);
+    }
+
+    /// The watermark reached.
+    pub fn set_watermark(&self, watermark: Timestamp) {
+        self.watermark.store(watermark.0, Relaxed);
+    }
+
+    /// Records still to read.
+    pub fn set_lag(&self, lag: Option<u64>) {
+        self.lag.store(lag.unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// The figures now.
+    pub fn read(&self) -> SubtaskFigures {
+        SubtaskFigures {
+            operator: self.operator,
+            subtask: self.subtask,
+            totals: self.totals(),
+            watermark: Timestamp(self.watermark.load(Relaxed)),
+            lag: Some(self.lag.load(Relaxed)).filter(|lag| *lag != u64::MAX),
+            last_reject: self.last_reject.lock().clone(),
+        }
+    }
+
+    /// What adds up over subtasks and survives restarts.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            rows_in: self.rows_in.load(Relaxed),
+            rows_out: self.rows_out.load(Relaxed),
+            late_rows: self.late_rows.load(Relaxed),
+            timeless_rows: self.timeless_rows.load(Relaxed),
+            rejected_rows: self.rejected_rows.load(Relaxed),
+            delivered_objects: self.delivered_objects.load(Relaxed),
+            delivered_rows: self.delivered_rows.load(Relaxed),
+            delivered_bytes: self.delivered_bytes.load(Relaxed),
+            state_bytes: self.state_bytes.load(Relaxed),
+            busy_nanos: self.busy_nanos.load(Relaxed),
+            blocked_nanos: self.blocked_nanos.load(Relaxed),
+        }
+    }
+
+    /// Sets the counters that describe data to what they were at a checkpoint, so that a job which was killed
+    /// reports each row once.
+    pub fn restore(&self, at_checkpoint: &Totals) {
+        self.rows_in.store(at_checkpoint.rows_in, Relaxed);
+        self.rows_out.store(at_checkpoint.rows_out, Relaxed);
+        self.late_rows.store(at_checkpoint.late_rows, Relaxed);
+        self.timeless_rows.store(at_checkpoint.timeless_rows, Relaxed);
+        self.rejected_rows.store(at_checkpoint.rejected_rows, Relaxed);
+        self.delivered_objects.store(at_checkpoint.delivered_objects, Relaxed);
+        self.delivered_rows.store(at_checkpoint.delivered_rows, Relaxed);
+        self.delivered_bytes.store(at_checkpoint.delivered_bytes, Relaxed);
+    }
+}
+
+/// Counters at one moment; each as in [`SubtaskMetrics`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "each is documented where it is counted")]
+pub struct Totals {
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub late_rows: u64,
+    pub timeless_rows: u64,
+    pub rejected_rows: u64,
+    pub delivered_objects: u64,
+    pub delivered_rows: u64,
+    pub delivered_bytes: u64,
+    pub state_bytes: u64,
+    pub busy_nanos: u64,
+    pub blocked_nanos: u64,
+}
+
+impl Totals {
+    /// Adds another subtask's.
+    pub fn add(&mut self, other: &Totals) {
+        self.rows_in += other.rows_in;
+        self.rows_out += other.rows_out;
+        self.late_rows += other.late_rows;
+        self.timeless_rows += other.timeless_rows;
+        self.rejected_rows += other.rejected_rows;
+        self.delivered_objects += other.delivered_objects;
+        self.delivered_rows += other.delivered_rows;
+        self.delivered_bytes += other.delivered_bytes;
+        self.state_bytes += other.state_bytes;
+        self.busy_nanos += other.busy_nanos;
+        self.blocked_nanos += other.blocked_nanos;
+    }
+}
+
+/// The figures of one subtask at one moment.
+#[derive(Debug, Clone)]
+pub struct SubtaskFigures {
+    /// Which operator.
+    pub operator: OperatorId,
+    /// Which of its instances.
+    pub subtask: SubtaskIndex,
+    /// The counters.
+    pub totals: Totals,
+    /// The watermark reached; [`Timestamp::MIN`] before the first.
+    pub watermark: Timestamp,
+    /// Records that a source has still to read, where that is known.
+    pub lag: Option<u64>,
+    /// Why the last rejected record was rejected.
+    pub last_reject: Option<String>,
+}
+
+/// The metrics of all subtasks of a job.
+pub type JobMetrics = Arc<Vec<Arc<SubtaskMetrics>>>;

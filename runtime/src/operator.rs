@@ -1,0 +1,131 @@
+//! The operator: a synchronous function over batches, with state that is handed over at barriers.
+
+use std::sync::Arc;
+
+use coulee_checkpoint::{Changes, JobStore, TableId};
+use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
+
+use crate::graph::Port;
+use crate::metrics::SubtaskMetrics;
+use crate::{Batch, Result};
+
+/// What an operator is given when it starts: who it is and what was stored.
+pub struct OpenContext<'a> {
+    /// Which operator.
+    pub operator: OperatorId,
+    /// Which of its instances.
+    pub subtask: SubtaskIndex,
+    /// How many instances there are.
+    pub parallelism: u32,
+    /// The state of the job at the checkpoint it resumes from.
+    pub store: &'a Arc<JobStore>,
+    /// Where the operator counts.
+    pub metrics: Arc<SubtaskMetrics>,
+}
+
+impl OpenContext<'_> {
+    /// Every entry `(key group, rest of the key, value)` of a table, over all key groups, in key order.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn entries(&self, table: TableId) -> impl Iterator<Item = Result<(KeyGroup, bytes::Bytes, bytes::Bytes)>> + '_ {
+        self.store.scan(self.operator, table).map(|entry| {
+            let (key, value) = entry?;
+            let group = KeyGroup(u16::from_be_bytes([key[0], key[1]]));
+            Ok((group, key.slice(2..), value))
+        })
+    }
+
+    /// Whether this subtask owns a key group.
+    pub fn owns(&self, group: KeyGroup) -> bool {
+        group.owner(self.parallelism) == self.subtask
+    }
+}
+
+/// Where an operator puts what it produces: collected, and passed on when it returns.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub(crate) items: Vec<Emitted>,
+}
+
+/// Something an operator produced.
+#[derive(Debug)]
+pub(crate) enum Emitted {
+    Batch(Port, Batch),
+    Watermark(Timestamp),
+}
+
+impl Output {
+    /// Emits rows on the main port. Empty batches are dropped.
+    pub fn emit(&mut self, batch: Batch) {
+        self.emit_to(Port::MAIN, batch);
+    }
+
+    /// Emits rows on a port. Empty batches are dropped.
+    pub fn emit_to(&mut self, port: Port, batch: Batch) {
+        if !batch.is_empty() {
+            self.items.push(Emitted::Batch(port, batch));
+        }
+    }
+
+    /// Passes on a watermark: everything emitted before it counts as before it.
+    pub fn watermark(&mut self, watermark: Timestamp) {
+        self.items.push(Emitted::Watermark(watermark));
+    }
+}
+
+/// An operator of one subtask.
+///
+/// **Operations** `open` once; then `process`, `watermark`, `checkpoint` as elements arrive; `end` when all inputs have ended. Inputs are already merged:
+/// watermarks ascend and barriers are aligned.
+/// **Guarantees** asked of an implementation: it is deterministic in its inputs, and opened from the store as of checkpoint `n` it behaves as it did after `checkpoint(n)`.
+/// **Non-guarantees** where batches begin and end; an operator must not depend on it.
+/// **Failure** an error ends the job's attempt; the operator is dropped and made anew from the last checkpoint.
+pub trait Operator: Send {
+    /// Takes its state from the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read or holds what this operator does not understand.
+    fn open(&mut self, context: &OpenContext<'_>) -> Result<()> {
+        let _ = context;
+        Ok(())
+    }
+
+    /// Takes rows.
+    ///
+    /// # Errors
+    /// When an expression fails on the data.
+    fn process(&mut self, batch: Batch, out: &mut Output) -> Result<()>;
+
+    /// No later row has an event time at or below `watermark`. Must pass it on (perhaps later, never higher).
+    ///
+    /// # Errors
+    /// As `process`.
+    fn watermark(&mut self, watermark: Timestamp, out: &mut Output) -> Result<()> {
+        out.watermark(watermark);
+        Ok(())
+    }
+
+    /// A barrier: first emits what must be downstream before it, then hands over every change since the last one.
+    ///
+    /// # Errors
+    /// When state cannot be encoded.
+    fn checkpoint(&mut self, id: CheckpointId, out: &mut Output, changes: &mut Changes) -> Result<()> {
+        let _ = (id, out, changes);
+        Ok(())
+    }
+
+    /// The input has ended (after a watermark of [`Timestamp::MAX`]): emits what is left.
+    ///
+    /// # Errors
+    /// As `process`.
+    fn end(&mut self, out: &mut Output) -> Result<()> {
+        let _ = out;
+        Ok(())
+    }
+
+    /// Bytes of state in memory.
+    fn state_bytes(&self) -> usize {
+        0
+    }
+}

@@ -1,0 +1,152 @@
+//! Tables as connectors see them: columns and options in, sources and sinks out.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+
+use crate::connector::{Sink, Source};
+use crate::options::{OptionKind, OptionSpec, Options, nearest};
+use crate::{Error, Result};
+
+/// A table as `CREATE TABLE` described it, without what only the planner needs (computed columns, the watermark).
+#[derive(Debug, Clone)]
+pub struct TableSpec {
+    /// The name.
+    pub name: String,
+    /// The physical columns, in order: what is stored or decoded.
+    pub schema: SchemaRef,
+    /// Columns of `schema` that come from the record's envelope instead of its body: column name to metadata key.
+    pub metadata_columns: BTreeMap<String, String>,
+    /// Columns of `PARTITIONED BY`, in order.
+    pub partitioned_by: Vec<String>,
+    /// The `WITH` options, without those of [`COMMON_OPTIONS`].
+    pub options: BTreeMap<String, String>,
+    /// The job that declares the table: kept with what the table creates.
+    pub created_by: String,
+}
+
+impl TableSpec {
+    /// The options, checked against what the connector declares.
+    ///
+    /// # Errors
+    /// `Invalid`, naming table and option.
+    pub fn options(&self, specs: impl IntoIterator<Item = OptionSpec>) -> Result<Options> {
+        Options::new(format!("table '{}'", self.name), specs, &self.options)
+    }
+}
+
+/// Options of every table, whatever its connector; the planner applies them.
+pub const COMMON_OPTIONS: &[OptionSpec] = &[
+    OptionSpec::new(
+        "connector",
+        OptionKind::Text,
+        None,
+        "What the table reads from or writes to. Absent: a built-in stream of the table's name.",
+    ),
+    OptionSpec::new(
+        "scan.rate-limit",
+        OptionKind::Number,
+        None,
+        "The most rows per second that a job reads from the table, over all subtasks.",
+    ),
+    OptionSpec::new(
+        "scan.parallelism",
+        OptionKind::Count,
+        None,
+        "How many subtasks read the table. Absent: the job's parallelism.",
+    ),
+    OptionSpec::new(
+        "sink.parallelism",
+        OptionKind::Count,
+        None,
+        "How many subtasks write the table. Absent: the job's parallelism.",
+    ),
+    OptionSpec::new(
+        "scan.watermark.idle-timeout",
+        OptionKind::Span,
+        Some("1 s"),
+        "How long a shard may bring nothing before it stops holding back the watermark. A shard of a built-in stream is idle only when all of it has been read.",
+    ),
+    OptionSpec::new(
+        "scan.watermark.max-future-skew",
+        OptionKind::Span,
+        None,
+        "How far beyond the wall clock an event time may move the watermark. Absent: as far as it likes.",
+    ),
+];
+
+/// Makes sources and sinks of one connector.
+pub trait Connector: Send + Sync + Debug {
+    /// The value of `'connector'`.
+    fn name(&self) -> &'static str;
+
+    /// Every option that it takes, including those of its formats.
+    fn options(&self) -> Vec<OptionSpec>;
+
+    /// A source of the columns `projection` (indexes into `table.schema`, ascending, may be empty) of the table.
+    ///
+    /// # Errors
+    /// `Invalid` when the table cannot be read or an option is wrong.
+    fn source(&self, table: &TableSpec, projection: &[usize]) -> Result<Arc<dyn Source>>;
+
+    /// A sink for rows of `table.schema`.
+    ///
+    /// # Errors
+    /// `Invalid` when the table cannot be written or an option is wrong.
+    fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>>;
+
+    /// Checks columns and options without opening anything: what `CREATE TABLE` can already say. May create what the
+    /// statement asks for (a built-in stream).
+    ///
+    /// # Errors
+    /// `Invalid`, naming the column or option.
+    fn create(&self, table: &TableSpec) -> Result<()> {
+        table.options(self.options()).map(drop)
+    }
+
+    /// A sink for rejected records (in [`rejected_schema`](crate::rejected_schema)) of the table, when its options ask for one.
+    ///
+    /// # Errors
+    /// `Invalid` when an option is wrong.
+    fn rejected_sink(&self, table: &TableSpec) -> Result<Option<Arc<dyn Sink>>> {
+        let _ = table;
+        Ok(None)
+    }
+}
+
+/// The connectors that an engine knows.
+#[derive(Debug, Clone, Default)]
+pub struct Connectors {
+    by_name: BTreeMap<&'static str, Arc<dyn Connector>>,
+}
+
+impl Connectors {
+    /// Adds a connector; one of the same name is replaced.
+    #[must_use]
+    pub fn with(mut self, connector: Arc<dyn Connector>) -> Self {
+        self.by_name.insert(connector.name(), connector);
+        self
+    }
+
+    /// The connector of a name.
+    ///
+    /// # Errors
+    /// `Invalid`, with the nearest name or all of them.
+    pub fn get(&self, name: &str) -> Result<&Arc<dyn Connector>> {
+        self.by_name.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.by_name.keys().copied().collect();
+            let hint = match nearest(name, &known) {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => format!("known connectors: {}", known.join(", ")),
+            };
+            Error::invalid(format!("unknown connector '{name}'; {hint}"))
+        })
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Connector>> {
+        self.by_name.values()
+    }
+}

@@ -1,0 +1,336 @@
+//! Windowed aggregation over event time: rows are grouped by window and keys, and a window's result is emitted once, when
+//! the watermark passes its end.
+//!
+//! Each open window (a tumbling window is one slice) holds a hash table of partial aggregates. At a checkpoint the table is emptied into a
+//! *run*, a batch of partial results that is stored as one columnar blob; runs merge as in a log-structured tree, so that a
+//! window keeps logarithmically many and each row is rewritten logarithmically often. Firing merges what there is.
+//!
+//! With several subtasks a stateless *partial* stage aggregates before the shuffle, and the *final* stage merges: equal keys cross the
+//! network of channels once per window and checkpoint instead of once per row.
+
+mod partial;
+mod runs;
+mod slices;
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, TimestampMillisecondArray, UInt32Array};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimestampMillisecondType};
+use arrow::record_batch::RecordBatch;
+use coulee_checkpoint::Changes;
+use coulee_model::{CheckpointId, SubtaskIndex, Timestamp};
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::expressions::Column;
+
+use crate::graph::{OperatorFactory, Port};
+use crate::group_table::{Aggregate, Grouping, Inputs};
+use crate::metrics::SubtaskMetrics;
+use crate::operator::{OpenContext, Operator, Output};
+use crate::{Batch, Error, Result};
+
+use partial::PartialAggregate;
+use slices::Slices;
+
+/// A column of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowColumn {
+    /// The window's start, inclusive.
+    Start,
+    /// The window's end, exclusive.
+    End,
+    /// The last instant in the window: its end less 1 ms. An event time of the result.
+    Time,
+    /// A key column.
+    Key(usize),
+    /// An aggregate.
+    Aggregate(usize),
+}
+
+/// A tumbling-window aggregation.
+#[derive(Debug, Clone)]
+pub struct WindowAggregateSpec {
+    /// The end of the row's window, over the operator's input; a timestamp in milliseconds, null for a row without event time.
+    pub window_end: Arc<dyn PhysicalExpr>,
+    /// How long a window is, in milliseconds.
+    pub window_millis: i64,
+    /// The keys beside the window, over the operator's input, and their names and types.
+    pub keys: Vec<(Arc<dyn PhysicalExpr>, FieldRef)>,
+    /// The aggregates, over the operator's input.
+    pub aggregates: Vec<Aggregate>,
+    /// What the result's columns are, in order.
+    pub output: Vec<WindowColumn>,
+    /// The result's schema.
+    pub schema: SchemaRef,
+}
+
+/// In the partial stage's output: the window's end, then the grouping's state columns, then how many rows are in it.
+const PARTIAL_WINDOW_END: &str = "window_end";
+const PARTIAL_ROWS: &str = "rows";
+
+impl WindowAggregateSpec {
+    fn grouping(&self) -> Grouping {
+        Grouping {
+            keys: self.keys.iter().map(|(_, field)| field.clone()).collect(),
+            aggregates: self.aggregates.clone(),
+        }
+    }
+
+    fn partial_schema(&self) -> Result<SchemaRef> {
+        let mut fields: Vec<FieldRef> = vec![Arc::new(Field::new(PARTIAL_WINDOW_END, DataType::Int64, false))];
+        fields.extend(self.grouping().state_schema()?.fields().iter().cloned());
+        fields.push(Arc::new(Field::new(PARTIAL_ROWS, DataType::Int64, false)));
+        Ok(Arc::new(Schema::new(fields)))
+    }
+
+    fn describe(&self, stage: &str) -> String {
+        let keys: Vec<&str> = self.keys.iter().map(|(_, field)| field.name().as_str()).collect();
+        let aggregates: Vec<&str> = self.aggregates.iter().map(|a| a.function.name()).collect();
+        let by = if keys.is_empty() { String::new() } else { format!(" by {}", keys.join(", ")) };
+        format!("WindowAggregate{stage}: tumbling {} ms{by}: {}", self.window_millis, aggregates.join(", "))
+    }
+
+    /// The result's columns from the window ends and `[keys…, aggregates…]`.
+    fn result(&self, ends: &Int64Array, columns: &[ArrayRef]) -> Result<Batch> {
+        let shifted = |by: i64| -> TimestampMillisecondArray { ends.unary(|end| end - by) };
+        let mut out = Vec::with_capacity(self.output.len());
+        for (column, field) in self.output.iter().zip(self.schema.fields()) {
+            let array: ArrayRef = match column {
+                WindowColumn::Start => Arc::new(shifted(self.window_millis)),
+                WindowColumn::End => Arc::new(shifted(0)),
+                WindowColumn::Time => Arc::new(shifted(1)),
+                WindowColumn::Key(index) => columns[*index].clone(),
+                WindowColumn::Aggregate(index) => columns[self.keys.len() + index].clone(),
+            };
+            let same = array.data_type() == field.data_type();
+            out.push(if same { array } else { arrow::compute::cast(&array, field.data_type())? });
+        }
+        Ok(Batch::inserts(RecordBatch::try_new(self.schema.clone(), out)?))
+    }
+}
+
+/// The whole aggregation in one stage.
+pub fn window_single(spec: WindowAggregateSpec) -> Arc<dyn OperatorFactory> {
+    Arc::new(WindowFactory { spec, stage: Stage::Single })
+}
+
+/// The stage before the shuffle: it keeps nothing across a checkpoint.
+pub fn window_partial(spec: WindowAggregateSpec) -> Arc<dyn OperatorFactory> {
+    Arc::new(WindowFactory { spec, stage: Stage::Partial })
+}
+
+/// The stage behind the shuffle; its input is the partial stage's output.
+pub fn window_final(spec: WindowAggregateSpec) -> Arc<dyn OperatorFactory> {
+    Arc::new(WindowFactory { spec, stage: Stage::Final })
+}
+
+/// The key columns in the partial stage's output: what to shuffle by.
+pub fn partial_key_columns(spec: &WindowAggregateSpec) -> Vec<Arc<dyn PhysicalExpr>> {
+    let column = |(index, (_, field)): (usize, &(_, FieldRef))| Arc::new(Column::new(field.name(), index + 1)) as _;
+    spec.keys.iter().enumerate().map(column).collect()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Single,
+    Partial,
+    Final,
+}
+
+#[derive(Debug)]
+struct WindowFactory {
+    spec: WindowAggregateSpec,
+    stage: Stage,
+}
+
+impl OperatorFactory for WindowFactory {
+    fn describe(&self) -> String {
+        self.spec.describe(match self.stage {
+            Stage::Single => "",
+            Stage::Partial => " (partial)",
+            Stage::Final => " (final)",
+        })
+    }
+
+    fn schema(&self) -> SchemaRef {
+        match self.stage {
+            // Creating the operator reports the error; a description must not fail.
+            Stage::Partial => self.spec.partial_schema().unwrap_or_else(|_| self.spec.schema.clone()),
+            Stage::Single | Stage::Final => self.spec.schema.clone(),
+        }
+    }
+
+    fn is_stateless(&self) -> bool {
+        self.stage == Stage::Partial
+    }
+
+    fn create(&self, _: SubtaskIndex) -> Result<Box<dyn Operator>> {
+        Ok(match self.stage {
+            Stage::Partial => Box::new(PartialAggregate::new(self.spec.clone())?),
+            Stage::Single | Stage::Final => Box::new(WindowAggregate::new(self.spec.clone(), self.stage)?),
+        })
+    }
+}
+
+/// Splits off the rows that can enter no window, or none that is still open.
+struct Sorted {
+    /// The window ends of the rows that stay, without nulls.
+    ends: Int64Array,
+    /// Which rows stay; `None` is all.
+    keep: Option<BooleanArray>,
+    late: u64,
+    timeless: u64,
+}
+
+/// Sorts rows by what the watermark says of their window's end (milliseconds, null without event time).
+fn sort_out(ends: &Int64Array, watermark: Timestamp) -> Result<Sorted> {
+    // A window [start, end) is over once no record with a time of end - 1 can come.
+    let is_open = |end: i64| end.saturating_sub(1) > watermark.0;
+    let all_open = arrow::compute::min(ends).is_none_or(is_open);
+    if ends.null_count() == 0 && all_open {
+        return Ok(Sorted { ends: ends.clone(), keep: None, late: 0, timeless: 0 });
+    }
+    let keep: BooleanArray = ends.iter().map(|end| Some(end.is_some_and(is_open))).collect();
+    let kept = arrow::compute::filter(ends, &keep)?;
+    let timeless = ends.null_count() as u64;
+    let late = (ends.len() - kept.len()) as u64 - timeless;
+    Ok(Sorted { ends: kept.as_primitive::<Int64Type>().clone(), keep: Some(keep), late, timeless })
+}
+
+/// Window ends as plain milliseconds.
+fn window_ends(expr: &dyn PhysicalExpr, rows: &RecordBatch) -> Result<Int64Array> {
+    let ends = expr.evaluate(rows)?.into_array(rows.num_rows())?;
+    match ends.data_type() {
+        DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, _) => {
+            Ok(ends.as_primitive::<TimestampMillisecondType>().reinterpret_cast())
+        }
+        other => Err(Error::internal(format!("a window's end has type {other}, expected a timestamp in milliseconds"))),
+    }
+}
+
+/// The distinct window ends of a batch, ascending, each with its rows; `None` instead of rows when they are all of one window.
+fn by_window(ends: &Int64Array) -> Vec<(i64, Option<UInt32Array>)> {
+    let (Some(low), Some(high)) = (arrow::compute::min(ends), arrow::compute::max(ends)) else { return Vec::new() };
+    if low == high {
+        return vec![(low, None)];
+    }
+    let mut rows = std::collections::BTreeMap::<i64, Vec<u32>>::new();
+    for (row, end) in ends.values().iter().enumerate() {
+        rows.entry(*end).or_default().push(row as u32);
+    }
+    rows.into_iter().map(|(end, rows)| (end, Some(UInt32Array::from(rows)))).collect()
+}
+
+/// The operator of the single and the final stage.
+struct WindowAggregate {
+    spec: WindowAggregateSpec,
+    stage: Stage,
+    key_exprs: Vec<Arc<dyn PhysicalExpr>>,
+    slices: Slices,
+    watermark: Timestamp,
+    metrics: Option<Arc<SubtaskMetrics>>,
+}
+
+impl WindowAggregate {
+    fn new(spec: WindowAggregateSpec, stage: Stage) -> Result<Self> {
+        let slices = Slices::new(spec.grouping())?;
+        let key_exprs = spec.keys.iter().map(|(expr, _)| expr.clone()).collect();
+        Ok(WindowAggregate { spec, stage, key_exprs, slices, watermark: Timestamp::MIN, metrics: None })
+    }
+
+    fn count(&self, late: u64, timeless: u64) {
+        if let Some(metrics) = &self.metrics {
+            metrics.add_late_rows(late);
+            metrics.add_timeless_rows(timeless);
+        }
+    }
+
+    fn update(&mut self, batch: &Batch, out: &mut Output) -> Result<()> {
+        let ends = window_ends(self.spec.window_end.as_ref(), batch.rows())?;
+        let sorted = sort_out(&ends, self.watermark)?;
+        self.count(sorted.late, sorted.timeless);
+        let mut rows = batch.rows().clone();
+        if let Some(keep) = &sorted.keep {
+            let lost = arrow::compute::not(keep)?;
+            out.emit_to(Port::LATE, Batch::inserts(arrow::compute::filter_record_batch(&rows, &lost)?));
+            rows = arrow::compute::filter_record_batch(&rows, keep)?;
+        }
+        let inputs = Inputs::evaluate(&self.key_exprs, &self.spec.aggregates, &rows)?;
+        for (end, rows) in by_window(&sorted.ends) {
+            let slice = self.slices.slice(end)?;
+            match rows {
+                None => slice.update(&inputs, sorted.ends.len())?,
+                Some(rows) => slice.update(&inputs.take(&rows)?, rows.len())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, batch: &Batch) -> Result<()> {
+        let mut rows = batch.rows().clone();
+        let sorted = sort_out(rows.column(0).as_primitive::<Int64Type>(), self.watermark)?;
+        if let Some(keep) = &sorted.keep {
+            let counts = rows.column(rows.num_columns() - 1);
+            let late = arrow::compute::filter(counts, &arrow::compute::not(keep)?)?;
+            let late = arrow::compute::sum(late.as_primitive::<Int64Type>()).unwrap_or(0);
+            self.count(late as u64, 0);
+            rows = arrow::compute::filter_record_batch(&rows, keep)?;
+        }
+        let states = &rows.columns()[1..rows.num_columns() - 1];
+        for (end, rows) in by_window(&sorted.ends) {
+            match rows {
+                None => self.slices.merge(end, states)?,
+                Some(rows) => {
+                    let take = |column: &ArrayRef| Ok(arrow::compute::take(column, &rows, None)?);
+                    let part: Vec<ArrayRef> = states.iter().map(take).collect::<Result<_>>()?;
+                    self.slices.merge(end, &part)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fire(&mut self, out: &mut Output) -> Result<()> {
+        while let Some((end, columns)) = self.slices.take_due(self.watermark)? {
+            let rows = columns.first().map_or(0, |column| column.len());
+            if rows > 0 {
+                out.emit(self.spec.result(&Int64Array::from(vec![end; rows]), &columns)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Operator for WindowAggregate {
+    fn open(&mut self, context: &OpenContext<'_>) -> Result<()> {
+        self.metrics = Some(context.metrics.clone());
+        self.watermark = self.slices.open(context)?;
+        Ok(())
+    }
+
+    fn process(&mut self, batch: Batch, out: &mut Output) -> Result<()> {
+        if batch.kinds().is_some() {
+            return Err(Error::invalid("a window cannot aggregate a changelog yet: its input must only be appended to"));
+        }
+        match self.stage {
+            Stage::Final => self.merge(&batch),
+            Stage::Single | Stage::Partial => self.update(&batch, out),
+        }
+    }
+
+    fn watermark(&mut self, watermark: Timestamp, out: &mut Output) -> Result<()> {
+        if watermark > self.watermark {
+            self.watermark = watermark;
+            self.fire(out)?;
+        }
+        out.watermark(watermark);
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, id: CheckpointId, _: &mut Output, changes: &mut Changes) -> Result<()> {
+        self.slices.checkpoint(id, self.watermark, changes)
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.slices.bytes()
+    }
+}

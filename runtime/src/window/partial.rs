@@ -1,0 +1,111 @@
+//! The stage before the shuffle: aggregates what it has, and lets it go before a watermark or barrier would pass it.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use coulee_checkpoint::Changes;
+use coulee_model::{CheckpointId, Timestamp};
+use datafusion_physical_expr::PhysicalExpr;
+
+use super::{PARTIAL_WINDOW_END, WindowAggregateSpec, sort_out, window_ends};
+use crate::group_table::{GroupTable, Grouping, Inputs};
+use crate::metrics::SubtaskMetrics;
+use crate::operator::{OpenContext, Operator, Output};
+use crate::{Batch, Error, Result};
+
+/// Groups that are held before they are sent on: enough to combine hot keys, few enough to stay in the cache.
+const GROUPS_MAX: usize = 32_768;
+
+pub(super) struct PartialAggregate {
+    spec: WindowAggregateSpec,
+    schema: SchemaRef,
+    key_exprs: Vec<Arc<dyn PhysicalExpr>>,
+    /// Groups by (window end, keys…).
+    table: GroupTable,
+    /// Rows in each group: a late partial result must be counted as the rows that it stands for.
+    rows: Vec<i64>,
+    /// The first window end in the table.
+    first_end: i64,
+    metrics: Option<Arc<SubtaskMetrics>>,
+}
+
+impl PartialAggregate {
+    pub(super) fn new(spec: WindowAggregateSpec) -> Result<Self> {
+        let schema = spec.partial_schema()?;
+        let mut grouping: Grouping = spec.grouping();
+        grouping.keys.insert(0, Arc::new(Field::new(PARTIAL_WINDOW_END, DataType::Int64, false)));
+        let table = GroupTable::new(&grouping)?;
+        let key_exprs = spec.keys.iter().map(|(expr, _)| expr.clone()).collect();
+        Ok(PartialAggregate { spec, schema, key_exprs, table, rows: Vec::new(), first_end: i64::MAX, metrics: None })
+    }
+
+    fn flush(&mut self, out: &mut Output) -> Result<()> {
+        if self.table.is_empty() {
+            return Ok(());
+        }
+        let mut columns = self.table.take_state()?;
+        columns.push(Arc::new(Int64Array::from(std::mem::take(&mut self.rows))));
+        self.first_end = i64::MAX;
+        out.emit(Batch::inserts(RecordBatch::try_new(self.schema.clone(), columns)?));
+        Ok(())
+    }
+}
+
+impl Operator for PartialAggregate {
+    fn open(&mut self, context: &OpenContext<'_>) -> Result<()> {
+        self.metrics = Some(context.metrics.clone());
+        Ok(())
+    }
+
+    fn process(&mut self, batch: Batch, out: &mut Output) -> Result<()> {
+        if batch.kinds().is_some() {
+            return Err(Error::invalid("a window cannot aggregate a changelog yet: its input must only be appended to"));
+        }
+        let ends = window_ends(self.spec.window_end.as_ref(), batch.rows())?;
+        // Lateness is the final stage's to judge: its watermark is the one of all inputs.
+        let sorted = sort_out(&ends, Timestamp::MIN)?;
+        if let Some(metrics) = &self.metrics {
+            metrics.add_timeless_rows(sorted.timeless);
+        }
+        let rows = match &sorted.keep {
+            Some(keep) => arrow::compute::filter_record_batch(batch.rows(), keep)?,
+            None => batch.into_rows(),
+        };
+        let Some(first) = arrow::compute::min(&sorted.ends) else { return Ok(()) };
+        self.first_end = self.first_end.min(first);
+        let mut inputs = Inputs::evaluate(&self.key_exprs, &self.spec.aggregates, &rows)?;
+        inputs.keys.insert(0, Arc::new(sorted.ends) as ArrayRef);
+        self.table.update(&inputs, rows.num_rows())?;
+        self.rows.resize(self.table.len(), 0);
+        for group in self.table.group_of_row() {
+            self.rows[*group] += 1;
+        }
+        if self.table.len() >= GROUPS_MAX {
+            self.flush(out)?;
+        }
+        Ok(())
+    }
+
+    fn watermark(&mut self, watermark: Timestamp, out: &mut Output) -> Result<()> {
+        // Windows that stay open on the other side may wait here as well.
+        if self.first_end.saturating_sub(1) <= watermark.0 {
+            self.flush(out)?;
+        }
+        out.watermark(watermark);
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, _: CheckpointId, out: &mut Output, _: &mut Changes) -> Result<()> {
+        self.flush(out)
+    }
+
+    fn end(&mut self, out: &mut Output) -> Result<()> {
+        self.flush(out)
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.table.bytes()
+    }
+}
