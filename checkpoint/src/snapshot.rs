@@ -176,7 +176,10 @@ impl SnapshotStore {
             tokio::io::AsyncWriteExt::write_all(&mut out, &part).await.map_err(failed)?;
         }
         if (bytes, crc) != (file.bytes, file.crc32c) {
-            let reason = format!("{} has {bytes} bytes and checksum {crc:08x}, its manifest says {} and {:08x}", file.path, file.bytes, file.crc32c);
+            let reason = format!(
+                "{} has {bytes} bytes and checksum {crc:08x}, its manifest says {} and {:08x}",
+                file.path, file.bytes, file.crc32c
+            );
             return Err(Error::Snapshot { name: name.to_owned(), reason });
         }
         out.sync_all().await.map_err(failed)

@@ -77,8 +77,7 @@ impl JobStore {
     /// [`Error::Store`] when RocksDB cannot open it (locked by another process, damaged); [`Error::NewerFormat`].
     pub fn open(dir: &Path, settings: &StoreSettings) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|source| Error::File { path: dir.to_owned(), source })?;
-        let db =
-            DB::open(&options(settings), dir).map_err(|source| Error::Store { dir: dir.to_owned(), source })?;
+        let db = DB::open(&options(settings), dir).map_err(|source| Error::Store { dir: dir.to_owned(), source })?;
         let mut store = JobStore { dir: dir.to_owned(), db, last: RwLock::new(None) };
         store.check_format()?;
         let last = store.read_checkpoint()?;
@@ -166,11 +165,7 @@ impl JobStore {
     ///
     /// # Errors
     /// [`Error::Store`], per item.
-    pub fn scan(
-        &self,
-        operator: OperatorId,
-        table: TableId,
-    ) -> impl Iterator<Item = Result<(Bytes, Bytes)>> + '_ {
+    pub fn scan(&self, operator: OperatorId, table: TableId) -> impl Iterator<Item = Result<(Bytes, Bytes)>> + '_ {
         let start = StateKey::table_start(operator, table);
         let skip = start.len();
         let mut read = ReadOptions::default();

@@ -84,7 +84,10 @@ impl Sender {
 
 impl Receiver {
     /// The next element; cancel-safe.
-    pub(crate) fn poll_recv(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<Element, Disconnected>> {
+    pub(crate) fn poll_recv(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<Element, Disconnected>> {
         self.queue.poll_recv(cx).map(|envelope| envelope.map(|e| e.element).ok_or(Disconnected))
     }
 }

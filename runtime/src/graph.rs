@@ -8,6 +8,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use coulee_model::{OperatorId, SubtaskIndex};
 use datafusion_physical_expr::PhysicalExpr;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::connector::{Sink, Source};
 use crate::operator::Operator;
@@ -23,7 +24,8 @@ impl Port {
     /// Of a source: records that could not become rows, in [`rejected_schema`](crate::rejected_schema).
     pub const REJECTED: Port = Port(1);
     /// Of a windowed operator: late rows and rows without an event time, in the schema of its input.
-    pub const LATE: Port = Port(2);}
+    pub const LATE: Port = Port(2);
+}
 
 /// How rows find their subtask downstream.
 #[derive(Debug, Clone)]
@@ -96,8 +98,10 @@ pub enum NodeKind {
 pub struct Node {
     /// Its index in the graph.
     pub id: OperatorId,
-    /// Its identity across versions of the job: what its state is filed under.
+    /// Its identity across versions of the job.
     pub uid: String,
+    /// What its state is filed under: a hash of the `uid`, so that it does not depend on the rest of the graph.
+    pub state: OperatorId,
     /// How many subtasks.
     pub parallelism: u32,
     /// What it does.
@@ -150,8 +154,13 @@ impl Graph {
         if self.nodes.iter().any(|node| node.uid == uid) {
             return Err(Error::invalid(format!("two operators are named '{uid}': give one another name")));
         }
+        // The highest bit is left to the store itself.
+        let state = OperatorId(xxh3_64(uid.as_bytes()) as u32 >> 1);
+        if let Some(other) = self.nodes.iter().find(|node| node.state == state) {
+            return Err(Error::invalid(format!("operators '{uid}' and '{}' collide: rename one of them", other.uid)));
+        }
         let id = OperatorId(self.nodes.len() as u32);
-        self.nodes.push(Node { id, uid, parallelism, kind });
+        self.nodes.push(Node { id, uid, state, parallelism, kind });
         Ok(id)
     }
 

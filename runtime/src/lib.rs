@@ -12,8 +12,8 @@ mod batch;
 pub mod connector;
 mod error;
 pub mod graph;
-pub mod table;
 pub mod options;
+pub mod table;
 
 mod channel;
 pub mod job;
@@ -23,8 +23,14 @@ mod watermark;
 
 pub mod calc;
 pub mod group_table;
+pub mod keyed;
 pub mod keys;
+pub mod row;
 pub mod window;
+
+pub mod flow;
+pub mod harness;
+pub mod memory;
 
 pub use batch::{Batch, RowKind};
 pub use connector::rejected_schema;

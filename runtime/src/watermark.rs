@@ -21,10 +21,7 @@ pub struct MergedWatermark {
 impl MergedWatermark {
     /// `parts` parts that have said nothing yet.
     pub fn new(parts: usize) -> Self {
-        MergedWatermark {
-            parts: vec![Part { watermark: Timestamp::MIN, idle: false }; parts],
-            merged: Timestamp::MIN,
-        }
+        MergedWatermark { parts: vec![Part { watermark: Timestamp::MIN, idle: false }; parts], merged: Timestamp::MIN }
     }
 
     /// A part has reached `watermark`, and holds the others back again if it was idle.
@@ -57,11 +54,6 @@ impl MergedWatermark {
         }
         self.merged = least;
         Some(least)
-    }
-
-    /// The merged watermark so far.
-    pub fn merged(&self) -> Timestamp {
-        self.merged
     }
 }
 
@@ -121,7 +113,7 @@ mod tests {
         merged.set_idle(0, true);
         assert_eq!(merged.take_advance(), Some(Timestamp(20)));
         merged.advance(2, Timestamp(15));
-        assert_eq!((merged.take_advance(), merged.merged()), (None, Timestamp(20)));
+        assert_eq!(merged.take_advance(), None);
         merged.set_idle(1, true);
         merged.set_idle(2, true);
         assert!(merged.all_idle());

@@ -8,6 +8,7 @@
 //! With several subtasks a stateless *partial* stage aggregates before the shuffle, and the *final* stage merges: equal keys cross the
 //! network of channels once per window and checkpoint instead of once per row.
 
+pub mod assign;
 mod partial;
 mod runs;
 mod slices;
@@ -309,7 +310,9 @@ impl Operator for WindowAggregate {
 
     fn process(&mut self, batch: Batch, out: &mut Output) -> Result<()> {
         if batch.kinds().is_some() {
-            return Err(Error::invalid("a window cannot aggregate a changelog yet: its input must only be appended to"));
+            return Err(Error::invalid(
+                "a window cannot aggregate a changelog yet: its input must only be appended to",
+            ));
         }
         match self.stage {
             Stage::Final => self.merge(&batch),

@@ -1,1 +1,47 @@
-//! Placeholder.
+//! The engine assembled, and its network faces.
+//!
+//! ```text
+//!  SQL script ─▶ Engine::run_script ─▶ plan (sql) ─▶ Job ─▶ supervise ─▶ runtime::job::launch
+//!                     │                                │         └─ again from the last checkpoint after a failure
+//!                     └ ScriptEvents                   └─ job.json, state/, spool/ below <data>/jobs/<name>/
+//!
+//!  gRPC ─▶ rpc (the service) ─▶ Engine          client::in_process(engine) ─▶ rpc, without a socket
+//! ```
+//!
+//! An [`Engine`] owns a data folder: the log, the jobs and their state. It is the only place that knows every connector.
+//! `coulee run` uses it in process, [`serve`](serve::serve) puts it behind gRPC; both are the same code, and so are the
+//! client of a server and the client of an engine in process ([`client`]).
+//!
+//! What leaves here as a value: [`JobReport`] for jobs, [`ScriptEvent`] for scripts. Terminals and settings files are `cli`'s.
+
+mod error;
+pub mod settings;
+
+// The data folder.
+mod folder;
+mod registry;
+
+// Jobs and scripts.
+mod engine;
+mod forget;
+mod job;
+mod plan;
+pub mod results;
+mod script;
+
+// gRPC.
+pub mod client;
+mod key;
+mod rpc;
+pub mod serve;
+
+pub use engine::Engine;
+pub use error::{Error, Result};
+pub use job::{Desired, JobReport, JobState, Operator, Progress, Retry, SinkTarget};
+pub use plan::QuerySink;
+pub use rpc::proto;
+pub use script::{Script, ScriptEvent, ScriptRun};
+pub use settings::EngineSettings;
+
+/// The record batches that scripts and results hand out.
+pub use arrow::record_batch::RecordBatch;

@@ -106,7 +106,9 @@ impl Chain {
     /// The checkpoint is durable. Whether there was a sink to tell.
     pub(super) async fn commit(&mut self, id: CheckpointId) -> Result<bool> {
         match &mut self.sink {
-            Some(sink) => sink.writer.commit(id).await.map(|()| true).map_err(|e| e.at(&self.links[self.links.len() - 1].uid)),
+            Some(sink) => {
+                sink.writer.commit(id).await.map(|()| true).map_err(|e| e.at(&self.links[self.links.len() - 1].uid))
+            }
             None => Ok(false),
         }
     }
@@ -203,7 +205,7 @@ impl Chain {
     }
 
     async fn write(&mut self, batch: Batch) -> Result<(), Stuck> {
-        let (Some(sink), Some(link)) = (&mut self.sink, self.links.last()) else {
+        let (Some(sink), Some(link)) = (&mut self.sink, self.links.last_mut()) else {
             return Err(Error::internal("rows for a sink that is not there").into());
         };
         let started = Instant::now();

@@ -2,7 +2,7 @@
 
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -151,10 +151,10 @@ impl JobHandle {
 /// What the coordinator stores with a checkpoint.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct StoredJob {
-    /// Operator uids, by operator id: state is filed under ids, and a changed graph must not read another operator's.
-    pub(super) operators: BTreeMap<u32, String>,
-    /// Counters as of the checkpoint.
-    pub(super) totals: Vec<(u32, u32, Totals)>,
+    /// The uids of all operators with state.
+    pub(super) operators: BTreeSet<String>,
+    /// Counters as of the checkpoint: uid, subtask, totals.
+    pub(super) totals: Vec<(String, u32, Totals)>,
 }
 
 impl StoredJob {
@@ -194,18 +194,15 @@ pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
     Ok(handle)
 }
 
-/// Operators are matched by position and identity. State for an operator that is gone or has changed is refused.
+/// Operators are matched by their uids. State of an operator that is gone is refused: it would be lost.
 fn check_fits(graph: &Graph, stored: &StoredJob) -> Result<()> {
-    for (id, uid) in &stored.operators {
-        let now = graph.nodes.get(*id as usize).map(|node| node.uid.as_str());
-        if now != Some(uid.as_str()) {
-            let now = now.map_or("nothing".to_owned(), |now| format!("'{now}'"));
-            return Err(Error::invalid(format!(
-                "the stored state has operator '{uid}' where the job now has {now}: the query has changed; start over with --fresh, or restore the former query"
-            )));
-        }
+    let gone = stored.operators.iter().find(|uid| graph.nodes.iter().all(|node| node.uid != **uid));
+    match gone {
+        None => Ok(()),
+        Some(uid) => Err(Error::invalid(format!(
+            "the stored state has operator '{uid}', which the job no longer has: the query has changed; start over with --fresh, or restore the former query"
+        ))),
     }
-    Ok(())
 }
 
 struct Driver {
@@ -333,10 +330,10 @@ impl Driver {
     }
 
     async fn commit(&mut self, id: CheckpointId, gathered: Gathering) -> Result<()> {
-        let totals = gathered.figures.iter().map(|f| (f.operator.0, f.subtask.0, f.totals)).collect();
+        let uid = |id| self.spec.graph.node(id).uid.clone();
+        let totals = gathered.figures.iter().map(|f| (uid(f.operator), f.subtask.0, f.totals)).collect();
         let operators = self.spec.graph.nodes.iter().filter(|node| !is_stateless(&node.kind));
-        let stored =
-            StoredJob { operators: operators.map(|node| (node.id.0, node.uid.clone())).collect(), totals };
+        let stored = StoredJob { operators: operators.map(|node| node.uid.clone()).collect(), totals };
         let job = serde_json::to_string(&stored).map_err(|e| Error::internal(e.to_string()))?;
         let at = self.environment.clock.now();
         let store = self.environment.store.clone();

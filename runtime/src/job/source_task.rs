@@ -11,8 +11,8 @@ use coulee_model::{Clock, KeyGroup, OperatorId, Timestamp};
 use tokio::time::Instant;
 
 use super::Control;
-use super::task::{Ran, Task};
 use super::route::Stuck;
+use super::task::{Ran, Task};
 use crate::channel::{Barrier, Element};
 use crate::connector::{SourceEvent, SourceReader, SplitId};
 use crate::graph::{EventTime, Port};

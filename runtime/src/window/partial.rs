@@ -61,7 +61,9 @@ impl Operator for PartialAggregate {
 
     fn process(&mut self, batch: Batch, out: &mut Output) -> Result<()> {
         if batch.kinds().is_some() {
-            return Err(Error::invalid("a window cannot aggregate a changelog yet: its input must only be appended to"));
+            return Err(Error::invalid(
+                "a window cannot aggregate a changelog yet: its input must only be appended to",
+            ));
         }
         let ends = window_ends(self.spec.window_end.as_ref(), batch.rows())?;
         // Lateness is the final stage's to judge: its watermark is the one of all inputs.

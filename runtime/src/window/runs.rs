@@ -83,12 +83,8 @@ mod tests {
 
     #[test]
     fn keys_sort_by_window_end_and_parse_back() {
-        let id = |window_end| RunId {
-            window_end,
-            checkpoint: CheckpointId(7),
-            subtask: SubtaskIndex(1),
-            parallelism: 4,
-        };
+        let id =
+            |window_end| RunId { window_end, checkpoint: CheckpointId(7), subtask: SubtaskIndex(1), parallelism: 4 };
         let ends = [i64::MIN, -1, 0, 1, i64::MAX];
         let keys: Vec<StateKey> = ends.iter().map(|end| id(*end).key(OperatorId(3))).collect();
         assert!(keys.is_sorted());

@@ -13,11 +13,11 @@ use super::{Environment, JobSpec, StoredJob, Tasks, report_failure};
 use crate::channel::{Receiver, Sender, channel};
 use crate::connector::{Sink, SinkContext, SourceContext, SplitId, SplitStart};
 use crate::graph::{Graph, NodeKind, Partitioning, SourceNode};
+use crate::job::TaskId;
 use crate::job::chain::{Chain, Link, SinkEnd};
 use crate::job::route::Route;
 use crate::job::source_task::{Pace, SPLITS, SourceTask, Splits, parse_split};
 use crate::job::task::Task;
-use crate::job::TaskId;
 use crate::metrics::{JobMetrics, SubtaskMetrics};
 use crate::operator::OpenContext;
 use crate::{Error, Result};
@@ -36,7 +36,7 @@ pub(super) fn metrics(graph: &Graph, stored: &StoredJob) -> JobMetrics {
             let mut before = crate::metrics::Totals::default();
             for (operator, old, totals) in &stored.totals {
                 // After a change of parallelism, what former subtasks counted is carried on by the present ones in turn.
-                if *operator == node.id.0 && old % node.parallelism == subtask {
+                if *operator == node.uid && old % node.parallelism == subtask {
                     before.add(totals);
                 }
             }
@@ -142,7 +142,7 @@ impl<'a> Builder<'a> {
             NodeKind::Operator(factory) => {
                 let mut operator = factory.create(subtask).map_err(|e| e.at(format!("operator '{}'", node.uid)))?;
                 operator.open(&OpenContext {
-                    operator: id,
+                    operator: node.state,
                     subtask,
                     parallelism: node.parallelism,
                     store: &self.environment.store,
@@ -167,7 +167,7 @@ impl<'a> Builder<'a> {
         let NodeKind::Source(source) = &node.kind else { return Ok(None) };
         let at = |error: Error| error.at(format!("source '{}'", node.uid));
         let mut stored = BTreeMap::new();
-        for entry in self.environment.store.scan(id, SPLITS) {
+        for entry in self.environment.store.scan(node.state, SPLITS) {
             let (key, value) = entry?;
             let split = String::from_utf8_lossy(&key[2..]).into_owned();
             stored.insert(SplitId(split), parse_split(&value)?);
@@ -176,7 +176,15 @@ impl<'a> Builder<'a> {
         splits.sort();
         let (splits, stored): (Vec<_>, Vec<_>) =
             splits.into_iter().map(|split| (split.clone(), stored.remove(&split))).unzip();
-        Ok(Some(OpenSource { id, uid: &node.uid, parallelism: node.parallelism, source, splits, stored, environment: self.environment }))
+        Ok(Some(OpenSource {
+            state: node.state,
+            uid: &node.uid,
+            parallelism: node.parallelism,
+            source,
+            splits,
+            stored,
+            environment: self.environment,
+        }))
     }
 
     async fn sink(&self, id: OperatorId) -> Result<Option<OpenSink>> {
@@ -190,7 +198,7 @@ impl<'a> Builder<'a> {
             clock: self.environment.clock.clone(),
         };
         let mut states = Vec::new();
-        for entry in self.environment.store.scan(id, SINK_STATES) {
+        for entry in self.environment.store.scan(node.state, SINK_STATES) {
             let (key, value) = entry?;
             let parts = key.get(2..10).and_then(|rest| <[u8; 8]>::try_from(rest).ok());
             let parts = parts.ok_or_else(|| Error::corrupt("the key of a sink's state has not 8 bytes"))?;
@@ -198,7 +206,14 @@ impl<'a> Builder<'a> {
         }
         let values: Vec<Bytes> = states.iter().map(|(_, value)| value.clone()).collect();
         sink.recover(&context, &values).await.map_err(|e| e.at(format!("sink '{}'", node.uid)))?;
-        Ok(Some(OpenSink { operator: id, parallelism: node.parallelism, sink: sink.clone(), context, states }))
+        Ok(Some(OpenSink {
+            operator: id,
+            state: node.state,
+            parallelism: node.parallelism,
+            sink: sink.clone(),
+            context,
+            states,
+        }))
     }
 }
 
@@ -208,7 +223,7 @@ fn folder_name(uid: &str) -> String {
 }
 
 struct OpenSource<'a> {
-    id: OperatorId,
+    state: OperatorId,
     uid: &'a str,
     parallelism: u32,
     source: &'a SourceNode,
@@ -230,14 +245,16 @@ impl OpenSource<'_> {
         }
         let batch_rows = pace.as_ref().map_or(BATCH_ROWS, |pace| pace.batch_rows().min(BATCH_ROWS));
         let context = SourceContext { batch_rows, clock: self.environment.clock.clone(), metrics };
-        let reader = self.source.source.open(starts, context).await.map_err(|e| e.at(format!("source '{}'", self.uid)))?;
+        let reader =
+            self.source.source.open(starts, context).await.map_err(|e| e.at(format!("source '{}'", self.uid)))?;
         let splits = Splits::new(self.source.event_time.clone(), &reached);
-        Ok(SourceTask { task, operator: self.id, reader, splits, pace, clock: self.environment.clock.clone() })
+        Ok(SourceTask { task, operator: self.state, reader, splits, pace, clock: self.environment.clock.clone() })
     }
 }
 
 struct OpenSink {
     operator: OperatorId,
+    state: OperatorId,
     parallelism: u32,
     sink: Arc<dyn Sink>,
     context: SinkContext,
@@ -258,7 +275,6 @@ impl OpenSink {
     }
 
     fn key(&self, id: u64) -> StateKey {
-        StateKey::new(self.operator, SINK_STATES, KeyGroup(0), &id.to_be_bytes())
+        StateKey::new(self.state, SINK_STATES, KeyGroup(0), &id.to_be_bytes())
     }
 }
-

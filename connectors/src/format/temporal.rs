@@ -1,0 +1,262 @@
+//! Dates and times as text, read and written by hand: a timestamp per record is too common to go through a general parser.
+//!
+//! Read are `2013-01-01 10:17[:00[.fraction]]` and the same with a `T`, each with an optional `Z` or offset (`+01:00`, `+0100`,
+//! `+01`), which is converted to UTC; and a date alone, which is midnight. `chrono` is the oracle in the tests.
+
+use arrow::datatypes::TimeUnit;
+
+use super::TimestampStandard;
+
+const NANOS: i64 = 1_000_000_000;
+
+/// A reader of fixed digits; `None` at the first byte that does not fit.
+struct Digits<'a>(&'a [u8]);
+
+impl Digits<'_> {
+    fn number<const N: usize>(&mut self) -> Option<i64> {
+        let (digits, rest) = self.0.split_first_chunk::<N>()?;
+        let value = digits.iter().try_fold(0, |value, digit| {
+            digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0'))
+        })?;
+        self.0 = rest;
+        Some(value)
+    }
+
+    fn take(&mut self, byte: u8) -> Option<()> {
+        self.0 = self.0.strip_prefix(&[byte])?;
+        Some(())
+    }
+
+    /// Days since 1970-01-01.
+    fn date(&mut self) -> Option<i64> {
+        let year = self.number::<4>()?;
+        self.take(b'-')?;
+        let month = self.number::<2>()?;
+        self.take(b'-')?;
+        let day = self.number::<2>()?;
+        let valid = (1..=12).contains(&month) && (1..=days_in_month(year, month)).contains(&day);
+        valid.then(|| days_from_civil(year, month, day))
+    }
+
+    /// Seconds of the day, and nanoseconds. Digits beyond the ninth of a fraction are dropped.
+    fn time(&mut self) -> Option<(i64, i64)> {
+        let hour = self.number::<2>()?;
+        self.take(b':')?;
+        let minute = self.number::<2>()?;
+        let (mut second, mut nanos) = (0, 0);
+        if self.take(b':').is_some() {
+            second = self.number::<2>()?;
+            if self.take(b'.').or_else(|| self.take(b',')).is_some() {
+                nanos = self.fraction()?;
+            }
+        }
+        (hour < 24 && minute < 60 && second < 60).then_some((hour * 3600 + minute * 60 + second, nanos))
+    }
+
+    fn fraction(&mut self) -> Option<i64> {
+        let length = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (digits, rest) = self.0.split_at(length);
+        self.0 = rest;
+        let value = digits.iter().take(9).fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
+        (length > 0).then(|| value * 10_i64.pow(9 - length.min(9) as u32))
+    }
+
+    /// Seconds east of UTC; 0 at the end of the text.
+    fn offset(&mut self) -> Option<i64> {
+        let sign = match self.0.first() {
+            None => return Some(0),
+            Some(b'Z' | b'z') => 0,
+            Some(b'+') => 1,
+            Some(b'-') => -1,
+            Some(b' ') => {
+                self.0 = &self.0[1..];
+                return if self.0.is_empty() { None } else { self.offset() };
+            }
+            Some(_) => return None,
+        };
+        self.0 = &self.0[1..];
+        if sign == 0 {
+            return Some(0);
+        }
+        let hours = self.number::<2>()?;
+        let minutes = match self.0 {
+            [] => 0,
+            _ => {
+                self.take(b':');
+                self.number::<2>()?
+            }
+        };
+        (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
+    }
+}
+
+/// A timestamp as seconds since the epoch (UTC) and nanoseconds.
+pub fn parse_timestamp(text: &[u8]) -> Option<(i64, i64)> {
+    let mut digits = Digits(text);
+    let midnight = digits.date()? * 86_400;
+    if digits.0.is_empty() {
+        return Some((midnight, 0));
+    }
+    digits.take(b' ').or_else(|| digits.take(b'T')).or_else(|| digits.take(b't'))?;
+    let (seconds, nanos) = digits.time()?;
+    let offset = digits.offset()?;
+    digits.0.is_empty().then_some((midnight + seconds - offset, nanos))
+}
+
+/// A date as days since the epoch.
+pub fn parse_date(text: &[u8]) -> Option<i32> {
+    let mut digits = Digits(text);
+    let days = digits.date()?;
+    digits.0.is_empty().then_some(days as i32)
+}
+
+/// A time of day as nanoseconds.
+pub fn parse_time(text: &[u8]) -> Option<i64> {
+    let mut digits = Digits(text);
+    let (seconds, nanos) = digits.time()?;
+    digits.0.is_empty().then_some(seconds * NANOS + nanos)
+}
+
+/// How many of `unit` make a second.
+pub fn per_second(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => NANOS,
+    }
+}
+
+/// Seconds and nanoseconds in a unit, finer digits dropped; `None` when that does not fit.
+pub fn in_unit(seconds: i64, nanos: i64, unit: TimeUnit) -> Option<i64> {
+    let factor = per_second(unit);
+    seconds.checked_mul(factor)?.checked_add(nanos / (NANOS / factor))
+}
+
+/// Appends a timestamp as text; with a `Z` behind it when it is a point in time rather than a wall-clock reading.
+pub fn write_timestamp(value: i64, unit: TimeUnit, utc: bool, standard: TimestampStandard, out: &mut Vec<u8>) {
+    let factor = per_second(unit);
+    let (seconds, fraction) = (value.div_euclid(factor), value.rem_euclid(factor));
+    write_date(seconds.div_euclid(86_400), out);
+    out.push(if standard == TimestampStandard::Sql { b' ' } else { b'T' });
+    let of_day = seconds.rem_euclid(86_400);
+    two(of_day / 3_600, out);
+    out.push(b':');
+    two(of_day / 60 % 60, out);
+    out.push(b':');
+    two(of_day % 60, out);
+    let mut digit = factor / 10;
+    if digit > 0 {
+        out.push(b'.');
+    }
+    while digit > 0 {
+        out.push(b'0' + (fraction / digit % 10) as u8);
+        digit /= 10;
+    }
+    if utc {
+        out.push(b'Z');
+    }
+}
+
+fn write_date(days: i64, out: &mut Vec<u8>) {
+    let (year, month, day) = civil_from_days(days);
+    if (0..10_000).contains(&year) {
+        two(year / 100, out);
+        two(year % 100, out);
+    } else {
+        out.extend_from_slice(year.to_string().as_bytes());
+    }
+    out.push(b'-');
+    two(month, out);
+    out.push(b'-');
+    two(day, out);
+}
+
+fn two(number: i64, out: &mut Vec<u8>) {
+    out.push(b'0' + (number / 10) as u8);
+    out.push(b'0' + (number % 10) as u8);
+}
+
+fn days_in_month(year: i64, month: i64) -> i64 {
+    match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        _ => 31,
+    }
+}
+
+/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+/// The inverse of [`days_from_civil`].
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let of_era = z.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day_of_year - (153 * shifted + 2) / 5 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::{DateTime, NaiveDateTime};
+    use proptest::prelude::*;
+
+    fn millis(text: &str) -> Option<i64> {
+        let (seconds, nanos) = parse_timestamp(text.as_bytes())?;
+        in_unit(seconds, nanos, TimeUnit::Millisecond)
+    }
+
+    #[test]
+    fn timestamps_are_read_in_both_standards() {
+        let ten_seventeen = 1_357_035_420_000;
+        for (text, expected) in [
+            ("2013-01-01 10:17:00", ten_seventeen),
+            ("2013-01-01T10:17:00", ten_seventeen),
+            ("2013-01-01 10:17", ten_seventeen),
+            ("2013-01-01 10:17:00.5", ten_seventeen + 500),
+            ("2013-01-01T10:17:00.123456789Z", ten_seventeen + 123),
+            ("2013-01-01T10:17:00.1234567891234", ten_seventeen + 123),
+            ("2013-01-01T11:17:00+01:00", ten_seventeen),
+            ("2013-01-01T11:17:00+0100", ten_seventeen),
+            ("2013-01-01T05:17:00.000-05", ten_seventeen),
+            ("2013-01-01 11:17:00 +01:00", ten_seventeen),
+            ("2013-01-01", 1_356_998_400_000),
+            ("1969-12-31 23:59:59.999", -1),
+        ] {
+            assert_eq!(millis(text), Some(expected), "{text}");
+        }
+        for bad in [
+            "", "2013", "2013-13-01", "2013-02-29", "2013-01-01 ", "2013-01-01 24:00:00", "2013-01-01 10:17:00.",
+            "2013-01-01 10:17:00 ", "2013-01-01 10:17:00+1", "2013-01-01 10:17:00Zx", "13-01-01", "2013-01-01x10:17",
+        ] {
+            assert_eq!(millis(bad), None, "{bad}");
+        }
+        assert_eq!(parse_time(b"10:17:00.250"), Some(37_020_250_000_000));
+        assert_eq!(parse_date(b"2000-02-29"), Some(11_016));
+        assert_eq!(parse_date(b"2000-02-29 "), None);
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_chrono(ms in -62_135_596_800_000i64..253_402_300_799_999) {
+            let oracle = DateTime::from_timestamp_millis(ms).unwrap().naive_utc();
+            let mut text = Vec::new();
+            write_timestamp(ms, TimeUnit::Millisecond, false, TimestampStandard::Sql, &mut text);
+            let text = String::from_utf8(text).unwrap();
+            prop_assert_eq!(NaiveDateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S%.3f").unwrap(), oracle);
+            prop_assert_eq!(millis(&text), Some(ms));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The operator harness: rows, watermarks and barriers in; output out. No threads, no clock, no job.
+//!
+//! [`agrees`] runs one script of inputs in every way that must not matter: rows one at a time and all at once, with and without a
+//! restart from the last checkpoint between every two inputs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use arrow::util::pretty::pretty_format_batches;
+use coulee_checkpoint::{Changes, CheckpointRecord, JobStore, StoreSettings};
+use coulee_model::{CheckpointId, OperatorId, SubtaskIndex, Timestamp};
+
+use crate::graph::{OperatorFactory, Port};
+use crate::metrics::SubtaskMetrics;
+use crate::operator::{Emitted, OpenContext, Operator, Output};
+use crate::{Batch, Result};
+
+/// One thing that reaches an operator.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Rows.
+    Rows(Batch),
+    /// A watermark.
+    Watermark(Timestamp),
+}
+
+/// An operator under test, with a store of its own.
+pub struct Harness {
+    factory: Arc<dyn OperatorFactory>,
+    operator: Box<dyn Operator>,
+    store: Arc<JobStore>,
+    metrics: Arc<SubtaskMetrics>,
+    checkpoint: CheckpointId,
+    subtask: SubtaskIndex,
+    parallelism: u32,
+    output: Vec<(Port, Batch)>,
+}
+
+const OPERATOR: OperatorId = OperatorId(0);
+
+impl Harness {
+    /// The operator as the only subtask, with its state in the folder `dir`.
+    ///
+    /// # Errors
+    /// When the operator cannot be made or opened.
+    pub fn new(factory: Arc<dyn OperatorFactory>, dir: &Path) -> Result<Self> {
+        let store = Arc::new(JobStore::open(dir, &StoreSettings::default())?);
+        let checkpoint = store.last_checkpoint().map_or(CheckpointId(0), |record| record.id);
+        let metrics = Arc::new(SubtaskMetrics::new(OPERATOR, SubtaskIndex(0)));
+        let operator = factory.create(SubtaskIndex(0))?;
+        let mut harness = Harness {
+            factory,
+            operator,
+            store,
+            metrics,
+            checkpoint,
+            subtask: SubtaskIndex(0),
+            parallelism: 1,
+            output: Vec::new(),
+        };
+        harness.open()?;
+        Ok(harness)
+    }
+
+    fn open(&mut self) -> Result<()> {
+        self.operator.open(&OpenContext {
+            operator: OPERATOR,
+            subtask: self.subtask,
+            parallelism: self.parallelism,
+            store: &self.store,
+            metrics: self.metrics.clone(),
+        })
+    }
+
+    /// Gives the operator an input.
+    ///
+    /// # Errors
+    /// What the operator says.
+    pub fn push(&mut self, input: Input) -> Result<()> {
+        let mut out = Output::default();
+        match input {
+            Input::Rows(batch) => self.operator.process(batch, &mut out)?,
+            Input::Watermark(watermark) => self.operator.watermark(watermark, &mut out)?,
+        }
+        self.collect(out);
+        Ok(())
+    }
+
+    fn collect(&mut self, out: Output) {
+        for item in out.items {
+            if let Emitted::Batch(port, batch) = item {
+                self.output.push((port, batch));
+            }
+        }
+    }
+
+    /// A barrier, whose changes become durable.
+    ///
+    /// # Errors
+    /// What the operator or the store says.
+    pub fn checkpoint(&mut self) -> Result<()> {
+        let (mut out, mut changes) = (Output::default(), Changes::default());
+        self.checkpoint = self.checkpoint.next();
+        self.operator.checkpoint(self.checkpoint, &mut out, &mut changes)?;
+        self.collect(out);
+        let record = CheckpointRecord { id: self.checkpoint, at: Timestamp(0), job: String::new() };
+        self.store.commit(record, [changes])?;
+        Ok(())
+    }
+
+    /// Throws the operator away and makes it anew from the last checkpoint, as subtask `subtask` of `parallelism`.
+    ///
+    /// # Errors
+    /// When it cannot be made or opened.
+    pub fn restart(&mut self, subtask: SubtaskIndex, parallelism: u32) -> Result<()> {
+        self.operator = self.factory.create(subtask)?;
+        (self.subtask, self.parallelism) = (subtask, parallelism);
+        self.open()
+    }
+
+    /// The input has ended.
+    ///
+    /// # Errors
+    /// What the operator says.
+    pub fn end(&mut self) -> Result<()> {
+        self.push(Input::Watermark(Timestamp::MAX))?;
+        let mut out = Output::default();
+        self.operator.end(&mut out)?;
+        self.collect(out);
+        Ok(())
+    }
+
+    /// What was emitted on a port since the last call.
+    pub fn take(&mut self, port: Port) -> Vec<RecordBatch> {
+        let (taken, kept) = std::mem::take(&mut self.output).into_iter().partition(|(of, _)| *of == port);
+        self.output = kept;
+        let taken: Vec<(Port, Batch)> = taken;
+        taken.into_iter().map(|(_, batch)| batch.into_rows()).collect()
+    }
+
+    /// The operator's counters.
+    pub fn metrics(&self) -> &SubtaskMetrics {
+        &self.metrics
+    }
+}
+
+/// Rows as sorted lines of text: for comparing results whose order does not matter.
+///
+/// # Errors
+/// When a column cannot be shown.
+pub fn sorted_lines(batches: &[RecordBatch]) -> Result<Vec<String>> {
+    let table = pretty_format_batches(batches)?.to_string();
+    let rows = table.lines().filter(|line| line.starts_with('|'));
+    let squeezed = rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(" | "));
+    // The first line is the header.
+    let mut lines: Vec<String> = squeezed.skip(1).collect();
+    lines.sort();
+    Ok(lines)
+}
+
+/// Runs the inputs, ends the operator, and returns the main output as [`sorted_lines`]: in every batch size, each with and without a
+/// checkpoint and restart between every two inputs. `folder` gives a new empty folder at each call.
+///
+/// # Errors
+/// What the operator says.
+///
+/// # Panics
+/// When two ways disagree.
+pub fn agrees(
+    factory: &Arc<dyn OperatorFactory>,
+    inputs: &[Input],
+    mut folder: impl FnMut() -> std::path::PathBuf,
+) -> Result<Vec<String>> {
+    let mut agreed: Option<Vec<String>> = None;
+    for batch_rows in [usize::MAX, 3, 1] {
+        for restart in [false, true] {
+            let mut harness = Harness::new(factory.clone(), &folder())?;
+            for input in inputs {
+                for part in parts(input, batch_rows) {
+                    harness.push(part)?;
+                    if restart {
+                        harness.checkpoint()?;
+                        harness.restart(SubtaskIndex(0), 1)?;
+                    }
+                }
+            }
+            harness.end()?;
+            let lines = sorted_lines(&harness.take(Port::MAIN))?;
+            match &agreed {
+                None => agreed = Some(lines),
+                Some(agreed) => {
+                    assert_eq!(&lines, agreed, "with batches of {batch_rows} rows, restarting: {restart}");
+                }
+            }
+        }
+    }
+    Ok(agreed.unwrap_or_default())
+}
+
+fn parts(input: &Input, batch_rows: usize) -> Vec<Input> {
+    match input {
+        Input::Rows(batch) if batch.len() > batch_rows && batch.kinds().is_none() => {
+            let rows = batch.rows();
+            let starts = (0..rows.num_rows()).step_by(batch_rows);
+            let part = |start: usize| rows.slice(start, batch_rows.min(rows.num_rows() - start));
+            starts.map(|start| Input::Rows(Batch::inserts(part(start)))).collect()
+        }
+        other => vec![other.clone()],
+    }
+}

@@ -1,0 +1,191 @@
+//! A source and a sink in memory: for tests, examples, and programs that embed the runtime.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use coulee_model::{CheckpointId, SubtaskIndex};
+use parking_lot::Mutex;
+
+use crate::connector::{
+    Sink, SinkContext, SinkWriter, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart,
+};
+use crate::metrics::SubtaskMetrics;
+use crate::{Batch, Error, Result};
+
+/// Rows in memory, as one or more splits. Bounded.
+#[derive(Debug, Clone)]
+pub struct MemorySource {
+    schema: SchemaRef,
+    splits: Arc<Vec<Vec<RecordBatch>>>,
+}
+
+impl MemorySource {
+    /// One split for each list of batches, which all have the schema.
+    pub fn new(schema: SchemaRef, splits: Vec<Vec<RecordBatch>>) -> Self {
+        MemorySource { schema, splits: Arc::new(splits) }
+    }
+}
+
+#[async_trait]
+impl Source for MemorySource {
+    fn describe(&self) -> String {
+        format!("Memory: {} splits", self.splits.len())
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn is_bounded(&self) -> bool {
+        true
+    }
+
+    async fn splits(&self) -> Result<Vec<SplitId>> {
+        Ok((0..self.splits.len()).map(|split| SplitId(format!("{split:05}"))).collect())
+    }
+
+    async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
+        let mut open = Vec::new();
+        for split in splits {
+            let index: usize =
+                split.id.0.parse().map_err(|_| Error::internal(format!("no split '{}' in memory", split.id.0)))?;
+            let row = match split.position {
+                Some(position) => u64::from_be_bytes(
+                    position.as_ref().try_into().map_err(|_| Error::corrupt("a position in memory has not 8 bytes"))?,
+                ),
+                None => 0,
+            };
+            open.push(OpenSplit { id: split.id, index, row, ended: false });
+        }
+        Ok(Box::new(MemoryReader { batches: self.splits.clone(), open, turn: 0, batch_rows: context.batch_rows }))
+    }
+}
+
+struct OpenSplit {
+    id: SplitId,
+    index: usize,
+    row: u64,
+    ended: bool,
+}
+
+struct MemoryReader {
+    batches: Arc<Vec<Vec<RecordBatch>>>,
+    open: Vec<OpenSplit>,
+    turn: usize,
+    batch_rows: usize,
+}
+
+#[async_trait]
+impl SourceReader for MemoryReader {
+    async fn next(&mut self) -> Result<SourceEvent> {
+        let count = self.open.len();
+        let live = (0..count).map(|step| (self.turn + step) % count).find(|split| !self.open[*split].ended);
+        let Some(split) = live else { return std::future::pending().await };
+        self.turn = split + 1;
+        let open = &mut self.open[split];
+        let mut skip = open.row as usize;
+        for batch in &self.batches[open.index] {
+            if skip < batch.num_rows() {
+                let rows = batch.slice(skip, (batch.num_rows() - skip).min(self.batch_rows));
+                open.row += rows.num_rows() as u64;
+                return Ok(SourceEvent::Rows { split, rows, rejected: None });
+            }
+            skip -= batch.num_rows();
+        }
+        open.ended = true;
+        Ok(SourceEvent::Ended { split })
+    }
+
+    fn positions(&self) -> Vec<(SplitId, Bytes)> {
+        self.open.iter().map(|split| (split.id.clone(), Bytes::from(split.row.to_be_bytes().to_vec()))).collect()
+    }
+}
+
+/// Keeps what it is given: rows become visible when their checkpoint commits.
+#[derive(Debug, Clone, Default)]
+pub struct MemorySink {
+    batches: Arc<Mutex<Batches>>,
+}
+
+/// What each writer's checkpoints hold.
+#[derive(Debug, Default)]
+struct Batches {
+    prepared: BTreeMap<(CheckpointId, SubtaskIndex), Vec<Batch>>,
+    delivered: BTreeMap<(CheckpointId, SubtaskIndex), Vec<Batch>>,
+}
+
+impl Batches {
+    fn deliver(&mut self, is_durable: impl Fn(CheckpointId, SubtaskIndex) -> bool) {
+        let due = self.prepared.extract_if(.., |(checkpoint, subtask), _| is_durable(*checkpoint, *subtask));
+        let due: Vec<_> = due.collect();
+        self.delivered.extend(due);
+    }
+}
+
+impl MemorySink {
+    /// The visible rows, in the order of checkpoints.
+    pub fn rows(&self) -> Vec<RecordBatch> {
+        let batches = self.batches.lock();
+        batches.delivered.values().flatten().map(|batch| batch.rows().clone()).collect()
+    }
+}
+
+#[async_trait]
+impl Sink for MemorySink {
+    fn describe(&self) -> String {
+        "Memory".to_owned()
+    }
+
+    async fn recover(&self, _: &SinkContext, states: &[Bytes]) -> Result<()> {
+        let mut durable = CheckpointId(0);
+        for state in states {
+            let id = state.as_ref().try_into().map_err(|_| Error::corrupt("a memory sink's state has not 8 bytes"))?;
+            durable = durable.max(CheckpointId(u64::from_be_bytes(id)));
+        }
+        let mut batches = self.batches.lock();
+        batches.deliver(|checkpoint, _| checkpoint <= durable);
+        batches.prepared.clear();
+        Ok(())
+    }
+
+    async fn open(
+        &self,
+        _: &SinkContext,
+        subtask: SubtaskIndex,
+        _: &[Bytes],
+        metrics: Arc<SubtaskMetrics>,
+    ) -> Result<Box<dyn SinkWriter>> {
+        Ok(Box::new(MemoryWriter { subtask, batches: self.batches.clone(), written: Vec::new(), metrics }))
+    }
+}
+
+struct MemoryWriter {
+    subtask: SubtaskIndex,
+    batches: Arc<Mutex<Batches>>,
+    written: Vec<Batch>,
+    metrics: Arc<SubtaskMetrics>,
+}
+
+#[async_trait]
+impl SinkWriter for MemoryWriter {
+    async fn write(&mut self, batch: Batch) -> Result<()> {
+        self.written.push(batch);
+        Ok(())
+    }
+
+    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Bytes> {
+        let written = std::mem::take(&mut self.written);
+        self.metrics.add_delivered_rows(written.iter().map(|batch| batch.len() as u64).sum());
+        self.batches.lock().prepared.insert((checkpoint, self.subtask), written);
+        Ok(Bytes::from(checkpoint.0.to_be_bytes().to_vec()))
+    }
+
+    async fn commit(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.batches.lock().deliver(|prepared, subtask| prepared <= checkpoint && subtask == self.subtask);
+        Ok(())
+    }
+}

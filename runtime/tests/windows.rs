@@ -1,0 +1,234 @@
+//! The windowed aggregation against a naive recomputation: through the harness, and in jobs of several parallelisms that
+//! are stopped and resumed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMillisecondArray};
+use arrow::record_batch::RecordBatch;
+use coulee_checkpoint::{JobStore, StoreSettings};
+use coulee_model::{JobName, SubtaskIndex, SystemClock, Timestamp};
+use coulee_runtime::Batch;
+use coulee_runtime::flow::{GraphBuilder, col, lit};
+use coulee_runtime::graph::{Graph, NodeKind, OperatorFactory, Port};
+use coulee_runtime::harness::{Harness, Input, agrees, sorted_lines};
+use coulee_runtime::job::{Environment, JobSettings, JobSpec, Outcome, launch};
+use coulee_runtime::memory::{MemorySink, MemorySource};
+use datafusion_functions_aggregate::expr_fn::{avg, count, max, sum};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+const WINDOW: i64 = 10;
+
+type InputRow = (Option<i64>, Option<&'static str>, Option<i64>);
+
+fn rows(rows: &[InputRow]) -> RecordBatch {
+    let time: ArrayRef = Arc::new(rows.iter().map(|r| r.0).collect::<TimestampMillisecondArray>());
+    let key: ArrayRef = Arc::new(rows.iter().map(|r| r.1).collect::<StringArray>());
+    let value: ArrayRef = Arc::new(rows.iter().map(|r| r.2).collect::<Int64Array>());
+    RecordBatch::try_from_iter_with_nullable([("time", time, true), ("key", key, true), ("value", value, true)])
+        .expect("three columns")
+}
+
+/// The graph under test; its window operator has the id 1 at parallelism 1.
+fn graph(parallelism: u32, splits: Vec<Vec<RecordBatch>>, sink: &MemorySink) -> Graph {
+    let builder = GraphBuilder::new(parallelism);
+    let source = MemorySource::new(rows(&[]).schema(), splits);
+    let flow = builder.source("in", Arc::new(source)).unwrap().event_time("time", Duration::from_millis(20)).unwrap();
+    let aggregates = [
+        count(lit(1i64)).alias("n"),
+        sum(col("value")).alias("sum"),
+        max(col("value")).alias("max"),
+        avg(col("value")).alias("avg"),
+    ];
+    let window = flow.key_by(["key"]).unwrap().tumble("w", "time", Duration::from_millis(WINDOW as u64), aggregates);
+    window.unwrap().sink("out", Arc::new(sink.clone())).unwrap();
+    builder.finish().unwrap()
+}
+
+fn window_operator() -> Arc<dyn OperatorFactory> {
+    match &graph(1, vec![], &MemorySink::default()).nodes[1].kind {
+        NodeKind::Operator(factory) => factory.clone(),
+        other => panic!("expected the window, found {other:?}"),
+    }
+}
+
+/// The same by the definition: group everything, then aggregate.
+fn naive(input: &[InputRow]) -> Vec<String> {
+    let mut groups: BTreeMap<(i64, Option<&str>), Vec<Option<i64>>> = BTreeMap::new();
+    for (time, key, value) in input {
+        if let Some(time) = time {
+            groups.entry((time.div_euclid(WINDOW) * WINDOW, *key)).or_default().push(*value);
+        }
+    }
+    let shown = |ms: i64| {
+        let text = Timestamp(ms).to_string().replace(' ', "T");
+        text.strip_suffix(".000").map(str::to_owned).unwrap_or(text)
+    };
+    let mut lines = Vec::new();
+    for ((start, key), values) in groups {
+        let some: Vec<i64> = values.iter().flatten().copied().collect();
+        let optional = |value: Option<String>| value.unwrap_or_default();
+        let total = (!some.is_empty()).then(|| some.iter().sum::<i64>());
+        let average = total.map(|total| total as f64 / some.len() as f64);
+        lines.push(format!(
+            "{} | {} | {} | {} | {} | {} | {}",
+            shown(start),
+            shown(start + WINDOW),
+            key.unwrap_or_default(),
+            values.len(),
+            optional(total.map(|t| t.to_string())),
+            optional(some.iter().max().map(ToString::to_string)),
+            optional(average.map(|a| format!("{a:?}"))),
+        ));
+    }
+    lines.sort();
+    lines
+}
+
+fn random_rows(seed: u64, count: usize) -> Vec<InputRow> {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let keys = [Some("a"), Some("b"), Some("c"), None];
+    (0..count as i64)
+        .map(|i| {
+            // Up to 20 ms of disorder around a clock that ticks every other row.
+            let time = i / 2 - random.random_range(0..20);
+            let time = (random.random_range(0..50) > 0).then_some(time);
+            let value = (random.random_range(0..10) > 0).then(|| random.random_range(-100..100));
+            (time, keys[random.random_range(0..4)], value)
+        })
+        .collect()
+}
+
+#[test]
+fn any_batching_and_any_restart_give_the_naive_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut next = 0;
+    for seed in 0..5 {
+        let input = random_rows(seed, 60);
+        let mut inputs = Vec::new();
+        for (index, part) in input.chunks(7).enumerate() {
+            inputs.push(Input::Rows(Batch::inserts(rows(part))));
+            // No row is older than its index / 2 - 20, so this watermark is true.
+            inputs.push(Input::Watermark(Timestamp((index as i64 + 1) * 7 / 2 - 21)));
+        }
+        let lines = agrees(&window_operator(), &inputs, || {
+            next += 1;
+            folder.path().join(next.to_string())
+        });
+        assert_eq!(lines.unwrap(), naive(&input), "seed {seed}");
+    }
+}
+
+#[test]
+fn late_and_timeless_rows_are_counted_and_emitted_on_their_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut harness = Harness::new(window_operator(), folder.path()).unwrap();
+    harness.push(Input::Rows(Batch::inserts(rows(&[(Some(5), Some("a"), Some(1))])))).unwrap();
+    harness.push(Input::Watermark(Timestamp(9))).unwrap();
+    assert_eq!(harness.take(Port::MAIN).len(), 1, "the watermark 9 closes the window [0, 10)");
+    // A restart must not forget that the window has fired.
+    harness.checkpoint().unwrap();
+    harness.restart(SubtaskIndex(0), 1).unwrap();
+    let late = [(Some(9), Some("a"), Some(2)), (None, Some("a"), Some(3)), (Some(10), Some("a"), Some(4))];
+    harness.push(Input::Rows(Batch::inserts(rows(&late)))).unwrap();
+    harness.end().unwrap();
+    let lost = sorted_lines(&harness.take(Port::LATE)).unwrap();
+    assert_eq!(lost, [" | a | 3", "1970-01-01T00:00:00.009 | a | 2"]);
+    let emitted = sorted_lines(&harness.take(Port::MAIN)).unwrap();
+    assert_eq!(emitted, ["1970-01-01T00:00:00.010 | 1970-01-01T00:00:00.020 | a | 1 | 4 | 4 | 4.0"]);
+    assert_eq!((harness.metrics().totals().late_rows, harness.metrics().totals().timeless_rows), (1, 1));
+}
+
+#[test]
+fn state_moves_to_another_parallelism_by_key_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = random_rows(7, 40);
+    let mut harness = Harness::new(window_operator(), folder.path()).unwrap();
+    harness.push(Input::Rows(Batch::inserts(rows(&input)))).unwrap();
+    harness.checkpoint().unwrap();
+    let mut all = Vec::new();
+    for subtask in 0..3 {
+        harness.restart(SubtaskIndex(subtask), 3).unwrap();
+        harness.end().unwrap();
+        all.extend(harness.take(Port::MAIN));
+    }
+    assert_eq!(sorted_lines(&all).unwrap(), naive(&input));
+}
+
+fn environment(folder: &std::path::Path) -> Environment {
+    let store = JobStore::open(&folder.join("state"), &StoreSettings::default()).unwrap();
+    Environment { store: Arc::new(store), spool: folder.join("spool"), clock: Arc::new(SystemClock) }
+}
+
+fn spec(graph: Graph) -> JobSpec {
+    JobSpec {
+        name: JobName::new("windows").unwrap(),
+        incarnation: "0123456789ab".into(),
+        graph,
+        settings: JobSettings { checkpoint_interval: Duration::from_millis(1) },
+    }
+}
+
+fn splits(input: &[InputRow], count: usize) -> Vec<Vec<RecordBatch>> {
+    (0..count)
+        .map(|split| {
+            let mine: Vec<InputRow> = input.iter().skip(split).step_by(count).copied().collect();
+            mine.chunks(13).map(rows).collect()
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_gives_the_naive_result_at_any_parallelism() {
+    let input = random_rows(11, 2_000);
+    for parallelism in [1, 2, 3] {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = MemorySink::default();
+        let job = launch(spec(graph(parallelism, splits(&input, 4), &sink)), environment(folder.path())).unwrap();
+        let outcome = job.outcome().await;
+        assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
+        assert_eq!(sorted_lines(&sink.rows()).unwrap(), naive(&input), "parallelism {parallelism}");
+        let timeless: u64 = job.status().subtasks.iter().map(|s| s.totals.timeless_rows).sum();
+        assert_eq!(timeless, input.iter().filter(|row| row.0.is_none()).count() as u64);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_is_stopped_or_cancelled_again_and_again_gives_the_same_result() {
+    let input = random_rows(13, 3_000);
+    let folder = tempfile::tempdir().unwrap();
+    let sink = MemorySink::default();
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let mut graph = graph(1 + attempts % 3, splits(&input, 4), &sink);
+        for node in &mut graph.nodes {
+            if let NodeKind::Source(source) = &mut node.kind {
+                source.rate_limit = Some(20_000.0);
+            }
+        }
+        let job = launch(spec(graph), environment(folder.path())).unwrap();
+        // Lets it come some checkpoints further, then ends it, in turn gently and at once.
+        let target = job.status().checkpoint.0 + 3;
+        while job.status().checkpoint.0 < target {
+            tokio::select! {
+                _ = job.outcome() => break,
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
+        }
+        if attempts % 2 == 0 {
+            job.stop()
+        } else {
+            job.cancel()
+        }
+        match job.outcome().await {
+            Outcome::Finished => break,
+            Outcome::Stopped(_) | Outcome::Cancelled => {}
+            Outcome::Failed(error) => panic!("{error}"),
+        }
+    }
+    assert!(attempts > 3, "the job was interrupted {} times", attempts - 1);
+    assert!(sorted_lines(&sink.rows()).unwrap() == naive(&input), "the result differs after {attempts} attempts");
+}

@@ -1,0 +1,179 @@
+//! A job: its record on disk, what runs of it, and what it tells of itself.
+
+mod progress;
+mod record;
+mod supervise;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use coulee_model::{JobName, Timestamp};
+use coulee_runtime::job::JobHandle;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+pub(crate) use progress::Shape;
+pub use progress::{Operator, Progress};
+pub use record::{Desired, JobState, SinkTarget};
+pub(crate) use record::{JobRecord, RECORD_FILE, StoredScript};
+pub(crate) use supervise::{Parts, start};
+
+use crate::Result;
+
+/// A job that has failed and will be started again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// When.
+    pub at: Timestamp,
+    /// Why it failed.
+    pub cause: String,
+}
+
+/// What a job tells of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobReport {
+    /// Its name.
+    pub name: JobName,
+    /// What tells it from a namesake.
+    pub incarnation: String,
+    /// Where it is in its life.
+    pub state: JobState,
+    /// Set while it waits to be started again.
+    pub retry: Option<Retry>,
+    /// Where its script was from.
+    pub origin: String,
+    /// Its script.
+    pub script: String,
+    /// Which statement of the script it is, from 0.
+    pub statement: usize,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// How many times it was started.
+    pub attempts: u32,
+    /// Subtasks per operator, unless the script says otherwise.
+    pub parallelism: u32,
+    /// The tables that it writes to.
+    pub sinks: Vec<SinkTarget>,
+    /// The figures now, or when it last ended; `None` before the first start.
+    pub progress: Option<Progress>,
+}
+
+/// What is asked of a running job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Run,
+    /// A last checkpoint, then the end.
+    Stop,
+    /// The same, but the job is meant to go on with the next server.
+    Pause,
+    Cancel,
+}
+
+/// What runs of a job.
+///
+/// SUBTLE: whoever holds a handle keeps the state store open. Readers take their figures under the lock and never keep the
+/// handle, so that the store is closed when the supervisor says that the job has ended.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) handle: Arc<JobHandle>,
+    pub(crate) shape: Shape,
+}
+
+/// A job of an engine.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) folder: PathBuf,
+    /// Whether there is a record on disk; a query that prints has none.
+    is_kept: bool,
+    record: Mutex<JobRecord>,
+    live: Mutex<Option<Live>>,
+    retry: Mutex<Option<Retry>>,
+    wish: watch::Sender<Wish>,
+    /// Whether a supervisor is at work.
+    active: watch::Sender<bool>,
+}
+
+impl Job {
+    /// A job that rests.
+    pub(crate) fn new(folder: PathBuf, record: JobRecord, is_kept: bool) -> Arc<Self> {
+        Arc::new(Job {
+            folder,
+            is_kept,
+            record: Mutex::new(record),
+            live: Mutex::new(None),
+            retry: Mutex::new(None),
+            wish: watch::Sender::new(Wish::Run),
+            active: watch::Sender::new(false),
+        })
+    }
+
+    pub(crate) fn name(&self) -> JobName {
+        self.record.lock().name.clone()
+    }
+
+    pub(crate) fn record(&self) -> JobRecord {
+        self.record.lock().clone()
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        *self.active.borrow()
+    }
+
+    /// Changes the record and writes it. Blocks for an fsync.
+    ///
+    /// # Errors
+    /// When it cannot be written; the change then holds in memory only.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut JobRecord)) -> Result<()> {
+        let mut record = self.record.lock();
+        change(&mut record);
+        if self.is_kept { record.save(&self.folder) } else { Ok(()) }
+    }
+
+    /// Asks a running job to end. A stronger wish is not taken back by a weaker one.
+    pub(crate) fn ask(&self, wish: Wish) {
+        self.wish.send_if_modified(|now| {
+            let stronger = matches!((*now, wish), (Wish::Run, _) | (Wish::Pause, Wish::Stop) | (_, Wish::Cancel));
+            let changed = stronger && *now != wish;
+            if changed {
+                *now = wish;
+            }
+            changed
+        });
+    }
+
+    /// Waits until no supervisor is at work.
+    pub(crate) async fn ended(&self) {
+        // The sender lives in `self`: it cannot be gone.
+        let _ = self.active.subscribe().wait_for(|active| !active).await;
+    }
+
+    /// The figures now, or when the job last ended.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        let live = self.live.lock().as_ref().map(|live| live.shape.progress(&live.handle.status()));
+        live.or_else(|| self.record.lock().progress.clone())
+    }
+
+    pub(crate) fn report(&self) -> JobReport {
+        let progress = self.progress();
+        let record = self.record.lock().clone();
+        // A record that says "running" without anybody at work was left by a process that was killed.
+        let state = match record.state {
+            JobState::Running if !self.is_active() => JobState::Stopped,
+            state => state,
+        };
+        JobReport {
+            name: record.name,
+            incarnation: record.incarnation,
+            state,
+            retry: self.retry.lock().clone(),
+            origin: record.script.origin,
+            script: record.script.text,
+            statement: record.statement,
+            created_at: record.created_at,
+            attempts: record.attempts,
+            parallelism: record.script.parallelism,
+            sinks: record.sinks,
+            progress,
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Keeps a job running: starts it, forwards what is asked of it, and starts it again from its last checkpoint after a
+//! failure that may pass by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coulee_checkpoint::{JobStore, StoreSettings};
+use coulee_model::{Classify, Clock, ErrorKind};
+use coulee_runtime::graph::Graph;
+use coulee_runtime::job::{Environment, JobHandle, JobSettings, JobSpec, Outcome, launch};
+
+use super::{Desired, Job, JobState, Live, Progress, Retry, Shape, Wish};
+use crate::settings::RestartSettings;
+use crate::{Error, Result};
+
+/// How long a job that is asked to stop may take for its last checkpoint before it is ended without.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What every job of an engine runs with.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) state: StoreSettings,
+    pub(crate) restart: RestartSettings,
+}
+
+/// Starts a job that rests, from its last checkpoint if it has one, and looks after it until it ends.
+///
+/// # Errors
+/// When it is running already, its state cannot be opened, or the graph does not fit its state. The record is then as it was.
+pub(crate) async fn start(job: &Arc<Job>, graph: Graph, settings: JobSettings, parts: &Parts) -> Result<()> {
+    let already = job.active.send_replace(true);
+    if already {
+        let (name, advice) = (job.name(), "stop it first with `coulee job stop`, or wait for its end".to_owned());
+        return Err(Error::JobState { name, state: "is running", advice });
+    }
+    let supervisor = Supervisor { job: job.clone(), graph, settings, parts: parts.clone() };
+    job.wish.send_replace(Wish::Run);
+    match supervisor.begin().await {
+        Ok(handle) => {
+            tokio::spawn(supervisor.run(handle));
+            Ok(())
+        }
+        Err(error) => {
+            *job.live.lock() = None;
+            job.active.send_replace(false);
+            Err(error)
+        }
+    }
+}
+
+struct Supervisor {
+    job: Arc<Job>,
+    graph: Graph,
+    settings: JobSettings,
+    parts: Parts,
+}
+
+/// What follows the end of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Next {
+    /// The job rests in this state.
+    Rest(JobState),
+    /// It is to be started again.
+    Again { pause: Duration, cause: String },
+    /// The process is going down: the record stays as it is.
+    Leave,
+}
+
+impl Supervisor {
+    /// The first attempt: its record must be on disk before anything of it can be.
+    async fn begin(&self) -> Result<Arc<JobHandle>> {
+        let before = self.job.record();
+        self.job.update(|record| {
+            (record.desired, record.state) = (Desired::Running, JobState::Running);
+            record.attempts += 1;
+        })?;
+        let launched = self.launch().await;
+        if launched.is_err() {
+            self.job.update(|record| *record = before)?;
+        }
+        launched
+    }
+
+    async fn launch(&self) -> Result<Arc<JobHandle>> {
+        let (state, settings) = (self.job.folder.join("state"), self.parts.state.clone());
+        let opened = tokio::task::spawn_blocking(move || JobStore::open(&state, &settings)).await;
+        let store = opened.map_err(|e| Error::Internal(format!("opening the state failed: {e}")))??;
+        let record = self.job.record();
+        let spec = JobSpec {
+            name: record.name,
+            incarnation: record.incarnation,
+            graph: self.graph.clone(),
+            settings: self.settings.clone(),
+        };
+        let environment = Environment {
+            store: Arc::new(store),
+            spool: self.job.folder.join("spool"),
+            clock: self.parts.clock.clone(),
+        };
+        let handle = Arc::new(launch(spec, environment)?);
+        let shape = Shape::new(&self.graph, &handle.status(), self.parts.clock.now());
+        *self.job.live.lock() = Some(Live { handle: handle.clone(), shape });
+        Ok(handle)
+    }
+
+    async fn run(self, first: Arc<JobHandle>) {
+        let mut attempt = Ok(first);
+        let mut failures = 0;
+        loop {
+            let (outcome, progress) = match attempt {
+                Ok(handle) => {
+                    let before = handle.status().checkpoint;
+                    let outcome = self.attend(&handle).await;
+                    drop(handle);
+                    let progress = self.close();
+                    if progress.as_ref().is_some_and(|progress| progress.checkpoint > before) {
+                        failures = 0;
+                    }
+                    (ended(outcome), progress)
+                }
+                Err(error) => (Ended::Failed { kind: error.kind(), cause: error.to_string() }, None),
+            };
+            failures += u32::from(matches!(outcome, Ended::Failed { .. }));
+            let wish = *self.job.wish.borrow();
+            match next(outcome, wish, failures, &self.parts.restart) {
+                Next::Again { pause, cause } => {
+                    self.pause(pause, cause).await;
+                    attempt = self.again().await;
+                }
+                Next::Rest(state) => break self.rest(state, wish, progress),
+                Next::Leave => break,
+            }
+        }
+        *self.job.retry.lock() = None;
+        self.job.active.send_replace(false);
+    }
+
+    /// Waits for an attempt's end, and forwards what is asked.
+    async fn attend(&self, handle: &JobHandle) -> Outcome {
+        let mut wishes = self.job.wish.subscribe();
+        // Seen or not, what is asked by now counts.
+        wishes.mark_changed();
+        let outcome = handle.outcome();
+        tokio::pin!(outcome);
+        let mut patience = None;
+        loop {
+            let impatient = async {
+                match patience {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                outcome = &mut outcome => return outcome,
+                Ok(()) = wishes.changed() => match *wishes.borrow() {
+                    Wish::Run => {}
+                    Wish::Stop | Wish::Pause => {
+                        handle.stop();
+                        patience = Some(tokio::time::Instant::now() + STOP_TIMEOUT);
+                    }
+                    Wish::Cancel => handle.cancel(),
+                },
+                () = impatient => {
+                    tracing::warn!(job = %self.job.name(), "no last checkpoint within {STOP_TIMEOUT:?}: ended at the one before");
+                    patience = None;
+                    handle.cancel();
+                }
+            }
+        }
+    }
+
+    /// Takes the last figures and lets go of the state store.
+    fn close(&self) -> Option<Progress> {
+        let progress = self.job.progress();
+        *self.job.live.lock() = None;
+        progress
+    }
+
+    /// Waits before the next attempt, unless the job is asked to end.
+    async fn pause(&self, pause: Duration, cause: String) {
+        tracing::warn!(job = %self.job.name(), cause, ?pause, "the job failed and will be started again");
+        let at = self.parts.clock.now().plus_millis(pause.as_millis() as i64);
+        *self.job.retry.lock() = Some(Retry { at, cause });
+        let mut wishes = self.job.wish.subscribe();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = wishes.wait_for(|wish| *wish != Wish::Run) => {}
+        }
+        *self.job.retry.lock() = None;
+    }
+
+    async fn again(&self) -> Result<Arc<JobHandle>> {
+        if *self.job.wish.borrow() != Wish::Run {
+            // Asked to end while it waited: it rests at its last checkpoint, as if it had been cancelled there.
+            return Err(Error::Invalid("asked to end while it waited to be started again".to_owned()));
+        }
+        // That many attempts were made is worth keeping, but not worth failing for.
+        let _ = self.job.update(|record| record.attempts += 1);
+        self.launch().await
+    }
+
+    fn rest(&self, state: JobState, wish: Wish, progress: Option<Progress>) {
+        let name = self.job.name();
+        match &state {
+            JobState::Failed { cause } => tracing::error!(job = %name, cause, "the job failed"),
+            state => tracing::info!(job = %name, state = state.word(), "the job ended"),
+        }
+        let saved = self.job.update(|record| {
+            record.state = state;
+            record.progress = progress.or(record.progress.take());
+            match wish {
+                Wish::Stop => record.desired = Desired::Stopped,
+                Wish::Cancel => record.desired = Desired::Cancelled,
+                Wish::Run | Wish::Pause => {}
+            }
+        });
+        if let Err(error) = saved {
+            tracing::error!(job = %name, %error, "the job's end could not be written down; its checkpoints are intact");
+        }
+    }
+}
+
+/// How an attempt ended, without what only the runtime needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Ended {
+    Finished,
+    Stopped,
+    Cancelled,
+    Failed { kind: ErrorKind, cause: String },
+}
+
+fn ended(outcome: Outcome) -> Ended {
+    match outcome {
+        Outcome::Finished => Ended::Finished,
+        Outcome::Stopped(_) => Ended::Stopped,
+        Outcome::Cancelled => Ended::Cancelled,
+        Outcome::Failed(error) => Ended::Failed { kind: error.kind(), cause: error.to_string() },
+    }
+}
+
+/// Decides what follows an attempt's end. `failures` counts those in a row, this one included.
+fn next(ended: Ended, wish: Wish, failures: u32, restart: &RestartSettings) -> Next {
+    match (ended, wish) {
+        (Ended::Finished, _) => Next::Rest(JobState::Finished),
+        (Ended::Stopped, _) => Next::Rest(JobState::Stopped),
+        (Ended::Cancelled, Wish::Cancel) => Next::Rest(JobState::Cancelled),
+        // The last checkpoint took too long: it rests at the one before.
+        (Ended::Cancelled, Wish::Stop | Wish::Pause) => Next::Rest(JobState::Stopped),
+        (Ended::Cancelled, Wish::Run) => Next::Leave,
+        // It was to end anyway; what it did since its last checkpoint is done again at the next start.
+        (Ended::Failed { .. }, Wish::Stop | Wish::Pause) => Next::Rest(JobState::Stopped),
+        (Ended::Failed { .. }, Wish::Cancel) => Next::Rest(JobState::Cancelled),
+        (Ended::Failed { kind, cause }, Wish::Run) => match (kind, restart.pause(failures)) {
+            (ErrorKind::Unavailable | ErrorKind::Internal, Some(pause)) => Next::Again { pause, cause },
+            _ => Next::Rest(JobState::Failed { cause }),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(kind: ErrorKind) -> Ended {
+        Ended::Failed { kind, cause: "it broke".into() }
+    }
+
+    #[test]
+    fn only_what_may_pass_by_itself_is_tried_again() {
+        let restart = RestartSettings { attempts: 2, ..Default::default() };
+        let again = |secs| Next::Again { pause: Duration::from_secs(secs), cause: "it broke".into() };
+        let rest = Next::Rest(JobState::Failed { cause: "it broke".into() });
+        assert_eq!(next(failed(ErrorKind::Unavailable), Wish::Run, 1, &restart), again(1));
+        assert_eq!(next(failed(ErrorKind::Internal), Wish::Run, 2, &restart), again(2));
+        assert_eq!(next(failed(ErrorKind::Unavailable), Wish::Run, 3, &restart), rest);
+        assert_eq!(next(failed(ErrorKind::Invalid), Wish::Run, 1, &restart), rest);
+        assert_eq!(next(failed(ErrorKind::Corrupt), Wish::Run, 1, &restart), rest);
+    }
+
+    #[test]
+    fn a_job_that_was_asked_to_end_ends() {
+        let restart = RestartSettings::default();
+        let unavailable = failed(ErrorKind::Unavailable);
+        assert_eq!(next(unavailable.clone(), Wish::Stop, 1, &restart), Next::Rest(JobState::Stopped));
+        assert_eq!(next(unavailable, Wish::Cancel, 1, &restart), Next::Rest(JobState::Cancelled));
+        assert_eq!(next(Ended::Finished, Wish::Stop, 0, &restart), Next::Rest(JobState::Finished));
+        assert_eq!(next(Ended::Cancelled, Wish::Run, 0, &restart), Next::Leave);
+    }
+}

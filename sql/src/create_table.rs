@@ -1,0 +1,170 @@
+//! Parses `CREATE TABLE`, which in Flink holds much that sqlparser does not know.
+
+use sqlparser::tokenizer::Token;
+
+use crate::error::{Fault, Result};
+use crate::parse::{Words, ident, table_name};
+use crate::statement::{ColumnDef, ColumnDefKind, CreateTable, Distribution, WatermarkDef};
+use crate::types::{not_null, parse_expr, parse_type};
+
+/// What stands behind `CREATE TABLE`.
+pub(crate) fn parse(words: &mut Words<'_>) -> Result<CreateTable> {
+    let if_not_exists = words.accept_all(&["IF", "NOT", "EXISTS"]);
+    let mut table = CreateTable {
+        name: table_name(words)?,
+        if_not_exists,
+        columns: Vec::new(),
+        watermark: None,
+        primary_key: Vec::new(),
+        partitioned_by: Vec::new(),
+        distribution: None,
+        options: Vec::new(),
+        text: String::new(),
+    };
+    words.expect(&Token::LParen)?;
+    loop {
+        element(words, &mut table)?;
+        if !words.accept_token(&Token::Comma) {
+            break;
+        }
+    }
+    words.expect(&Token::RParen)?;
+    clauses(words, &mut table)?;
+    if words.accept("AS") || words.accept("LIKE") {
+        let span = words.span_since(words.index() - 1);
+        return Err(Fault::new("CREATE TABLE … AS and … LIKE come in a later version")
+            .at(span)
+            .help("write the columns, then INSERT INTO … SELECT"));
+    }
+    table.text = words.source.slice(words.span_since(0)).to_owned();
+    Ok(table)
+}
+
+/// A column, the watermark, or the primary key.
+fn element(words: &mut Words<'_>, table: &mut CreateTable) -> Result<()> {
+    if words.accept_all(&["WATERMARK", "FOR"]) {
+        let watermark = watermark(words)?;
+        if table.watermark.is_some() {
+            return Err(Fault::new("a table has one watermark at most").at(watermark.span));
+        }
+        table.watermark = Some(watermark);
+        return Ok(());
+    }
+    if words.accept("CONSTRAINT") {
+        ident(words, "a constraint's name")?;
+        words.expect_word("PRIMARY")?;
+        return primary_key(words, table);
+    }
+    if words.accept_all(&["PRIMARY", "KEY"]) {
+        return key_columns(words, table);
+    }
+    let name = ident(words, "a column's name")?;
+    if words.accept("AS") {
+        let expr = Box::new(parse_expr(words)?);
+        comment(words)?;
+        table.columns.push(ColumnDef { name, kind: ColumnDefKind::Computed(expr) });
+        return Ok(());
+    }
+    let data_type = parse_type(words)?;
+    let mut nullable = !not_null(words);
+    if words.accept("METADATA") {
+        let from = words.accept("FROM");
+        let key = from.then(|| words.text("a metadata key in single quotes")).transpose()?.map(|key| key.value);
+        let is_virtual = words.accept("VIRTUAL");
+        comment(words)?;
+        let kind = ColumnDefKind::Metadata { data_type, nullable, key, is_virtual };
+        table.columns.push(ColumnDef { name, kind });
+        return Ok(());
+    }
+    if words.accept_all(&["PRIMARY", "KEY"]) {
+        not_enforced(words)?;
+        table.primary_key.push(name.clone());
+        nullable = false;
+    }
+    comment(words)?;
+    table.columns.push(ColumnDef { name, kind: ColumnDefKind::Physical { data_type, nullable } });
+    Ok(())
+}
+
+fn watermark(words: &mut Words<'_>) -> Result<WatermarkDef> {
+    let column = ident(words, "the event-time column's name")?;
+    words.expect_word("AS")?;
+    let start = words.index();
+    let expr = parse_expr(words)?;
+    let span = words.span_since(start);
+    Ok(WatermarkDef { column, expr, text: words.source.slice(span).to_owned(), span })
+}
+
+fn primary_key(words: &mut Words<'_>, table: &mut CreateTable) -> Result<()> {
+    words.expect_word("KEY")?;
+    key_columns(words, table)
+}
+
+fn key_columns(words: &mut Words<'_>, table: &mut CreateTable) -> Result<()> {
+    table.primary_key = words.names("a column's name")?;
+    not_enforced(words)
+}
+
+fn not_enforced(words: &mut Words<'_>) -> Result<()> {
+    if words.accept_all(&["NOT", "ENFORCED"]) {
+        return Ok(());
+    }
+    Err(words.unexpected("NOT ENFORCED").help("Coulee does not check that keys are unique; say so with PRIMARY KEY … NOT ENFORCED"))
+}
+
+fn comment(words: &mut Words<'_>) -> Result<()> {
+    if words.accept("COMMENT") {
+        words.text("a comment in single quotes")?;
+    }
+    Ok(())
+}
+
+/// What follows the columns, in any order.
+fn clauses(words: &mut Words<'_>, table: &mut CreateTable) -> Result<()> {
+    loop {
+        if words.accept("COMMENT") {
+            words.text("a comment in single quotes")?;
+        } else if words.accept_all(&["PARTITIONED", "BY"]) {
+            table.partitioned_by = words.names("a column's name")?;
+        } else if words.accept("DISTRIBUTED") {
+            table.distribution = Some(distribution(words)?);
+        } else if words.accept("WITH") {
+            options(words, table)?;
+        } else {
+            return Ok(());
+        }
+    }
+}
+
+fn distribution(words: &mut Words<'_>) -> Result<Distribution> {
+    let mut columns = Vec::new();
+    if words.accept("BY") {
+        if words.accept("RANGE") {
+            return Err(Fault::new("shards are chosen by hash").at(words.peek_span()).help("write DISTRIBUTED BY HASH(…)"));
+        }
+        words.accept("HASH");
+        columns = words.names("a column's name")?;
+    }
+    let mut buckets = None;
+    if words.accept("INTO") {
+        buckets = Some(words.number()?);
+        words.expect_word("BUCKETS")?;
+    }
+    Ok(Distribution { columns, buckets })
+}
+
+fn options(words: &mut Words<'_>, table: &mut CreateTable) -> Result<()> {
+    words.expect(&Token::LParen)?;
+    while words.peek() != Token::RParen {
+        let key = words.text("an option's name in single quotes")?;
+        if table.options.iter().any(|(known, _)| known.value == key.value) {
+            return Err(Fault::new(format!("option '{}' is given twice", key.value)).at(key.span));
+        }
+        words.expect(&Token::Eq)?;
+        table.options.push((key, words.text("a value in single quotes")?));
+        if !words.accept_token(&Token::Comma) {
+            break;
+        }
+    }
+    words.expect(&Token::RParen)
+}

@@ -1,0 +1,100 @@
+//! Where a column comes from: whether it is an event time, and whether it is a window's bound.
+//!
+//! Both follow a column down through projections, filters, aliases and unions, to the table or the window function that it comes from.
+
+use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion_common::Column;
+use datafusion_expr::{Expr, LogicalPlan};
+
+use crate::catalog::ScanSource;
+use crate::tumble::{Part, Tumbling, as_window};
+
+/// What a plan's column is over the plan's inputs.
+enum Origin<'a> {
+    /// The same everywhere below: an expression over each of these inputs.
+    Below(Vec<(&'a LogicalPlan, Expr)>),
+    /// A table's column.
+    Table(&'a ScanSource),
+    Unknown,
+}
+
+fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> Origin<'a> {
+    let Some(index) = plan.schema().maybe_index_of_column(column) else { return Origin::Unknown };
+    let at = |input: &'a LogicalPlan, index: usize| (input, Expr::Column(Column::from(input.schema().qualified_field(index))));
+    match plan {
+        LogicalPlan::Projection(node) => Origin::Below(vec![(&node.input, node.expr[index].clone())]),
+        LogicalPlan::Filter(node) => Origin::Below(vec![at(&node.input, index)]),
+        LogicalPlan::SubqueryAlias(node) => Origin::Below(vec![at(&node.input, index)]),
+        LogicalPlan::Union(node) => Origin::Below(node.inputs.iter().map(|input| at(input, index)).collect()),
+        LogicalPlan::Aggregate(node) => match node.group_expr.get(index) {
+            Some(expr) => Origin::Below(vec![(&node.input, expr.clone())]),
+            None => Origin::Unknown,
+        },
+        LogicalPlan::TableScan(scan) => scan.source.downcast_ref::<ScanSource>().map_or(Origin::Unknown, Origin::Table),
+        _ => Origin::Unknown,
+    }
+}
+
+/// An expression without the aliases and the casts between kinds of timestamps around it, which change neither an instant nor its order.
+fn bare(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => bare(&alias.expr),
+        Expr::Cast(cast) if crate::table_function::is_timestamp(cast.field.data_type()) => bare(&cast.expr),
+        _ => expr,
+    }
+}
+
+/// Whether the watermark speaks of this column: it is a table's event time, or the time of windows of one.
+pub(crate) fn is_event_time(column: &Column, plan: &LogicalPlan) -> bool {
+    is_event_time_expr(&Expr::Column(column.clone()), plan)
+}
+
+fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan) -> bool {
+    let expr = bare(expr);
+    if let Some((_, part)) = as_window(expr) {
+        // Only below an aggregation does the window's time trail the watermark; before it, it is ahead of the row's own.
+        return part == Part::Time && matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::TableScan(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Filter(_) | LogicalPlan::Union(_));
+    }
+    if let LogicalPlan::Projection(node) = plan
+        && let LogicalPlan::TableScan(scan) = node.input.as_ref()
+        && let Expr::Column(column) = expr
+        && let Some(index) = plan.schema().maybe_index_of_column(column)
+        && let Some(source) = scan.source.downcast_ref::<ScanSource>()
+        && let Some(event_time) = &source.0.event_time
+        && without_qualifiers(bare(&node.expr[index])) == *bare(&event_time.value)
+    {
+        return true;
+    }
+    let Expr::Column(column) = expr else { return false };
+    match origin(column, plan) {
+        Origin::Below(inputs) => inputs.iter().all(|(input, expr)| is_event_time_expr(expr, input)),
+        Origin::Table(table) => {
+            table.0.event_time.as_ref().is_some_and(|time| matches!(&time.value, Expr::Column(own) if own.name == column.name))
+        }
+        Origin::Unknown => false,
+    }
+}
+
+/// The window that an expression is a bound of.
+pub(crate) fn window_of(expr: &Expr, plan: &LogicalPlan) -> Option<(Tumbling, Part)> {
+    let expr = bare(expr);
+    if let Some(window) = as_window(expr) {
+        return Some(window);
+    }
+    let Expr::Column(column) = expr else { return None };
+    let Origin::Below(inputs) = origin(column, plan) else { return None };
+    let mut windows = inputs.iter().map(|(input, expr)| window_of(expr, input));
+    let first = windows.next()??;
+    windows.all(|window| window == Some(first)).then_some(first)
+}
+
+/// The same expression with bare column names.
+pub(crate) fn without_qualifiers(expr: &Expr) -> Expr {
+    let strip = |expr: Expr| {
+        Ok(match expr {
+            Expr::Column(column) => Transformed::yes(Expr::Column(Column::new_unqualified(column.name))),
+            other => Transformed::no(other),
+        })
+    };
+    expr.clone().transform(strip).data().unwrap_or_else(|_| expr.clone())
+}

@@ -1,0 +1,182 @@
+//! DataFusion's SQL planner over the session's catalog: names become columns, functions and types.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::{DFSchema, DataFusionError, TableReference};
+use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
+use datafusion_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion_optimizer::simplify_expressions::ExprSimplifier;
+use datafusion_expr::simplify::SimplifyContext;
+use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
+use sqlparser::ast;
+use sqlparser::tokenizer::TokenWithSpan;
+
+use crate::catalog::Catalog;
+use crate::error::Result;
+use crate::faults::fault;
+use crate::table_function::WindowFunctions;
+use crate::types::cast_type;
+
+/// What a session always means the same by: DataFusion would put the planning's time into a plan that runs for months.
+const NOT_CONSTANT: &[&str] = &["now", "current_timestamp", "current_date", "current_time", "today"];
+
+/// The functions that SQL may call, by lower-case name.
+#[derive(Debug)]
+pub(crate) struct Functions {
+    scalars: HashMap<String, Arc<ScalarUDF>>,
+    aggregates: HashMap<String, Arc<AggregateUDF>>,
+    expr_planners: Vec<Arc<dyn ExprPlanner>>,
+    relation_planners: Vec<Arc<dyn RelationPlanner>>,
+    options: ConfigOptions,
+}
+
+impl Functions {
+    pub fn new() -> Self {
+        let mut scalars = HashMap::new();
+        for function in datafusion_functions::all_default_functions() {
+            for name in function.aliases().iter().map(String::as_str).chain([function.name()]) {
+                if !NOT_CONSTANT.contains(&name) {
+                    scalars.insert(name.to_lowercase(), function.clone());
+                }
+            }
+        }
+        let mut aggregates = HashMap::new();
+        for function in datafusion_functions_aggregate::all_default_aggregate_functions() {
+            for name in function.aliases().iter().map(String::as_str).chain([function.name()]) {
+                aggregates.insert(name.to_lowercase(), function.clone());
+            }
+        }
+        let expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![
+            Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
+            Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
+            Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
+            Arc::new(datafusion_functions::planner::UserDefinedFunctionPlanner),
+            Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
+        ];
+        let relation_planners: Vec<Arc<dyn RelationPlanner>> = vec![Arc::new(WindowFunctions)];
+        Functions { scalars, aggregates, expr_planners, relation_planners, options: ConfigOptions::new() }
+    }
+
+    /// Name and kind of every function, by name.
+    pub fn list(&self) -> Vec<(&str, &'static str)> {
+        let scalars = self.scalars.keys().map(|name| (name.as_str(), "scalar"));
+        let aggregates = self.aggregates.keys().map(|name| (name.as_str(), "aggregate"));
+        let mut all: Vec<_> = scalars.chain(aggregates).chain([("tumble", "window")]).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+/// Plans queries and expressions against a catalog.
+pub(crate) struct Planner<'a> {
+    pub catalog: &'a Catalog,
+    pub functions: &'a Functions,
+}
+
+impl Planner<'_> {
+    fn sql(&self) -> SqlToRel<'_, Self> {
+        let options = ParserOptions::new()
+            .with_enable_ident_normalization(false)
+            .with_map_string_types_to_utf8view(false)
+            .with_collect_spans(true);
+        SqlToRel::new_with_options(self, options)
+    }
+
+    /// Plans a query: resolved, but neither typed nor optimised.
+    pub fn query(&self, query: &ast::Query, tokens: &[TokenWithSpan]) -> Result<LogicalPlan> {
+        let statement = ast::Statement::Query(Box::new(query.clone()));
+        self.sql().sql_statement_to_plan(statement).map_err(|error| self.explain(&error, tokens))
+    }
+
+    /// Plans an expression over a schema, with the casts that its operators need.
+    pub fn expr(&self, expr: &ast::Expr, schema: &DFSchema, tokens: &[TokenWithSpan]) -> Result<Expr> {
+        let coerced = self
+            .sql()
+            .sql_to_expr(expr.clone(), schema, &mut PlannerContext::new())
+            .and_then(|expr| ExprSimplifier::new(SimplifyContext::default()).coerce(expr, schema));
+        coerced.map_err(|error| self.explain(&error, tokens))
+    }
+
+    fn explain(&self, error: &DataFusionError, tokens: &[TokenWithSpan]) -> crate::error::Fault {
+        let fault = fault(error, tokens);
+        let called = |name: &str| fault.message.to_lowercase().contains(&format!("function '{name}'"));
+        match NOT_CONSTANT.iter().any(|name| called(name)) {
+            true => fault.help("the time at which a row is processed is not the same after a restart; use an event-time column"),
+            false => fault,
+        }
+    }
+}
+
+impl ContextProvider for Planner<'_> {
+    fn get_table_source(&self, name: TableReference) -> datafusion_common::Result<Arc<dyn TableSource>> {
+        self.catalog.source(name.table()).map_err(|fault| {
+            let help = fault.help.map(|help| format!("\n{help}")).unwrap_or_default();
+            DataFusionError::Plan(format!("{}{help}", fault.message))
+        })
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &self.functions.expr_planners
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.functions.relation_planners
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(FlinkTypes))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.functions.scalars.get(&name.to_lowercase()).cloned()
+    }
+
+    fn get_higher_order_meta(&self, _: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.functions.aggregates.get(&name.to_lowercase()).cloned()
+    }
+
+    fn get_window_meta(&self, _: &str) -> Option<Arc<WindowUDF>> {
+        None
+    }
+
+    fn get_variable_type(&self, _: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        &self.functions.options
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.functions.scalars.keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.functions.aggregates.keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Types of casts, where Flink's differ from DataFusion's.
+#[derive(Debug)]
+struct FlinkTypes;
+
+impl TypePlanner for FlinkTypes {
+    fn plan_type_field(&self, parsed: &ast::DataType) -> datafusion_common::Result<Option<FieldRef>> {
+        Ok(cast_type(parsed).map(|data_type| Arc::new(Field::new("", data_type, true))))
+    }
+}

@@ -1,0 +1,161 @@
+//! What a script says, parsed but not resolved: no name is looked up here.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use sqlparser::ast::{Expr, Ident, Query};
+use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
+
+use crate::error::{Fault, Source, SqlError};
+
+/// One statement of a script, with its place in it.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    pub(crate) source: Arc<Source>,
+    /// The words, without blanks and comments; never empty.
+    pub(crate) tokens: Arc<Vec<TokenWithSpan>>,
+    pub(crate) body: Body,
+}
+
+impl Statement {
+    /// The text as written, without the semicolon.
+    pub fn text(&self) -> &str {
+        self.source.slice(self.span())
+    }
+
+    /// The line on which it begins, from 1.
+    pub fn line(&self) -> u64 {
+        self.start().start.line
+    }
+
+    /// The column (in characters) at which it begins, from 1.
+    pub fn column(&self) -> u64 {
+        self.start().start.column
+    }
+
+    fn start(&self) -> Span {
+        self.tokens.first().map_or(Span::empty(), |token| token.span)
+    }
+
+    fn span(&self) -> Span {
+        self.tokens.last().map_or(Span::empty(), |last| Span::new(self.start().start, last.span.end))
+    }
+
+    pub(crate) fn error(&self, fault: Fault) -> SqlError {
+        fault.in_source(&self.source, self.start())
+    }
+
+    /// Where a word first stands, whatever its case.
+    pub(crate) fn find(&self, word: &str) -> Option<Span> {
+        find(&self.tokens, word)
+    }
+}
+
+/// Where a word first stands, whatever its case.
+pub(crate) fn find(tokens: &[TokenWithSpan], word: &str) -> Option<Span> {
+    let is_it = |token: &&TokenWithSpan| matches!(&token.token, Token::Word(w) if w.value.eq_ignore_ascii_case(word));
+    tokens.iter().find(is_it).map(|token| token.span)
+}
+
+/// The kinds of statements.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    CreateTable(CreateTable),
+    CreateView(CreateView),
+    Drop { what: Relation, name: Ident, if_exists: bool },
+    Set(Option<(Ident, Ident)>),
+    Reset(Option<Ident>),
+    Show(Show),
+    ShowCreate(Relation, Ident),
+    Describe(Ident),
+    Explain(Box<Body>),
+    Insert(Insert),
+    StatementSet(Vec<Insert>),
+    Query(Box<Query>),
+}
+
+/// A table or a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Relation {
+    Table,
+    View,
+}
+
+impl Relation {
+    pub fn word(self) -> &'static str {
+        match self {
+            Relation::Table => "table",
+            Relation::View => "view",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Show {
+    Tables,
+    Views,
+    Functions,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct CreateTable {
+    pub name: Ident,
+    pub if_not_exists: bool,
+    pub columns: Vec<ColumnDef>,
+    pub watermark: Option<WatermarkDef>,
+    pub primary_key: Vec<Ident>,
+    pub partitioned_by: Vec<Ident>,
+    pub distribution: Option<Distribution>,
+    /// Keys and values as written; both spans are known.
+    pub options: Vec<(Ident, Ident)>,
+    /// The statement as written, for `SHOW CREATE TABLE`.
+    pub text: String,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ColumnDef {
+    pub name: Ident,
+    pub kind: ColumnDefKind,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum ColumnDefKind {
+    Physical { data_type: DataType, nullable: bool },
+    Metadata { data_type: DataType, nullable: bool, key: Option<String>, is_virtual: bool },
+    Computed(Box<Expr>),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct WatermarkDef {
+    pub column: Ident,
+    pub expr: Expr,
+    /// The expression as written.
+    pub text: String,
+    pub span: Span,
+}
+
+/// `DISTRIBUTED BY HASH(c) INTO 4 BUCKETS`.
+#[derive(Debug, Clone)]
+pub(crate) struct Distribution {
+    pub columns: Vec<Ident>,
+    pub buckets: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct CreateView {
+    pub name: Ident,
+    pub if_not_exists: bool,
+    pub or_replace: bool,
+    pub columns: Vec<Ident>,
+    pub query: Box<Query>,
+    pub text: String,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Insert {
+    pub table: Ident,
+    pub columns: Vec<Ident>,
+    pub query: Box<Query>,
+    /// The words of this statement alone: within a statement set, faults are looked for here.
+    pub tokens: Arc<Vec<TokenWithSpan>>,
+}

@@ -1,0 +1,208 @@
+//! Window table functions in `FROM`: `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR))`.
+
+use arrow::datatypes::DataType;
+use datafusion_common::{Column, DFSchema, DataFusionError, ScalarValue};
+use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
+use datafusion_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};
+use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Spanned, TableFactor};
+
+use crate::error::{Fault, Result};
+use crate::lineage::is_event_time;
+use crate::tumble::Tumbling;
+use crate::types::{TIMESTAMP, type_name};
+
+/// Plans them; everything else is left to DataFusion.
+#[derive(Debug)]
+pub(crate) struct WindowFunctions;
+
+impl RelationPlanner for WindowFunctions {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> datafusion_common::Result<RelationPlanning> {
+        let Some((name, arguments, alias)) = call(&relation) else {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        };
+        let windowed = window_function(&name, &arguments, context)?;
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(windowed, alias))))
+    }
+}
+
+/// A relation that is a function's call: with or without `TABLE( )` around it.
+fn call(relation: &TableFactor) -> Option<(Ident, Vec<FunctionArg>, Option<ast::TableAlias>)> {
+    match relation {
+        TableFactor::Table { name, alias, args: Some(args), .. } => {
+            Some((last(name)?, args.args.clone(), alias.clone()))
+        }
+        TableFactor::Function { name, args, alias, .. } => Some((last(name)?, args.clone(), alias.clone())),
+        TableFactor::TableFunction { expr: ast::Expr::Function(function), alias } => match &function.args {
+            FunctionArguments::List(list) => Some((last(&function.name)?, list.args.clone(), alias.clone())),
+            _ => Some((last(&function.name)?, Vec::new(), alias.clone())),
+        },
+        _ => None,
+    }
+}
+
+fn last(name: &ObjectName) -> Option<Ident> {
+    name.0.last()?.as_ident().cloned()
+}
+
+fn window_function(
+    name: &Ident,
+    arguments: &[FunctionArg],
+    context: &mut dyn RelationPlannerContext,
+) -> datafusion_common::Result<LogicalPlan> {
+    let refused = |message: String, help: &str| Err(Fault::new(message).at(name.span).help(help).into_datafusion());
+    match name.value.to_uppercase().as_str() {
+        "TUMBLE" => {}
+        upper @ ("HOP" | "CUMULATE" | "SESSION") => {
+            let message = format!("{upper} windows come in a later version");
+            return refused(message, "use TUMBLE, and aggregate its results again where the windows overlap");
+        }
+        _ => {
+            let message = format!("unknown table function '{}'", name.value);
+            return refused(message, "the table function is TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)");
+        }
+    }
+    let parts = Arguments::of(name, arguments).map_err(Fault::into_datafusion)?;
+    let input = context.plan(table_factor(parts.table.clone()))?;
+    let size = millis(context, &parts.size)?;
+    let offset = parts.offset.as_ref().map_or(Ok(0), |offset| millis(context, offset))?;
+    if size <= 0 {
+        let message = format!("the size of a window is {size} ms, expected more than 0");
+        return Err(Fault::new(message).at(parts.size.span()).into_datafusion());
+    }
+    let offset = offset.rem_euclid(size);
+    assign(input, &parts, Tumbling { size, offset })
+}
+
+/// The input's columns and the three of the window.
+fn assign(input: LogicalPlan, parts: &Arguments, window: Tumbling) -> datafusion_common::Result<LogicalPlan> {
+    let name = &parts.time;
+    let column = match input.schema().qualified_fields_with_unqualified_name(&name.value).first() {
+        Some((qualifier, field)) => Column::new(qualifier.cloned(), field.name()),
+        None => return Err(unknown_column(name, input.schema()).into_datafusion()),
+    };
+    let data_type = input.schema().field_from_column(&column)?.data_type().clone();
+    if !is_event_time(&column, &input) {
+        let message = format!("'{}' is {}, but not an event-time column", name.value, type_name(&data_type));
+        let help = "declare it where the table is created: WATERMARK FOR column AS column - INTERVAL '5' SECOND";
+        return Err(Fault::new(message).at(name.span).help(help).into_datafusion());
+    }
+    let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+    let time = Expr::Column(column);
+    columns.push(window.start(time.clone()).alias("window_start"));
+    columns.push(window.end(time.clone()).alias("window_end"));
+    let last = window.time(time);
+    let last = if data_type == TIMESTAMP { last } else { Expr::Cast(Cast::new(Box::new(last), data_type)) };
+    columns.push(last.alias("window_time"));
+    LogicalPlanBuilder::new(input).project(columns)?.build()
+}
+
+fn unknown_column(name: &Ident, schema: &DFSchema) -> Fault {
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let fault = Fault::new(format!("unknown column '{}'", name.value)).at(name.span);
+    match coulee_runtime::options::nearest(&name.value, &names) {
+        Some(near) => fault.help(format!("did you mean '{near}'?")),
+        None => fault.help(format!("columns: {}", names.join(", "))),
+    }
+}
+
+/// What `TUMBLE` was called with.
+struct Arguments {
+    table: ObjectName,
+    time: Ident,
+    size: ast::Expr,
+    offset: Option<ast::Expr>,
+}
+
+impl Arguments {
+    /// By position, or by the names `DATA`, `TIMECOL`, `SIZE` and `OFFSET`.
+    fn of(function: &Ident, arguments: &[FunctionArg]) -> Result<Self> {
+        const NAMES: [&str; 4] = ["DATA", "TIMECOL", "SIZE", "OFFSET"];
+        let mut found: [Option<ast::Expr>; 4] = [None, None, None, None];
+        for (position, argument) in arguments.iter().enumerate() {
+            let (index, value) = match argument {
+                FunctionArg::Unnamed(value) => (Some(position), value),
+                FunctionArg::Named { name, arg, .. } => {
+                    (NAMES.iter().position(|known| name.value.eq_ignore_ascii_case(known)), arg)
+                }
+                FunctionArg::ExprNamed { arg, .. } => (None, arg),
+            };
+            let place = index.and_then(|index| found.get_mut(index)).filter(|place| place.is_none());
+            match (place, value) {
+                (Some(place), FunctionArgExpr::Expr(value)) => *place = Some(value.clone()),
+                _ => return Err(usage(function)),
+            }
+        }
+        let [Some(table), Some(time), Some(size), offset] = found else { return Err(usage(function)) };
+        let table = match table {
+            ast::Expr::Identifier(name) => ObjectName::from(vec![name]),
+            ast::Expr::CompoundIdentifier(names) => ObjectName::from(names),
+            _ => return Err(usage(function)),
+        };
+        Ok(Arguments { table, time: descriptor(&time).ok_or_else(|| usage(function))?, size, offset })
+    }
+}
+
+fn usage(function: &Ident) -> Fault {
+    Fault::new(format!("{} is called with other arguments than it takes", function.value.to_uppercase()))
+        .at(function.span)
+        .help("write TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)), with an offset as the fourth argument if need be")
+}
+
+/// The column in `DESCRIPTOR(column)`.
+fn descriptor(expr: &ast::Expr) -> Option<Ident> {
+    let ast::Expr::Function(function) = expr else { return None };
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let is_descriptor = last(&function.name)?.value.eq_ignore_ascii_case("DESCRIPTOR");
+    match list.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Identifier(name)))] if is_descriptor => {
+            Some(name.clone())
+        }
+        _ => None,
+    }
+}
+
+fn table_factor(name: ObjectName) -> TableFactor {
+    TableFactor::Table {
+        name,
+        alias: None,
+        args: None,
+        with_hints: Vec::new(),
+        version: None,
+        with_ordinality: false,
+        partitions: Vec::new(),
+        json_path: None,
+        sample: None,
+        index_hints: Vec::new(),
+    }
+}
+
+/// The length of a constant interval.
+fn millis(context: &mut dyn RelationPlannerContext, expr: &ast::Expr) -> Result<i64, DataFusionError> {
+    let fault = |message: &str| Fault::new(message).at(expr.span()).help("write for example INTERVAL '15' MINUTE");
+    let planned = context.sql_to_expr(expr.clone(), &DFSchema::empty())?;
+    let (months, days, nanos) = match planned {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) => (value.months, value.days, value.nanoseconds),
+        Expr::Literal(ScalarValue::IntervalDayTime(Some(value)), _) => {
+            (0, value.days, i64::from(value.milliseconds) * 1_000_000)
+        }
+        Expr::Literal(ScalarValue::IntervalYearMonth(Some(months)), _) => (months, 0, 0),
+        _ => return Err(fault("a window's size is a constant interval").into_datafusion()),
+    };
+    if months != 0 {
+        return Err(fault("a window cannot be months long, as months differ").into_datafusion());
+    }
+    let millis = i64::from(days) * 86_400_000 + nanos / 1_000_000;
+    if nanos % 1_000_000 != 0 {
+        return Err(fault("a window is whole milliseconds long").into_datafusion());
+    }
+    Ok(millis)
+}
+
+/// Whether a type can be an event time.
+pub(crate) fn is_timestamp(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, _))
+}

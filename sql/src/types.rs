@@ -1,0 +1,260 @@
+//! Flink's types and Arrow's: reading, writing, and which convert without being asked.
+//!
+//! Timestamps are milliseconds whatever precision is declared; `TIMESTAMP_LTZ` is one in UTC.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
+use sqlparser::ast;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::Token;
+
+use crate::error::{Fault, Result};
+use crate::parse::{Words, ident};
+
+const DECIMAL_PRECISION_MAX: u64 = 38;
+/// Types nest, and so does the parser: deeper than this is no table but an attack.
+const DEPTH_MAX: usize = 32;
+
+/// `TIMESTAMP(3)`.
+pub(crate) const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
+
+/// `TIMESTAMP_LTZ(3)`.
+pub(crate) fn timestamp_ltz() -> DataType {
+    DataType::Timestamp(TimeUnit::Millisecond, Some("+00:00".into()))
+}
+
+const NAMES: &[&str] = &[
+    "STRING", "VARCHAR", "CHAR", "BOOLEAN", "TINYINT", "SMALLINT", "INT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE",
+    "DECIMAL", "NUMERIC", "DATE", "TIME", "TIMESTAMP", "TIMESTAMP_LTZ", "BYTES", "VARBINARY", "BINARY", "ROW", "ARRAY",
+    "MAP",
+];
+
+/// Reads a type in Flink's notation.
+pub(crate) fn parse_type(words: &mut Words<'_>) -> Result<DataType> {
+    nested_type(words, 0)
+}
+
+fn nested_type(words: &mut Words<'_>, depth: usize) -> Result<DataType> {
+    if depth > DEPTH_MAX {
+        return Err(Fault::new(format!("the type is nested more than {DEPTH_MAX} deep")).at(words.peek_span()));
+    }
+    let name = ident(words, "a type")?;
+    let upper = name.value.to_uppercase();
+    Ok(match upper.as_str() {
+        "STRING" | "TEXT" => DataType::Utf8,
+        "VARCHAR" | "CHAR" => sized(words, DataType::Utf8)?,
+        "BYTES" => DataType::Binary,
+        "VARBINARY" | "BINARY" => sized(words, DataType::Binary)?,
+        "BOOLEAN" => DataType::Boolean,
+        "TINYINT" => DataType::Int8,
+        "SMALLINT" => DataType::Int16,
+        "INT" | "INTEGER" => DataType::Int32,
+        "BIGINT" => DataType::Int64,
+        "FLOAT" => DataType::Float32,
+        "DOUBLE" => {
+            words.accept("PRECISION");
+            DataType::Float64
+        }
+        "DECIMAL" | "NUMERIC" | "DEC" => decimal(words, name.span)?,
+        "DATE" => DataType::Date32,
+        "TIME" => sized(words, DataType::Time32(TimeUnit::Millisecond))?,
+        "TIMESTAMP" => timestamp(words)?,
+        "TIMESTAMP_LTZ" => sized(words, timestamp_ltz())?,
+        "ROW" => row(words, depth)?,
+        "ARRAY" | "MULTISET" => {
+            words.expect(&Token::Lt)?;
+            let item = nested_type(words, depth + 1)?;
+            let nullable = !not_null(words);
+            words.expect(&Token::Gt)?;
+            DataType::List(Arc::new(Field::new("item", item, nullable)))
+        }
+        "MAP" => map(words, depth)?,
+        _ => {
+            let near = coulee_runtime::options::nearest(&upper, NAMES);
+            let help = near.map_or(format!("types: {}", NAMES.join(", ")), |near| format!("did you mean {near}?"));
+            return Err(Fault::new(format!("unknown type '{}'", name.value)).at(name.span).help(help));
+        }
+    })
+}
+
+/// Skips `(n)`: a length or precision that does not change how values are held.
+fn sized(words: &mut Words<'_>, data_type: DataType) -> Result<DataType> {
+    if words.accept_token(&Token::LParen) {
+        words.number()?;
+        words.expect(&Token::RParen)?;
+    }
+    Ok(data_type)
+}
+
+fn timestamp(words: &mut Words<'_>) -> Result<DataType> {
+    sized(words, TIMESTAMP)?;
+    if words.accept_all(&["WITH", "LOCAL", "TIME", "ZONE"]) {
+        return Ok(timestamp_ltz());
+    }
+    words.accept_all(&["WITHOUT", "TIME", "ZONE"]);
+    Ok(TIMESTAMP)
+}
+
+fn decimal(words: &mut Words<'_>, span: sqlparser::tokenizer::Span) -> Result<DataType> {
+    let (mut precision, mut scale) = (10, 0);
+    if words.accept_token(&Token::LParen) {
+        precision = words.number()?;
+        if words.accept_token(&Token::Comma) {
+            scale = words.number()?;
+        }
+        words.expect(&Token::RParen)?;
+    }
+    if precision == 0 || precision > DECIMAL_PRECISION_MAX || scale > precision {
+        let message = format!(
+            "DECIMAL({precision}, {scale}) does not exist: expected a precision of 1 to {DECIMAL_PRECISION_MAX} and a scale up to it"
+        );
+        return Err(Fault::new(message).at(span));
+    }
+    Ok(DataType::Decimal128(precision as u8, scale as i8))
+}
+
+fn row(words: &mut Words<'_>, depth: usize) -> Result<DataType> {
+    let close = if words.accept_token(&Token::LParen) { Token::RParen } else { Token::Gt };
+    if close == Token::Gt {
+        words.expect(&Token::Lt)?;
+    }
+    let mut fields = Vec::new();
+    loop {
+        let name = ident(words, "a field's name")?;
+        let data_type = nested_type(words, depth + 1)?;
+        fields.push(Field::new(name.value, data_type, !not_null(words)));
+        words.comment_text();
+        if !words.accept_token(&Token::Comma) {
+            break;
+        }
+    }
+    words.expect(&close)?;
+    Ok(DataType::Struct(Fields::from(fields)))
+}
+
+fn map(words: &mut Words<'_>, depth: usize) -> Result<DataType> {
+    words.expect(&Token::Lt)?;
+    let key = nested_type(words, depth + 1)?;
+    not_null(words);
+    words.expect(&Token::Comma)?;
+    let value = nested_type(words, depth + 1)?;
+    let nullable = !not_null(words);
+    words.expect(&Token::Gt)?;
+    let entries = vec![Field::new("keys", key, false), Field::new("values", value, nullable)];
+    Ok(DataType::Map(Arc::new(Field::new("entries", DataType::Struct(Fields::from(entries)), false)), false))
+}
+
+/// Reads `NOT NULL` or `NULL`.
+pub(crate) fn not_null(words: &mut Words<'_>) -> bool {
+    if words.accept_all(&["NOT", "NULL"]) {
+        return true;
+    }
+    words.accept("NULL");
+    false
+}
+
+/// The type of `CAST(… AS type)`, where Flink means something else by it than DataFusion.
+pub(crate) fn cast_type(parsed: &ast::DataType) -> Option<DataType> {
+    match parsed {
+        ast::DataType::Timestamp(_, ast::TimezoneInfo::None | ast::TimezoneInfo::WithoutTimeZone) => Some(TIMESTAMP),
+        ast::DataType::Timestamp(_, _) => Some(timestamp_ltz()),
+        ast::DataType::Float(_) => Some(DataType::Float32),
+        ast::DataType::Decimal(ast::ExactNumberInfo::None) | ast::DataType::Numeric(ast::ExactNumberInfo::None) => {
+            Some(DataType::Decimal128(10, 0))
+        }
+        ast::DataType::Custom(name, _) => {
+            let word = name.to_string().to_uppercase();
+            match word.as_str() {
+                "TIMESTAMP_LTZ" => Some(timestamp_ltz()),
+                "STRING" => Some(DataType::Utf8),
+                _ => None,
+            }
+        }
+        ast::DataType::Bytes(_) => Some(DataType::Binary),
+        _ => None,
+    }
+}
+
+/// A type in Flink's notation; types that Flink does not have show as Arrow's.
+pub(crate) fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Null => "NULL".into(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "STRING".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTES".into(),
+        DataType::Boolean => "BOOLEAN".into(),
+        DataType::Int8 => "TINYINT".into(),
+        DataType::Int16 => "SMALLINT".into(),
+        DataType::Int32 => "INT".into(),
+        DataType::Int64 => "BIGINT".into(),
+        DataType::Float32 => "FLOAT".into(),
+        DataType::Float64 => "DOUBLE".into(),
+        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::Date32 => "DATE".into(),
+        DataType::Time32(_) | DataType::Time64(_) => "TIME".into(),
+        DataType::Timestamp(unit, zone) => {
+            let digits = match unit {
+                TimeUnit::Second => 0,
+                TimeUnit::Millisecond => 3,
+                TimeUnit::Microsecond => 6,
+                TimeUnit::Nanosecond => 9,
+            };
+            format!("TIMESTAMP{}({digits})", if zone.is_some() { "_LTZ" } else { "" })
+        }
+        DataType::Struct(fields) => {
+            let fields: Vec<String> =
+                fields.iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type()))).collect();
+            format!("ROW<{}>", fields.join(", "))
+        }
+        DataType::List(item) => format!("ARRAY<{}>", type_name(item.data_type())),
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(fields) if fields.len() == 2 => {
+                format!("MAP<{}, {}>", type_name(fields[0].data_type()), type_name(fields[1].data_type()))
+            }
+            other => format!("MAP<{other}>"),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// Whether a value of one type goes into a column of another by itself: Flink's implicit casts, which lose nothing but (from exact to
+/// floating numbers) digits, and the other direction of nothing.
+pub(crate) fn converts(from: &DataType, to: &DataType) -> bool {
+    use DataType::*;
+    if from == to || *from == Null {
+        return true;
+    }
+    match (from, to) {
+        (Int8, Int16 | Int32 | Int64) | (Int16, Int32 | Int64) | (Int32, Int64) => true,
+        (UInt8, Int16 | Int32 | Int64) | (UInt16, Int32 | Int64) | (UInt32 | UInt64, Int64) => true,
+        (Decimal128(p, s), Decimal128(to_p, to_s)) => {
+            s <= to_s && i16::from(*p) - i16::from(*s) <= i16::from(*to_p) - i16::from(*to_s)
+        }
+        (_, Decimal128(p, s)) if from.is_integer() => integer_digits(from) <= i16::from(*p) - i16::from(*s),
+        (_, Float32 | Float64) if from.is_integer() => true,
+        (Float32 | Decimal128(..), Float64) | (Decimal128(..), Float32) => true,
+        (Utf8 | LargeUtf8 | Utf8View, Utf8) | (Binary | LargeBinary | BinaryView | FixedSizeBinary(_), Binary) => true,
+        (Timestamp(..) | Date32, Timestamp(..)) => true,
+        (Time32(_) | Time64(_), Time32(_) | Time64(_)) => true,
+        (Struct(from), Struct(to)) => {
+            from.len() == to.len() && from.iter().zip(to).all(|(a, b)| converts(a.data_type(), b.data_type()))
+        }
+        (List(from), List(to)) => converts(from.data_type(), to.data_type()),
+        (Map(from, _), Map(to, _)) => converts(from.data_type(), to.data_type()),
+        _ => false,
+    }
+}
+
+fn integer_digits(data_type: &DataType) -> i16 {
+    match data_type {
+        DataType::Int8 | DataType::UInt8 => 3,
+        DataType::Int16 | DataType::UInt16 => 5,
+        DataType::Int32 | DataType::UInt32 => 10,
+        _ => 19,
+    }
+}
+
+/// Parses an expression, leaving the cursor behind it.
+pub(crate) fn parse_expr(words: &mut Words<'_>) -> Result<ast::Expr> {
+    words.parse(Parser::parse_expr)
+}
