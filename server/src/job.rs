@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use coulee_model::{JobName, Timestamp};
 use coulee_runtime::job::JobHandle;
+use coulee_runtime::table::TableSpec;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -87,6 +88,8 @@ pub(crate) struct Job {
     is_kept: bool,
     record: Mutex<JobRecord>,
     live: Mutex<Option<Live>>,
+    /// The tables that it writes to, as its last plan had them.
+    outputs: Mutex<Vec<TableSpec>>,
     retry: Mutex<Option<Retry>>,
     wish: watch::Sender<Wish>,
     /// Whether a supervisor is at work.
@@ -101,6 +104,7 @@ impl Job {
             is_kept,
             record: Mutex::new(record),
             live: Mutex::new(None),
+            outputs: Mutex::new(Vec::new()),
             retry: Mutex::new(None),
             wish: watch::Sender::new(Wish::Run),
             active: watch::Sender::new(false),
@@ -113,6 +117,15 @@ impl Job {
 
     pub(crate) fn record(&self) -> JobRecord {
         self.record.lock().clone()
+    }
+
+    /// The tables that it writes to, as its last plan had them; none before it was planned in this process.
+    pub(crate) fn outputs(&self) -> Vec<TableSpec> {
+        self.outputs.lock().clone()
+    }
+
+    pub(crate) fn set_outputs(&self, outputs: Vec<TableSpec>) {
+        *self.outputs.lock() = outputs;
     }
 
     pub(crate) fn is_active(&self) -> bool {

@@ -68,7 +68,7 @@ fn json_values_become_values_of_the_columns_type() {
         (timestamp.clone(), "\"2013-01-01T11:17:00.250+01:00\"", "2013-01-01T10:17:00.250"),
         (timestamp.clone(), "1357035420000", "2013-01-01T10:17:00"),
         (timestamp.clone(), "\"noon\"", "field 'x': expected TIMESTAMP(3), found text \"noon\""),
-        (list.clone(), "[1,null,3]", "[1, , 3]"),
+        (list.clone(), "[1,null,3]", "[1, NULL, 3]"),
         (list, "[1,\"x\"]", "field 'x': expected INT, found text \"x\""),
         (row.clone(), r#"{"b":"y","a":1,"b":"z"}"#, "{a: 1, b: z}"),
         (row.clone(), "null", "NULL"),

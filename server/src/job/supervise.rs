@@ -9,7 +9,7 @@ use coulee_model::{Classify, Clock, ErrorKind};
 use coulee_runtime::graph::Graph;
 use coulee_runtime::job::{Environment, JobHandle, JobSettings, JobSpec, Outcome, launch};
 
-use super::{Desired, Job, JobState, Live, Progress, Retry, Shape, Wish};
+use super::{Desired, Job, JobRecord, JobState, Live, Progress, Retry, Shape, Wish};
 use crate::settings::RestartSettings;
 use crate::{Error, Result};
 
@@ -26,9 +26,17 @@ pub(crate) struct Parts {
 
 /// Starts a job that rests, from its last checkpoint if it has one, and looks after it until it ends.
 ///
+/// `change` is made to the record with the start.
+///
 /// # Errors
 /// When it is running already, its state cannot be opened, or the graph does not fit its state. The record is then as it was.
-pub(crate) async fn start(job: &Arc<Job>, graph: Graph, settings: JobSettings, parts: &Parts) -> Result<()> {
+pub(crate) async fn start(
+    job: &Arc<Job>,
+    graph: Graph,
+    settings: JobSettings,
+    parts: &Parts,
+    change: impl FnOnce(&mut JobRecord),
+) -> Result<()> {
     let already = job.active.send_replace(true);
     if already {
         let (name, advice) = (job.name(), "stop it first with `coulee job stop`, or wait for its end".to_owned());
@@ -36,7 +44,7 @@ pub(crate) async fn start(job: &Arc<Job>, graph: Graph, settings: JobSettings, p
     }
     let supervisor = Supervisor { job: job.clone(), graph, settings, parts: parts.clone() };
     job.wish.send_replace(Wish::Run);
-    match supervisor.begin().await {
+    match supervisor.begin(change).await {
         Ok(handle) => {
             tokio::spawn(supervisor.run(handle));
             Ok(())
@@ -69,9 +77,10 @@ enum Next {
 
 impl Supervisor {
     /// The first attempt: its record must be on disk before anything of it can be.
-    async fn begin(&self) -> Result<Arc<JobHandle>> {
+    async fn begin(&self, change: impl FnOnce(&mut JobRecord)) -> Result<Arc<JobHandle>> {
         let before = self.job.record();
         self.job.update(|record| {
+            change(record);
             (record.desired, record.state) = (Desired::Running, JobState::Running);
             record.attempts += 1;
         })?;
@@ -192,8 +201,8 @@ impl Supervisor {
 
     async fn again(&self) -> Result<Arc<JobHandle>> {
         if *self.job.wish.borrow() != Wish::Run {
-            // Asked to end while it waited: it rests at its last checkpoint, as if it had been cancelled there.
-            return Err(Error::Invalid("asked to end while it waited to be started again".to_owned()));
+            // It rests at its last checkpoint; what is said here is not seen.
+            return Err(Error::JobFailed { name: self.job.name(), cause: "asked to end".to_owned() });
         }
         // That many attempts were made is worth keeping, but not worth failing for.
         let _ = self.job.update(|record| record.attempts += 1);
@@ -249,10 +258,11 @@ fn next(ended: Ended, wish: Wish, failures: u32, restart: &RestartSettings) -> N
         (Ended::Cancelled, Wish::Stop | Wish::Pause) => Next::Rest(JobState::Stopped),
         (Ended::Cancelled, Wish::Run) => Next::Leave,
         // It was to end anyway; what it did since its last checkpoint is done again at the next start.
-        (Ended::Failed { .. }, Wish::Stop | Wish::Pause) => Next::Rest(JobState::Stopped),
         (Ended::Failed { .. }, Wish::Cancel) => Next::Rest(JobState::Cancelled),
-        (Ended::Failed { kind, cause }, Wish::Run) => match (kind, restart.pause(failures)) {
-            (ErrorKind::Unavailable | ErrorKind::Internal, Some(pause)) => Next::Again { pause, cause },
+        (Ended::Failed { kind, cause }, wish) => match (kind, wish, restart.pause(failures)) {
+            (ErrorKind::Unavailable | ErrorKind::Internal, Wish::Run, Some(pause)) => Next::Again { pause, cause },
+            // It was to end anyway; what it did since its last checkpoint is done again at the next start.
+            (ErrorKind::Unavailable | ErrorKind::Internal, Wish::Stop | Wish::Pause, _) => Next::Rest(JobState::Stopped),
             _ => Next::Rest(JobState::Failed { cause }),
         },
     }

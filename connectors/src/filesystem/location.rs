@@ -1,0 +1,222 @@
+//! Where files are: a local path or a prefix in an object store, from the option `path`; and reading one of them.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coulee_model::ErrorKind;
+use coulee_runtime::options::Options;
+use coulee_runtime::{Error, Result};
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path as Key;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+
+/// How much of an object is fetched at a time.
+const FETCH_BYTES: u64 = 8 << 20;
+
+/// A file, a folder or a pattern, and what holds it.
+#[derive(Debug, Clone)]
+pub enum Location {
+    /// On a local disk.
+    Local(PathBuf),
+    /// In an object store: keys below (or equal to, or matching) `key`, and the URL that stands for the store's root.
+    Object {
+        /// The client.
+        store: Arc<dyn ObjectStore>,
+        /// The key, prefix or pattern, without a `/` at either end.
+        key: String,
+        /// `s3://bucket`
+        root: String,
+    },
+}
+
+impl Location {
+    /// Reads `path` (relative to `base` when it is a relative local path) and the store's options.
+    ///
+    /// # Errors
+    /// `Invalid` when the path is missing, its scheme is unknown, or the store's options do not fit together.
+    pub fn new(options: &Options, base: &Path) -> Result<Self> {
+        let path = options.require("path")?;
+        let owner = options.owner();
+        match path.split_once("://") {
+            None => Ok(Location::Local(base.join(path))),
+            Some(("file", local)) => Ok(Location::Local(base.join(local))),
+            Some(("s3" | "s3a", rest)) => {
+                let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+                let store = s3(options, bucket)?;
+                let key = key.trim_matches('/').to_owned();
+                Ok(Location::Object { store: Arc::new(store), key, root: format!("s3://{bucket}") })
+            }
+            Some((scheme, _)) => Err(Error::invalid(format!(
+                "{owner}: option 'path' is '{path}', but '{scheme}://' is not known; expected a local path or 's3://bucket/...'"
+            ))),
+        }
+    }
+
+    /// The location in a person's notation.
+    pub fn display(&self) -> String {
+        match self {
+            Location::Local(path) => path.display().to_string(),
+            Location::Object { key, root, .. } => format!("{root}/{key}"),
+        }
+    }
+
+    /// Opens one listed file. Only for threads that may block.
+    ///
+    /// # Errors
+    /// When the file is not there or cannot be read.
+    pub fn open(&self, file: &str) -> Result<Input> {
+        match self {
+            Location::Local(_) => {
+                let open = File::open(file).map_err(|cause| Error::io(format!("cannot read {file}"), cause))?;
+                Ok(Input::Local(Arc::new(open)))
+            }
+            Location::Object { store, root, .. } => {
+                let key = file.strip_prefix(root.as_str()).unwrap_or(file).trim_start_matches('/');
+                let key = Key::parse(key).map_err(|error| Error::invalid(format!("{file} is not a key: {error}")))?;
+                let runtime = tokio::runtime::Handle::current();
+                let meta = runtime.block_on(store.head(&key)).map_err(|error| store_error(file, error))?;
+                Ok(Input::Object(ObjectInput { store: store.clone(), key, size: meta.size, runtime }))
+            }
+        }
+    }
+}
+
+fn s3(options: &Options, bucket: &str) -> Result<object_store::aws::AmazonS3> {
+    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+    let mut path_style = None;
+    if let Some(endpoint) = options.get("s3.endpoint") {
+        builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+        path_style = Some(true);
+    } else if let Ok(endpoint) = std::env::var("AWS_ENDPOINT_URL") {
+        builder = builder.with_allow_http(endpoint.starts_with("http://"));
+    }
+    if let Some(id) = options.get("s3.access-key") {
+        builder = builder.with_access_key_id(id);
+    }
+    if let Some(secret) = options.get("s3.secret-key") {
+        builder = builder.with_secret_access_key(secret);
+    }
+    if let Some(region) = options.get("s3.region") {
+        builder = builder.with_region(region);
+    }
+    if options.is_given("s3.path-style-access") {
+        path_style = Some(options.switch("s3.path-style-access"));
+    }
+    if let Some(path_style) = path_style {
+        builder = builder.with_virtual_hosted_style_request(!path_style);
+    }
+    builder.build().map_err(|error| Error::invalid(format!("{}: {error}", options.owner())).because(error))
+}
+
+/// What an object store's error means for a job.
+pub fn store_error(what: &str, error: object_store::Error) -> Error {
+    use object_store::Error as Store;
+    let (kind, advice) = match &error {
+        Store::NotFound { .. } => (ErrorKind::Invalid, "it does not exist: check bucket and key"),
+        Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => {
+            (ErrorKind::Invalid, "access is denied: check the keys and that they may list, read and write there")
+        }
+        Store::InvalidPath { .. } | Store::NotSupported { .. } | Store::NotImplemented { .. } => {
+            (ErrorKind::Invalid, "the store refuses this")
+        }
+        _ => (ErrorKind::Unavailable, "the object store does not answer as it should"),
+    };
+    Error::new(kind, format!("{what}: {advice}: {error}")).because(error)
+}
+
+/// An open file.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// On a local disk.
+    Local(Arc<File>),
+    /// In an object store.
+    Object(ObjectInput),
+}
+
+/// An object, read in ranges by a thread that may block.
+#[derive(Debug, Clone)]
+pub struct ObjectInput {
+    store: Arc<dyn ObjectStore>,
+    key: Key,
+    size: u64,
+    runtime: tokio::runtime::Handle,
+}
+
+impl ObjectInput {
+    fn range(&self, start: u64, end: u64) -> std::io::Result<Bytes> {
+        self.runtime.block_on(self.store.get_range(&self.key, start..end)).map_err(std::io::Error::other)
+    }
+}
+
+impl Input {
+    /// The bytes from `offset` on.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn from(&self, offset: u64) -> std::io::Result<Box<dyn Read + Send>> {
+        match self {
+            Input::Local(file) => {
+                // One seek, then only this reader moves the handle: a split is read by one thread.
+                let mut file = file.clone();
+                file.seek(SeekFrom::Start(offset))?;
+                Ok(Box::new(file))
+            }
+            Input::Object(object) => {
+                Ok(Box::new(ObjectReader { object: object.clone(), offset, fetched: Bytes::new() }))
+            }
+        }
+    }
+}
+
+/// Reads an object from some offset on.
+struct ObjectReader {
+    object: ObjectInput,
+    offset: u64,
+    fetched: Bytes,
+}
+
+impl Read for ObjectReader {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if self.fetched.is_empty() && self.offset < self.object.size {
+            let end = (self.offset + FETCH_BYTES).min(self.object.size);
+            self.fetched = self.object.range(self.offset, end)?;
+            self.offset = end;
+        }
+        let taken = self.fetched.len().min(out.len());
+        out[..taken].copy_from_slice(&self.fetched.split_to(taken));
+        Ok(taken)
+    }
+}
+
+impl Length for Input {
+    fn len(&self) -> u64 {
+        match self {
+            Input::Local(file) => file.metadata().map_or(0, |meta| meta.len()),
+            Input::Object(object) => object.size,
+        }
+    }
+}
+
+impl ChunkReader for Input {
+    type T = Box<dyn Read + Send>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(self.from(start)?)
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        match self {
+            Input::Local(file) => {
+                let mut bytes = vec![0; length];
+                std::os::unix::fs::FileExt::read_exact_at(file.as_ref(), &mut bytes, start)?;
+                Ok(bytes.into())
+            }
+            Input::Object(object) => Ok(object.range(start, start + length as u64)?),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The options of `'connector' = 'filesystem'`, read once.
+
+use std::time::Duration;
+
+use coulee_runtime::options::{OptionKind, OptionSpec, Options};
+use coulee_runtime::{Error, Result};
+use parquet::basic::{Compression, ZstdLevel};
+
+use crate::format::{FORMAT_OPTIONS, FormatSettings};
+
+/// The options of this connector, without those of its record formats.
+const FILESYSTEM_OPTIONS: &[OptionSpec] = &[
+    OptionSpec::new(
+        "path",
+        OptionKind::Text,
+        None,
+        "A file, a folder, a pattern with '*', '**' or '?', or the same as 's3://bucket/...'. A sink takes a folder.",
+    ),
+    OptionSpec::new(
+        "format",
+        OptionKind::Choice(&["json", "csv", "raw", "parquet"]),
+        None,
+        "What the files hold: a JSON object, delimited fields or a text per line, or Parquet.",
+    ),
+    OptionSpec::new(
+        "compression",
+        OptionKind::Choice(&["auto", "none", "gzip", "zstd"]),
+        Some("auto"),
+        "How files of lines are compressed. 'auto' goes by the extension: .gz, .zst.",
+    ),
+    OptionSpec::new(
+        "source.path.regex-pattern",
+        OptionKind::Text,
+        None,
+        "A regular expression that the whole path of a file must match to be read.",
+    ),
+    OptionSpec::new(
+        "sink.rolling-policy.file-size",
+        OptionKind::Bytes,
+        Some("128 mb"),
+        "A file is delivered when it is about this large.",
+    ),
+    OptionSpec::new(
+        "sink.rolling-policy.rollover-interval",
+        OptionKind::Span,
+        Some("5 min"),
+        "A file is delivered this long after its first row at the latest.",
+    ),
+    OptionSpec::new(
+        "sink.rolling-policy.row-count",
+        OptionKind::Count,
+        None,
+        "A file is delivered when it has this many rows.",
+    ),
+    OptionSpec::new(
+        "sink.partition.max-open",
+        OptionKind::Count,
+        Some("500"),
+        "How many partitions a subtask fills at a time; beyond it, the oldest file is delivered early.",
+    ),
+    OptionSpec::new(
+        "parquet.compression",
+        OptionKind::Choice(&["zstd", "snappy", "none"]),
+        Some("zstd"),
+        "How pages of Parquet files are compressed.",
+    ),
+    OptionSpec::new("s3.endpoint", OptionKind::Text, None, "The URL of an S3-compatible store. Absent: AWS_ENDPOINT_URL, or AWS."),
+    OptionSpec::new("s3.access-key", OptionKind::Text, None, "Absent: AWS_ACCESS_KEY_ID, or the machine's role."),
+    OptionSpec::new("s3.secret-key", OptionKind::Text, None, "Absent: AWS_SECRET_ACCESS_KEY."),
+    OptionSpec::new("s3.region", OptionKind::Text, None, "Absent: AWS_REGION, or 'us-east-1'."),
+    OptionSpec::new(
+        "s3.path-style-access",
+        OptionKind::Switch,
+        None,
+        "Whether the bucket is part of the path instead of the host name. Absent: yes when 's3.endpoint' is given.",
+    ),
+];
+
+/// Every option of the connector and of its formats.
+pub fn option_specs() -> Vec<OptionSpec> {
+    let formats = FORMAT_OPTIONS.iter().filter(|spec| spec.key != "format");
+    FILESYSTEM_OPTIONS.iter().chain(formats).copied().collect()
+}
+
+/// What the files hold.
+#[derive(Debug, Clone)]
+pub enum FileFormat {
+    /// A record per line (CSV: per logical line).
+    Lines(FormatSettings),
+    /// Parquet.
+    Parquet,
+}
+
+impl FileFormat {
+    /// Reads `format` and what belongs to it.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the option.
+    pub fn new(options: &Options) -> Result<Self> {
+        match options.require("format")? {
+            "parquet" => Ok(FileFormat::Parquet),
+            _ => FormatSettings::new(options).map(FileFormat::Lines),
+        }
+    }
+}
+
+/// How lines are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineCompression {
+    /// Not.
+    None,
+    /// RFC 1952, any number of members.
+    Gzip,
+    /// RFC 8878, any number of frames.
+    Zstd,
+}
+
+impl LineCompression {
+    /// The compression of a file, by the option or by its name.
+    pub fn of(option: Option<&str>, file: &str) -> Self {
+        match option {
+            Some("none") => LineCompression::None,
+            Some("gzip") => LineCompression::Gzip,
+            Some("zstd") => LineCompression::Zstd,
+            _ if file.ends_with(".gz") => LineCompression::Gzip,
+            _ if file.ends_with(".zst") || file.ends_with(".zstd") => LineCompression::Zstd,
+            _ => LineCompression::None,
+        }
+    }
+}
+
+/// When a sink delivers what, and in which form.
+#[derive(Debug, Clone)]
+pub struct SinkSettings {
+    /// What the files hold.
+    pub format: FileFormat,
+    /// How Parquet pages are compressed.
+    pub parquet_compression: Compression,
+    /// About how large a delivered file is, in bytes.
+    pub file_bytes_max: u64,
+    /// How many rows a file has.
+    pub file_rows_max: u64,
+    /// How long the first row of a file waits.
+    pub interval: Duration,
+    /// How many partitions a subtask fills at a time.
+    pub partitions_max: usize,
+}
+
+impl SinkSettings {
+    /// Reads the sink's options.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the option.
+    pub fn new(options: &Options) -> Result<Self> {
+        let zero = |key: &str| Error::invalid(format!("{}: option '{key}' is 0, expected 1 or more", options.owner()));
+        let settings = SinkSettings {
+            format: FileFormat::new(options)?,
+            parquet_compression: match options.get("parquet.compression") {
+                Some("none") => Compression::UNCOMPRESSED,
+                Some("snappy") => Compression::SNAPPY,
+                _ => Compression::ZSTD(ZstdLevel::default()),
+            },
+            file_bytes_max: options.bytes("sink.rolling-policy.file-size").unwrap_or(u64::MAX),
+            file_rows_max: options.count("sink.rolling-policy.row-count").unwrap_or(u64::MAX),
+            interval: options.span("sink.rolling-policy.rollover-interval").unwrap_or(Duration::MAX),
+            partitions_max: options.count("sink.partition.max-open").unwrap_or(u64::MAX) as usize,
+        };
+        if settings.file_bytes_max == 0 {
+            return Err(zero("sink.rolling-policy.file-size"));
+        }
+        if settings.file_rows_max == 0 {
+            return Err(zero("sink.rolling-policy.row-count"));
+        }
+        if settings.partitions_max == 0 {
+            return Err(zero("sink.partition.max-open"));
+        }
+        Ok(settings)
+    }
+
+    /// The extension of a delivered file.
+    pub fn extension(&self) -> &'static str {
+        match &self.format {
+            FileFormat::Parquet => "parquet",
+            FileFormat::Lines(lines) => match lines.kind {
+                crate::format::FormatKind::Json => "json",
+                crate::format::FormatKind::Csv => "csv",
+                crate::format::FormatKind::Raw => "txt",
+            },
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The engine: a data folder with its log, its connectors and its jobs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use coulee_checkpoint::StoreSettings;
+use coulee_connectors::{PrintTarget, StandardOutput};
+use coulee_log::Log;
+use coulee_model::{Clock, JobName, SystemClock};
+use coulee_runtime::job::JobSettings;
+use coulee_runtime::table::{Connectors, TableSpec};
+use coulee_sql::PlannedJob;
+use parking_lot::Mutex;
+
+use crate::folder::DataFolder;
+use crate::job::{self, Job, JobRecord, JobReport, Parts, RECORD_FILE, Wish};
+use crate::plan::{self, targets};
+use crate::registry;
+use crate::settings::EngineSettings;
+use crate::{Error, Result};
+
+/// How often old segments of the log are looked for.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What an engine is given beside its settings.
+#[derive(Debug, Clone)]
+pub struct Components {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where the connector `print` prints.
+    pub print: Arc<dyn PrintTarget>,
+}
+
+impl Default for Components {
+    fn default() -> Self {
+        Components { clock: Arc::new(SystemClock), print: Arc::new(StandardOutput) }
+    }
+}
+
+/// How the jobs of an engine that closes are to be understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// The user has stopped them: a server does not start them again by itself.
+    Stop,
+    /// They go on with the next server.
+    Pause,
+}
+
+/// An engine over one data folder. Nobody else uses the folder while it lives.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) connectors: Connectors,
+    pub(crate) jobs: Mutex<BTreeMap<JobName, Arc<Job>>>,
+    pub(crate) settings: EngineSettings,
+    pub(crate) parts: Parts,
+    closing: AtomicBool,
+    // Before the folder, whose lock must outlive it.
+    log: Arc<Log>,
+    pub(crate) folder: DataFolder,
+}
+
+impl Engine {
+    /// Opens the data folder, and makes it if it is absent. To be called within a tokio runtime. Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::NewerFormat`], [`Error::ForeignFolder`], [`Error::Damaged`], [`Error::Io`],
+    /// [`Error::Invalid`] for a setting, and what the log says.
+    pub fn open(data_dir: &Path, settings: EngineSettings) -> Result<Arc<Self>> {
+        Self::open_with(data_dir, settings, Components::default())
+    }
+
+    /// The same, with other components.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(data_dir: &Path, settings: EngineSettings, components: Components) -> Result<Arc<Self>> {
+        settings.check()?;
+        let folder = DataFolder::open(data_dir)?;
+        let Components { clock, print } = components;
+        let log = Arc::new(Log::open(&folder.log(), settings.log.clone(), clock.clone())?);
+        let jobs = load_jobs(&folder)?;
+        let state = StoreSettings::from(&settings.state);
+        let engine = Arc::new(Engine {
+            connectors: registry::connectors(&log, &clock, print),
+            jobs: Mutex::new(jobs),
+            parts: Parts { clock, state, restart: settings.restart.clone() },
+            settings,
+            closing: AtomicBool::new(false),
+            log,
+            folder,
+        });
+        engine.keep_retention();
+        Ok(engine)
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// Time.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.parts.clock
+    }
+
+    /// Every connector, for its documentation.
+    pub fn connectors(&self) -> &Connectors {
+        &self.connectors
+    }
+
+    /// The data folder.
+    pub fn data_dir(&self) -> &Path {
+        self.folder.root()
+    }
+
+    /// Every job, by name.
+    pub fn jobs(&self) -> Vec<JobReport> {
+        let jobs: Vec<Arc<Job>> = self.jobs.lock().values().cloned().collect();
+        jobs.iter().map(|job| job.report()).collect()
+    }
+
+    /// A job.
+    ///
+    /// # Errors
+    /// [`Error::NoJob`], which lists the names there are.
+    pub fn job(&self, name: &str) -> Result<JobReport> {
+        self.find(name).map(|job| job.report())
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Job>> {
+        let jobs = self.jobs.lock();
+        let found = JobName::new(name).ok().and_then(|name| jobs.get(&name).cloned());
+        found.ok_or_else(|| Error::NoJob { name: name.to_owned(), existing: jobs.keys().cloned().collect() })
+    }
+
+    /// Resumes a job from its last checkpoint, planned again from its script.
+    ///
+    /// # Errors
+    /// [`Error::NoJob`], [`Error::JobState`] for one that runs or has finished, and the script's.
+    pub async fn start_job(&self, name: &str) -> Result<JobReport> {
+        let job = self.find(name)?;
+        let record = job.record();
+        if record.state == job::JobState::Finished {
+            let advice = "run its script with --fresh to start over".to_owned();
+            return Err(Error::JobState { name: record.name, state: "has finished", advice });
+        }
+        let connectors = self.connectors.clone();
+        let (script, index) = (record.script, record.statement);
+        let (planned, outputs) = blocking(move || plan::replan(&connectors, &script, index)).await?;
+        if planned.name != record.name.as_str() {
+            return Err(Error::Invalid(format!(
+                "the script of job '{}' now names it '{}': submit the script again",
+                record.name, planned.name
+            )));
+        }
+        self.launch(&job, planned, outputs, |_| {}).await?;
+        Ok(job.report())
+    }
+
+    /// Takes a last checkpoint and ends the job; answers when it has ended. A job that does not run just stays stopped.
+    ///
+    /// # Errors
+    /// [`Error::NoJob`]; [`Error::Io`] when that cannot be written down.
+    pub async fn stop_job(&self, name: &str) -> Result<JobReport> {
+        self.end_job(name, Wish::Stop, job::Desired::Stopped).await
+    }
+
+    /// Ends the job at once. Its state is kept: it can be started again from its last checkpoint.
+    ///
+    /// # Errors
+    /// As [`stop_job`](Self::stop_job).
+    pub async fn cancel_job(&self, name: &str) -> Result<JobReport> {
+        self.end_job(name, Wish::Cancel, job::Desired::Cancelled).await
+    }
+
+    async fn end_job(&self, name: &str, wish: Wish, desired: job::Desired) -> Result<JobReport> {
+        let job = self.find(name)?;
+        if job.is_active() {
+            // First on disk: a server that dies meanwhile must not start it again.
+            job.update(|record| record.desired = desired)?;
+            job.ask(wish);
+            job.ended().await;
+        } else if job.record().is_to_resume() {
+            job.update(|record| {
+                record.desired = desired;
+                record.state = match wish {
+                    Wish::Cancel => job::JobState::Cancelled,
+                    _ => job::JobState::Stopped,
+                };
+            })?;
+        }
+        Ok(job.report())
+    }
+
+    /// Waits until a job does not run, and says how it ended.
+    ///
+    /// # Errors
+    /// [`Error::NoJob`].
+    pub async fn wait_job(&self, name: &str) -> Result<JobReport> {
+        let job = self.find(name)?;
+        job.ended().await;
+        Ok(job.report())
+    }
+
+    /// Starts what was running when the last server ended. What cannot be started is logged and left as it is.
+    pub async fn resume(self: &Arc<Self>) {
+        let resting: Vec<Arc<Job>> = self.jobs.lock().values().cloned().collect();
+        for job in resting.iter().filter(|job| job.record().is_to_resume()) {
+            let name = job.name();
+            match self.start_job(name.as_str()).await {
+                Ok(_) => tracing::info!(job = %name, "the job goes on"),
+                Err(error) => tracing::error!(job = %name, %error, "the job cannot go on"),
+            }
+        }
+        self.resume_scripts();
+    }
+
+    /// Ends all jobs with a last checkpoint, and starts none from now on.
+    pub async fn close(&self, how: Closing) {
+        self.closing.store(true, Ordering::SeqCst);
+        let jobs: Vec<Arc<Job>> = self.jobs.lock().values().cloned().collect();
+        let wish = match how {
+            Closing::Stop => Wish::Stop,
+            Closing::Pause => Wish::Pause,
+        };
+        jobs.iter().filter(|job| job.is_active()).for_each(|job| job.ask(wish));
+        for job in jobs {
+            job.ended().await;
+        }
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Starts a planned job; `change` is made to its record with it.
+    pub(crate) async fn launch(
+        &self,
+        job: &Arc<Job>,
+        planned: PlannedJob,
+        outputs: Vec<TableSpec>,
+        change: impl FnOnce(&mut JobRecord),
+    ) -> Result<()> {
+        if self.is_closing() {
+            return Err(Error::Invalid("the engine is closing: no job is started any more".to_owned()));
+        }
+        let settings = JobSettings { checkpoint_interval: planned.settings.checkpoint_interval };
+        let sinks = targets(&outputs);
+        let change = |record: &mut JobRecord| {
+            record.sinks = sinks;
+            change(record);
+        };
+        job::start(job, planned.graph, settings, &self.parts, change).await?;
+        job.set_outputs(outputs);
+        Ok(())
+    }
+
+    /// Lets the log remove what it need not keep, now and then, as long as the engine lives.
+    fn keep_retention(self: &Arc<Self>) {
+        let engine = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(RETENTION_INTERVAL).await;
+                let Some(engine) = engine.upgrade() else { return };
+                let log = engine.log.clone();
+                drop(engine);
+                if let Ok(Err(error)) = tokio::task::spawn_blocking(move || log.enforce_retention()).await {
+                    tracing::warn!(%error, "old records could not be removed");
+                }
+            }
+        });
+    }
+}
+
+/// Reads the records of all jobs.
+fn load_jobs(folder: &DataFolder) -> Result<BTreeMap<JobName, Arc<Job>>> {
+    let jobs = folder.jobs();
+    let mut loaded = BTreeMap::new();
+    for entry in std::fs::read_dir(&jobs).map_err(|e| Error::io("list", &jobs, e))? {
+        let path = entry.map_err(|e| Error::io("list", &jobs, e))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| JobName::new(name).ok());
+        let Some(name) = name.filter(|_| path.join(RECORD_FILE).exists()) else {
+            // A job is known once its record is there; what precedes that holds nothing.
+            tracing::warn!(path = %path.display(), "not a job; left alone");
+            continue;
+        };
+        loaded.insert(name, Job::new(path.clone(), JobRecord::load(&path)?, true));
+    }
+    Ok(loaded)
+}
+
+/// Runs what blocks beside the asynchronous tasks.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => Err(Error::Internal(format!("a task was torn down: {error}"))),
+    }
+}

@@ -1,0 +1,122 @@
+//! `--fresh`: forgets what jobs have done, so that they begin anew.
+//!
+//! Forgotten are a job's state, the objects that it delivered to a local folder (known by the incarnation in their names),
+//! and the streams that its script made. Objects in a remote store are left alone: their names have another incarnation than
+//! those to come, so nothing is overwritten, and removing what other readers use is the user's to decide.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use coulee_log::Stream;
+use coulee_model::JobName;
+
+use crate::engine::{Engine, blocking};
+use crate::folder::remove_folder;
+use crate::job::{Job, SinkTarget};
+use crate::results::local_path;
+use crate::{Error, Result};
+
+/// The property of a stream that says which script or job made it.
+pub(crate) const CREATED_BY: &str = "created-by";
+
+impl Engine {
+    /// Forgets every job of a script, and the streams that the script made.
+    ///
+    /// # Errors
+    /// [`Error::JobState`] for a job that runs; [`Error::Io`], after which some of it may be forgotten.
+    pub(crate) async fn forget_script(self: &Arc<Self>, script: &JobName) -> Result<()> {
+        let all: Vec<Arc<Job>> = self.jobs.lock().values().cloned().collect();
+        let is_its = |job: &&Arc<Job>| {
+            let record = job.record();
+            record.script.name == *script || record.name == *script
+        };
+        let names: Vec<JobName> = all.iter().filter(is_its).map(|job| job.name()).collect();
+        for name in &names {
+            self.forget_job(name).await?;
+        }
+        let made_by = |stream: &Arc<Stream>| {
+            let by = stream.settings().properties.get(CREATED_BY);
+            by.is_some_and(|by| by == script.as_str() || names.iter().any(|name| by == name.as_str()))
+        };
+        let log = self.log().clone();
+        blocking(move || {
+            for stream in log.streams().into_iter().filter(made_by) {
+                log.delete_stream(stream.name())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Forgets a job, if it is known.
+    ///
+    /// # Errors
+    /// As [`forget_script`](Self::forget_script).
+    pub(crate) async fn forget_job(self: &Arc<Self>, name: &JobName) -> Result<()> {
+        let Some(job) = self.jobs.lock().get(name).cloned() else { return Ok(()) };
+        if job.is_active() {
+            let advice = "stop it first with `coulee job stop`".to_owned();
+            return Err(Error::JobState { name: name.clone(), state: "is running", advice });
+        }
+        let (folder, record) = (job.folder.clone(), job.record());
+        blocking(move || {
+            for sink in &record.sinks {
+                remove_objects(sink, &record.incarnation)?;
+            }
+            // The record last: until it is gone, the rest can be forgotten again.
+            remove_folder(&folder.join("spool"))?;
+            remove_folder(&folder.join("state"))?;
+            remove_folder(&folder)
+        })
+        .await?;
+        self.jobs.lock().remove(name);
+        tracing::info!(job = %name, "the job is forgotten");
+        Ok(())
+    }
+}
+
+fn remove_objects(sink: &SinkTarget, incarnation: &str) -> Result<()> {
+    assert_eq!(incarnation.len(), 12, "an incarnation has 12 digits: a shorter one would match other people's files");
+    match local_path(&sink.path) {
+        Some(root) if root.is_dir() => remove_below(&root, incarnation),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the files whose name has the incarnation, and folders that this leaves empty.
+fn remove_below(folder: &Path, incarnation: &str) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))? {
+        let entry = entry.map_err(|e| Error::io("list", folder, e))?;
+        let path = entry.path();
+        // The entry's own type: a link to a folder elsewhere is not followed.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_below(&path, incarnation)?;
+            // Fails when something is left in it, which is as well.
+            let _ = std::fs::remove_dir(&path);
+        } else if entry.file_name().to_string_lossy().contains(incarnation) {
+            std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_incarnations_objects_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let day = dir.path().join("day=1");
+        std::fs::create_dir(&day).unwrap();
+        for name in ["0123456789ab-0-1.parquet", "ffffffffffff-0-1.parquet"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        std::fs::write(day.join("0123456789ab-0-2.parquet"), "x").unwrap();
+        let path = dir.path().to_string_lossy().into_owned();
+        let (table, connector, format) = ("t".into(), "filesystem".into(), "parquet".into());
+        remove_objects(&SinkTarget { table, connector, path, format }, "0123456789ab").unwrap();
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["ffffffffffff-0-1.parquet"]);
+    }
+}

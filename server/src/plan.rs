@@ -1,0 +1,104 @@
+//! From a script to a job that can be started: one SQL session per script, and again from the stored script for each start.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use coulee_runtime::connector::Sink;
+use coulee_runtime::table::{Connectors, TableSpec};
+use coulee_sql::{Effect, PlannedJob, Session, SessionDefaults, Statement, parse_script};
+
+use crate::job::{SinkTarget, StoredScript};
+use crate::registry::{Written, remembering};
+use crate::{Error, Result};
+
+/// Makes the sink that a `SELECT` prints into, for rows of a schema.
+pub type QuerySink = Arc<dyn Fn(SchemaRef) -> Arc<dyn Sink> + Send + Sync>;
+
+/// Statements that change what later ones see. Planning a job again needs these only.
+const DEFINING: [&str; 4] = ["CREATE", "DROP", "SET", "RESET"];
+
+/// A session of one script.
+pub(crate) struct Planner {
+    session: Session,
+    written: Written,
+}
+
+impl Planner {
+    pub(crate) fn new(connectors: &Connectors, script: &StoredScript, query_sink: Option<QuerySink>) -> Self {
+        let (connectors, written) = remembering(connectors);
+        let defaults = SessionDefaults {
+            job_name: script.name.as_str().to_owned(),
+            parallelism: script.parallelism,
+            query_sink,
+        };
+        Planner { session: Session::new(connectors, defaults), written }
+    }
+
+    /// Runs a statement, up to the start of its job. Blocks: it may make streams and list files.
+    ///
+    /// # Errors
+    /// The statement's, with its place.
+    pub(crate) fn execute(&mut self, statement: &Statement) -> Result<Effect> {
+        Ok(self.session.execute(statement)?)
+    }
+
+    /// The tables that a job writes to.
+    pub(crate) fn outputs(&self, planned: &PlannedJob) -> Vec<TableSpec> {
+        self.written.tables(&planned.sinks)
+    }
+}
+
+/// What is kept of the tables that a job writes to.
+pub(crate) fn targets(outputs: &[TableSpec]) -> Vec<SinkTarget> {
+    let option = |table: &TableSpec, key: &str| table.options.get(key).cloned().unwrap_or_default();
+    let target = |table: &TableSpec| SinkTarget {
+        table: table.name.clone(),
+        connector: option(table, "connector"),
+        path: option(table, "path"),
+        format: option(table, "format"),
+    };
+    outputs.iter().map(target).collect()
+}
+
+/// Plans a stored job again. Blocks.
+///
+/// # Errors
+/// The script's, and [`Error::Invalid`] when the statement is not a job any more.
+pub(crate) fn replan(
+    connectors: &Connectors,
+    script: &StoredScript,
+    index: usize,
+) -> Result<(PlannedJob, Vec<TableSpec>)> {
+    let mut planner = Planner::new(connectors, script, None);
+    let statements = parse_script(&script.text, &script.origin)?;
+    for (at, statement) in statements.iter().enumerate().take(index + 1) {
+        if at == index {
+            if let Effect::Insert(planned) = planner.execute(statement)? {
+                let outputs = planner.outputs(&planned);
+                return Ok((planned, outputs));
+            }
+        } else if is_defining(statement.text()) {
+            planner.execute(statement)?;
+        }
+    }
+    let StoredScript { origin, .. } = script;
+    Err(Error::Invalid(format!("{origin}: statement {} does not make a job: submit the script again", index + 1)))
+}
+
+fn is_defining(text: &str) -> bool {
+    let word = text.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    DEFINING.iter().any(|defining| word.eq_ignore_ascii_case(defining))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_defining;
+
+    #[test]
+    fn only_definitions_are_run_again() {
+        assert!(is_defining("create TABLE t (a INT)"));
+        assert!(is_defining("SET 'a' = 'b'"));
+        assert!(!is_defining("INSERT INTO t SELECT 1"));
+        assert!(!is_defining("EXPLAIN INSERT INTO t SELECT 1"));
+    }
+}

@@ -1,0 +1,82 @@
+//! Every connector there is: the only place that knows them all, and a wrapper that remembers what a plan writes to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use coulee_connectors::{
+    BlackholeConnector, DatagenConnector, FilesystemConnector, NexmarkConnector, PrintConnector, PrintTarget,
+};
+use coulee_log::Log;
+use coulee_model::Clock;
+use coulee_runtime::connector::{Sink, Source};
+use coulee_runtime::options::OptionSpec;
+use coulee_runtime::table::{Connector, Connectors, TableSpec};
+use parking_lot::Mutex;
+
+/// The connectors of an engine with this log.
+pub(crate) fn connectors(_log: &Arc<Log>, _clock: &Arc<dyn Clock>, print: Arc<dyn PrintTarget>) -> Connectors {
+    Connectors::default()
+        .with(Arc::new(FilesystemConnector))
+        .with(Arc::new(NexmarkConnector))
+        .with(Arc::new(DatagenConnector))
+        .with(Arc::new(PrintConnector::new(print)))
+        .with(Arc::new(BlackholeConnector))
+}
+
+/// The tables that sinks were made for, by name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Written(Arc<Mutex<BTreeMap<String, TableSpec>>>);
+
+impl Written {
+    /// The tables of these names, as far as sinks were made for them.
+    pub(crate) fn tables(&self, names: &[String]) -> Vec<TableSpec> {
+        let known = self.0.lock();
+        names.iter().filter_map(|name| known.get(name).cloned()).collect()
+    }
+}
+
+/// The same connectors, which remember the tables that sinks are made for: the planner keeps those to itself.
+pub(crate) fn remembering(connectors: &Connectors) -> (Connectors, Written) {
+    let written = Written::default();
+    let remember = |inner: &Arc<dyn Connector>| -> Arc<dyn Connector> {
+        Arc::new(Remembering { inner: inner.clone(), written: written.clone() })
+    };
+    let wrapped = connectors.iter().fold(Connectors::default(), |all, inner| all.with(remember(inner)));
+    (wrapped, written)
+}
+
+#[derive(Debug)]
+struct Remembering {
+    inner: Arc<dyn Connector>,
+    written: Written,
+}
+
+impl Connector for Remembering {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn options(&self) -> Vec<OptionSpec> {
+        self.inner.options()
+    }
+
+    fn source(&self, table: &TableSpec, projection: &[usize]) -> coulee_runtime::Result<Arc<dyn Source>> {
+        self.inner.source(table, projection)
+    }
+
+    fn sink(&self, table: &TableSpec) -> coulee_runtime::Result<Arc<dyn Sink>> {
+        let sink = self.inner.sink(table)?;
+        let mut remembered = table.clone();
+        remembered.options.insert("connector".to_owned(), self.name().to_owned());
+        self.written.0.lock().insert(table.name.clone(), remembered);
+        Ok(sink)
+    }
+
+    fn create(&self, table: &TableSpec) -> coulee_runtime::Result<()> {
+        self.inner.create(table)
+    }
+
+    fn rejected_sink(&self, table: &TableSpec) -> coulee_runtime::Result<Option<Arc<dyn Sink>>> {
+        self.inner.rejected_sink(table)
+    }
+}

@@ -1,0 +1,322 @@
+//! Runs the statements of a script in order: definitions at once, `INSERT`s as jobs, `SELECT`s until they end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use coulee_model::JobName;
+use coulee_runtime::table::TableSpec;
+use coulee_sql::{Effect, PlannedJob, Statement, parse_script};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::engine::{Engine, blocking};
+use crate::folder::{remove_folder, write_json};
+use crate::job::{Job, JobRecord, JobReport, JobState, StoredScript};
+use crate::plan::{Planner, QuerySink};
+use crate::settings::check_parallelism;
+use crate::{Error, Result};
+
+/// A script to be run.
+#[derive(Clone, Default)]
+pub struct Script {
+    /// The statements.
+    pub text: String,
+    /// What messages call it: its file.
+    pub origin: String,
+    /// The name of its jobs, unless the script says otherwise; the origin's stem when absent.
+    pub name: Option<String>,
+    /// Subtasks per operator, unless the script says otherwise; the engine's when absent.
+    pub parallelism: Option<u32>,
+    /// Forget what its jobs have done, and begin anew.
+    pub fresh: bool,
+    /// Where a `SELECT` prints; without it, a `SELECT` is refused.
+    pub query_sink: Option<QuerySink>,
+    /// Whether its jobs may be running already: a script that goes on after a restart of the server.
+    pub(crate) goes_on: bool,
+}
+
+/// What happens while a script runs, in order.
+#[derive(Debug, Clone)]
+pub enum ScriptEvent {
+    /// A statement without rows has run: what it did.
+    Done(String),
+    /// An answer in text.
+    Text(String),
+    /// An answer in rows.
+    Table(RecordBatch),
+    /// A job has started or resumed.
+    Started(JobReport),
+    /// A job had finished before and was left alone.
+    AlreadyFinished(JobReport),
+    /// A job that the script waited for has ended.
+    Ended(JobReport),
+}
+
+/// What a script that has run leaves behind.
+#[derive(Debug, Clone, Default)]
+pub struct ScriptRun {
+    /// The jobs that it started and did not wait for. They run on.
+    pub running: Vec<JobName>,
+    /// Whether every statement was run; otherwise the engine was closed, or a job that was waited for was stopped.
+    pub complete: bool,
+}
+
+impl Engine {
+    /// Runs a script. A job that exists is resumed if it has not finished, and left alone if it has.
+    ///
+    /// # Errors
+    /// The first statement's that fails; [`Error::JobFailed`] for a job that the script waits for. Jobs that were started run on.
+    pub async fn run_script(
+        self: &Arc<Self>,
+        script: Script,
+        events: UnboundedSender<ScriptEvent>,
+    ) -> Result<ScriptRun> {
+        let stored = self.stored(&script)?;
+        let statements = parse_script(&stored.text, &stored.origin)?;
+        if script.fresh {
+            self.forget_script(&stored.name).await?;
+        }
+        let planner = Planner::new(&self.connectors, &stored, script.query_sink.clone());
+        let mut run = Running { engine: self.clone(), stored, script, events, planner, out: ScriptRun::default() };
+        for (index, statement) in statements.into_iter().enumerate() {
+            if self.is_closing() || !run.statement(index, statement).await? {
+                return Ok(run.out);
+            }
+        }
+        run.out.complete = true;
+        Ok(run.out)
+    }
+
+    /// Runs a script that goes on after a restart of the server, until all its jobs have been started.
+    ///
+    /// # Errors
+    /// As [`run_script`](Self::run_script).
+    pub async fn submit(
+        self: &Arc<Self>,
+        script: Script,
+        events: UnboundedSender<ScriptEvent>,
+    ) -> Result<ScriptRun> {
+        let stored = self.stored(&script)?;
+        parse_script(&stored.text, &stored.origin)?;
+        let scripts = self.folder.scripts();
+        std::fs::create_dir_all(&scripts).map_err(|e| Error::io("create", &scripts, e))?;
+        let path = scripts.join(format!("{}.json", stored.name));
+        write_json(&path, &stored)?;
+        let run = self.run_script(script, events).await;
+        if !self.is_closing()
+            && let Err(error) = std::fs::remove_file(&path)
+        {
+            tracing::warn!(path = %path.display(), %error, "a script that has run could not be removed; it is run again at the next start");
+        }
+        run
+    }
+
+    /// Goes on with the scripts that the last server did not get to the end of.
+    pub(crate) fn resume_scripts(self: &Arc<Self>) {
+        let Ok(entries) = std::fs::read_dir(self.folder.scripts()) else { return };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            let read = std::fs::read(&path).map_err(|e| e.to_string());
+            let stored = read.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string()));
+            match stored {
+                Ok(stored) => drop(tokio::spawn(go_on(self.clone(), stored))),
+                Err(error) => tracing::error!(path = %path.display(), error, "the script cannot go on"),
+            }
+        }
+    }
+
+    fn stored(&self, script: &Script) -> Result<StoredScript> {
+        let parallelism = script.parallelism.unwrap_or(self.settings.parallelism);
+        check_parallelism(parallelism)?;
+        let name = match &script.name {
+            Some(name) => JobName::new(name)?,
+            None => name_of(&script.origin),
+        };
+        Ok(StoredScript { text: script.text.clone(), origin: script.origin.clone(), name, parallelism })
+    }
+}
+
+async fn go_on(engine: Arc<Engine>, stored: StoredScript) {
+    let StoredScript { text, origin, name, parallelism } = stored;
+    let script = Script {
+        text,
+        origin,
+        name: Some(name.to_string()),
+        parallelism: Some(parallelism),
+        goes_on: true,
+        ..Script::default()
+    };
+    // Nobody listens any more.
+    let (events, _) = tokio::sync::mpsc::unbounded_channel();
+    if let Err(error) = engine.submit(script, events).await {
+        tracing::error!(script = %name, %error, "the script cannot go on");
+    }
+}
+
+/// The stem of a file's name, with what a job's name cannot have replaced.
+fn name_of(origin: &str) -> JobName {
+    let stem = Path::new(origin).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let legal = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
+    let name: String = stem.chars().map(legal).take(200).collect();
+    JobName::new(name.trim_matches('-')).or_else(|_| JobName::new("job")).expect("a valid name")
+}
+
+/// A script under way.
+struct Running {
+    engine: Arc<Engine>,
+    stored: StoredScript,
+    script: Script,
+    events: UnboundedSender<ScriptEvent>,
+    planner: Planner,
+    out: ScriptRun,
+}
+
+impl Running {
+    /// Runs one statement; says whether to go on.
+    async fn statement(&mut self, index: usize, statement: Statement) -> Result<bool> {
+        let (effect, outputs) = self.plan(statement).await?;
+        let event = match effect {
+            Effect::Insert(planned) => return self.insert(index, planned, outputs).await,
+            Effect::Query(planned, _) => return self.query(index, planned).await,
+            Effect::Done(text) => ScriptEvent::Done(text),
+            Effect::Explain(text) => ScriptEvent::Text(text),
+            Effect::Table(rows) => ScriptEvent::Table(rows),
+        };
+        self.tell(event);
+        Ok(true)
+    }
+
+    /// Plans beside the asynchronous tasks: it may make streams and list files.
+    async fn plan(&mut self, statement: Statement) -> Result<(Effect, Vec<TableSpec>)> {
+        let planner = &mut self.planner;
+        tokio::task::block_in_place(|| {
+            let effect = planner.execute(&statement)?;
+            let outputs = match &effect {
+                Effect::Insert(planned) => planner.outputs(planned),
+                _ => Vec::new(),
+            };
+            Ok((effect, outputs))
+        })
+    }
+
+    async fn insert(&mut self, index: usize, planned: PlannedJob, outputs: Vec<TableSpec>) -> Result<bool> {
+        let name = JobName::new(planned.name.clone())?;
+        let waits = planned.settings.wait;
+        if self.script.fresh {
+            self.engine.forget_job(&name).await?;
+        }
+        let known = self.engine.jobs.lock().get(&name).cloned();
+        let job = match known {
+            Some(job) if job.record().state == JobState::Finished => {
+                job.set_outputs(outputs);
+                self.tell(ScriptEvent::AlreadyFinished(job.report()));
+                return Ok(true);
+            }
+            Some(job) if job.is_active() && self.script.goes_on => job,
+            Some(job) => {
+                self.resume(&job, index, planned, outputs).await?;
+                job
+            }
+            None => self.create(&name, index, planned, outputs).await?,
+        };
+        self.tell(ScriptEvent::Started(job.report()));
+        if waits {
+            return self.wait(&job).await;
+        }
+        self.out.running.push(name);
+        Ok(true)
+    }
+
+    async fn resume(
+        &self,
+        job: &Arc<Job>,
+        index: usize,
+        planned: PlannedJob,
+        outputs: Vec<TableSpec>,
+    ) -> Result<()> {
+        let stored = self.stored.clone();
+        let change = move |record: &mut JobRecord| {
+            record.script = stored;
+            record.statement = index;
+        };
+        self.engine.launch(job, planned, outputs, change).await
+    }
+
+    async fn create(
+        &self,
+        name: &JobName,
+        index: usize,
+        planned: PlannedJob,
+        outputs: Vec<TableSpec>,
+    ) -> Result<Arc<Job>> {
+        let folder = self.engine.folder.job(name);
+        // Remains of a start that was killed before there was a record.
+        remove_folder(&folder)?;
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+        let now = self.engine.parts.clock.now();
+        let job = Job::new(folder, JobRecord::new(name.clone(), self.stored.clone(), index, now), true);
+        self.engine.jobs.lock().insert(name.clone(), job.clone());
+        let launched = self.engine.launch(&job, planned, outputs, |_| {}).await;
+        if let Err(error) = launched {
+            self.engine.jobs.lock().remove(name);
+            remove_folder(&job.folder)?;
+            return Err(error);
+        }
+        Ok(job)
+    }
+
+    /// Runs a query to its end. It leaves nothing behind.
+    async fn query(&mut self, index: usize, planned: PlannedJob) -> Result<bool> {
+        let now = self.engine.parts.clock.now();
+        let mut record = JobRecord::new(JobName::new("select")?, self.stored.clone(), index, now);
+        let name = JobName::new(format!("select-{}", record.incarnation))?;
+        record.name = name.clone();
+        let folder = self.engine.folder.scratch().join(name.as_str());
+        let job = Job::new(folder.clone(), record, false);
+        self.engine.jobs.lock().insert(name.clone(), job.clone());
+        let ended = match self.engine.launch(&job, planned, Vec::new(), |_| {}).await {
+            Ok(()) => {
+                self.tell(ScriptEvent::Started(job.report()));
+                self.wait(&job).await
+            }
+            Err(error) => Err(error),
+        };
+        self.engine.jobs.lock().remove(&name);
+        blocking(move || remove_folder(&folder)).await?;
+        ended
+    }
+
+    async fn wait(&self, job: &Arc<Job>) -> Result<bool> {
+        job.ended().await;
+        let report = job.report();
+        let state = report.state.clone();
+        let name = report.name.clone();
+        self.tell(ScriptEvent::Ended(report));
+        match state {
+            JobState::Finished => Ok(true),
+            JobState::Failed { cause } => Err(Error::JobFailed { name, cause }),
+            JobState::Created | JobState::Running | JobState::Stopped | JobState::Cancelled => Ok(false),
+        }
+    }
+
+    fn tell(&self, event: ScriptEvent) {
+        // A listener that is gone does not end the script.
+        let _ = self.events.send(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name_of;
+
+    #[test]
+    fn a_job_is_called_after_its_file() {
+        for (origin, name) in [
+            ("examples/flights/delays.sql", "delays"),
+            ("my job (2).sql", "my-job--2"),
+            ("", "job"),
+            ("....", "..."),
+        ] {
+            assert_eq!(name_of(origin).as_str(), name, "{origin}");
+        }
+    }
+}

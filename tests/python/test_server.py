@@ -1,0 +1,84 @@
+"""A server and the commands against it, over gRPC."""
+
+import json
+import socket
+import subprocess
+import time
+
+import pytest
+from conftest import BINARY, coulee, delivered_delays, expected_delays, flights_script
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server on a free port; a function that runs commands against it, and one that kills and restarts it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    started = []
+
+    def start():
+        command = [BINARY, "server", "--data-dir", str(tmp_path / "data"), "--listen", f"127.0.0.1:{port}"]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        started.append(process)
+        deadline = time.monotonic() + 30
+        while coulee("job", "--server", url, "ls", check=False).returncode != 0:
+            assert process.poll() is None and time.monotonic() < deadline, "the server does not answer"
+        return process
+
+    start.process = start()
+    start.url = url
+    start.run = lambda *args, **kwargs: coulee(args[0], "--server", url, *args[1:], **kwargs)
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_a_job_is_submitted_stopped_started_and_survives_the_servers_death(server, tmp_path):
+    script = tmp_path / "delays.sql"
+    script.write_text(flights_script(tmp_path / "out", rate=6000))
+    server.run("job", "submit", script)
+    wait_until(lambda: "delays" in [line.split()[0] for line in server.run("job", "ls").stdout.splitlines() if line.strip()])
+    shown = server.run("job", "show", "delays").stdout
+    assert "watermark" in shown.lower() and "checkpoint" in shown.lower(), shown
+    server.run("job", "stop", "delays")
+    assert "stopped" in server.run("job", "show", "delays").stdout.lower()
+    server.run("job", "start", "delays")
+    server.process.kill()
+    server.process.wait()
+    server.process = server()
+    wait_until(lambda: "finished" in server.run("job", "show", "delays").stdout.lower())
+    assert delivered_delays(tmp_path / "out") == expected_delays()
+
+
+def test_lines_are_produced_and_tailed(server):
+    server.run("stream", "create", "numbers", "--shards", "3")
+    lines = "".join(json.dumps({"n": n, "k": f"key{n % 7}"}) + "\n" for n in range(1000))
+    server.run("produce", "numbers", "--key", "k", input=lines)
+    tailed = server.run("tail", "numbers", "--from", "earliest", "--limit", "1000").stdout.splitlines()
+    rows = [json.loads(line) for line in tailed]
+    assert sorted(row["n"] for row in rows) == list(range(1000))
+    for key in range(7):
+        of_key = [row["n"] for row in rows if row["k"] == f"key{key}"]
+        assert of_key == sorted(of_key), "a key's records keep their order"
+
+
+def test_an_unknown_job_or_stream_is_an_error_that_names_it(server):
+    for command in (["job", "show", "nope"], ["job", "stop", "nope"], ["tail", "nope"]):
+        done = server.run(*command, check=False)
+        assert done.returncode != 0 and "nope" in done.stderr
+
+
+def test_a_data_folder_in_use_is_refused_with_what_to_do(server, tmp_path):
+    done = coulee("stream", "ls", "--data-dir", tmp_path / "data", check=False)
+    assert done.returncode != 0
+    assert str(tmp_path / "data") in done.stderr and str(server.process.pid) in done.stderr
