@@ -27,7 +27,8 @@ lint:
 
 bench:
 	@scripts/setup
-	cargo run --release --locked -p coulee-bench -- $(BENCH)
+	cargo build --release --locked -p coulee -p coulee-bench
+	$(CARGO_TARGET_DIR)/release/coulee-bench $(BENCH)
 
 # What the demo made.
 clean-demo:

@@ -201,7 +201,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let store = JobStore::open(&folder.path().join("state"), &StoreSettings::default()).expect("a store");
         let environment =
-            Environment { store: Arc::new(store), spool: folder.path().join("spool"), clock: Arc::new(SystemClock) };
+            Environment { store: Arc::new(store), spool: folder.path().join("spool"), clock: Arc::new(SystemClock), snapshots: None };
         let spec = JobSpec {
             name: JobName::new("flights").expect("a name"),
             incarnation: "0123456789ab".into(),

@@ -20,7 +20,9 @@ mod source_task;
 mod task;
 
 pub use coordinator::{Action, Coordinator, Event, Phase};
-pub use launch::{Environment, JobHandle, JobSettings, JobSpec, JobStatus, Outcome, launch};
+pub use launch::{
+    Environment, JobHandle, JobSettings, JobSpec, JobStatus, Outcome, SPOOL_FOLDER, STATE_FOLDER, Snapshots, launch,
+};
 
 use coulee_checkpoint::Changes;
 use coulee_model::CheckpointId;

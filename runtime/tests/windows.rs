@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMillisecondArray};
 use arrow::record_batch::RecordBatch;
+use coulee_checkpoint::snapshot::SnapshotStore;
 use coulee_checkpoint::{JobStore, StoreSettings};
 use coulee_model::{JobName, SubtaskIndex, SystemClock, Timestamp};
 use coulee_runtime::Batch;
 use coulee_runtime::flow::{GraphBuilder, col, lit};
 use coulee_runtime::graph::{Graph, NodeKind, OperatorFactory, Port};
 use coulee_runtime::harness::{Harness, Input, agrees, sorted_lines};
-use coulee_runtime::job::{Environment, JobSettings, JobSpec, Outcome, launch};
+use coulee_runtime::job::{Environment, JobSettings, JobSpec, Outcome, STATE_FOLDER, Snapshots, launch};
 use coulee_runtime::memory::{MemorySink, MemorySource};
 use datafusion_functions_aggregate::expr_fn::{avg, count, max, sum};
 use rand::rngs::SmallRng;
@@ -159,7 +160,7 @@ fn state_moves_to_another_parallelism_by_key_groups() {
 
 fn environment(folder: &std::path::Path) -> Environment {
     let store = JobStore::open(&folder.join("state"), &StoreSettings::default()).unwrap();
-    Environment { store: Arc::new(store), spool: folder.join("spool"), clock: Arc::new(SystemClock) }
+    Environment { store: Arc::new(store), spool: folder.join("spool"), clock: Arc::new(SystemClock), snapshots: None }
 }
 
 fn spec(graph: Graph) -> JobSpec {
@@ -231,4 +232,40 @@ async fn a_job_that_is_stopped_or_cancelled_again_and_again_gives_the_same_resul
     }
     assert!(attempts > 3, "the job was interrupted {} times", attempts - 1);
     assert!(sorted_lines(&sink.rows()).unwrap() == naive(&input), "the result differs after {attempts} attempts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_carries_a_job_to_another_disk() {
+    let input = random_rows(17, 3_000);
+    let first = tempfile::tempdir().unwrap();
+    let bucket: Arc<dyn object_store::ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+    let snapshots = SnapshotStore::new(bucket, "snapshots/windows".into());
+    let mut before = environment(first.path());
+    let scratch = first.path().join("scratch");
+    before.snapshots = Some(Snapshots { store: snapshots.clone(), interval: Duration::ZERO, keep: 2, scratch });
+    let mut graph = graph(2, splits(&input, 4), &MemorySink::default());
+    if let NodeKind::Source(source) = &mut graph.nodes[0].kind {
+        source.rate_limit = Some(20_000.0);
+    }
+    let job = launch(spec(graph), before).unwrap();
+    while snapshots.list().await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    job.cancel();
+    job.outcome().await;
+    drop(job);
+    let kept = snapshots.list().await.unwrap();
+    assert!(kept.len() <= 2, "{} snapshots are kept", kept.len());
+
+    // The first disk is lost. What a memory sink of its own is given from here on is what the snapshot had not fired yet.
+    let second = tempfile::tempdir().unwrap();
+    let last = kept.last().expect("a snapshot").checkpoint;
+    snapshots.restore(last, &second.path().join("restored")).await.unwrap();
+    std::fs::rename(second.path().join("restored").join(STATE_FOLDER), second.path().join("state")).unwrap();
+    let sink = MemorySink::default();
+    let job = launch(spec(self::graph(3, splits(&input, 4), &sink)), environment(second.path())).unwrap();
+    assert!(matches!(job.outcome().await, Outcome::Finished));
+    let expected = naive(&input);
+    let rest = sorted_lines(&sink.rows()).unwrap();
+    assert!(!rest.is_empty() && rest.iter().all(|line| expected.contains(line)), "windows are whole after the restore");
 }

@@ -26,7 +26,7 @@ mod engine;
 mod forget;
 mod job;
 mod plan;
-pub mod results;
+mod results;
 mod script;
 
 // gRPC.
@@ -35,11 +35,12 @@ mod key;
 mod rpc;
 pub mod serve;
 
-pub use engine::Engine;
+pub use engine::{Closing, Components, Engine};
 pub use error::{Error, Result};
 pub use job::{Desired, JobReport, JobState, Operator, Progress, Retry, SinkTarget};
 pub use plan::QuerySink;
 pub use rpc::proto;
+pub use results::Page;
 pub use script::{Script, ScriptEvent, ScriptRun};
 pub use settings::EngineSettings;
 

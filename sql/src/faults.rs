@@ -86,7 +86,7 @@ fn to_span(span: datafusion_common::Span) -> Span {
     Span::new(location(span.start), location(span.end))
 }
 
-/// Where the name of an identifier stands behind an optional qualifier, for messages about queries as a whole.
+/// Where the first of some keywords stands.
 pub(crate) fn first_of(tokens: &[TokenWithSpan], words: &[&str]) -> Option<Span> {
     tokens
         .iter()

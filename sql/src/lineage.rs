@@ -52,8 +52,12 @@ pub(crate) fn is_event_time(column: &Column, plan: &LogicalPlan) -> bool {
 fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan) -> bool {
     let expr = bare(expr);
     if let Some((_, part)) = as_window(expr) {
-        // Only below an aggregation does the window's time trail the watermark; before it, it is ahead of the row's own.
-        return part == Part::Time && matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::TableScan(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Filter(_) | LogicalPlan::Union(_));
+        // A window's last instant is at or after the row's own time, so a watermark below the one is below the other.
+        return part == Part::Time;
+    }
+    if let LogicalPlan::Aggregate(_) = plan {
+        // SUBTLE: results leave when the watermark has passed the window; any other time among the keys is late by then.
+        return matches!(window_of(expr, plan), Some((_, Part::Time)));
     }
     if let LogicalPlan::Projection(node) = plan
         && let LogicalPlan::TableScan(scan) = node.input.as_ref()

@@ -1,6 +1,9 @@
 //! From a graph to running tasks, and the loop that carries out what the coordinator decides.
 
+mod snapshots;
 mod wire;
+
+pub use snapshots::{SPOOL_FOLDER, STATE_FOLDER, Snapshots};
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -20,6 +23,7 @@ use super::{Control, Report, TaskId};
 use crate::graph::{Graph, NodeKind};
 use crate::metrics::{JobMetrics, SubtaskFigures, Totals};
 use crate::{Error, Result};
+use snapshots::Snapshooter;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -56,6 +60,8 @@ pub struct Environment {
     pub spool: PathBuf,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Snapshots, when they are wanted.
+    pub snapshots: Option<Snapshots>,
 }
 
 /// How a job ended.
@@ -186,7 +192,8 @@ pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
         metrics: metrics.clone(),
         store: environment.store.clone(),
     };
-    let driver = Driver { spec, environment, metrics, last: checkpoint, wishes };
+    let snapshooter = environment.snapshots.clone().map(|policy| Snapshooter::new(policy, spec.name.clone()));
+    let driver = Driver { spec, environment, metrics, last: checkpoint, wishes, snapshooter };
     tokio::spawn(async move {
         let outcome = driver.run().await;
         ended.send_replace(Some(outcome));
@@ -211,6 +218,7 @@ struct Driver {
     metrics: JobMetrics,
     last: Arc<Mutex<LastCheckpoint>>,
     wishes: watch::Receiver<Wish>,
+    snapshooter: Option<Snapshooter>,
 }
 
 /// The tasks of a job, and the lines to them.
@@ -244,6 +252,9 @@ impl Driver {
                     tasks.running.abort_all();
                 }
                 while tasks.running.join_next().await.is_some() {}
+                if let Some(snapshooter) = &mut self.snapshooter {
+                    snapshooter.finish().await;
+                }
                 outcome
             }
             Err(error) => Err(error),
@@ -343,6 +354,9 @@ impl Driver {
         let took = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
         *self.last.lock() = LastCheckpoint { id, at: Some(at), took, bytes: stats.bytes };
         tracing::debug!(job = %self.spec.name, checkpoint = %id, bytes = stats.bytes, ?took, "checkpoint");
+        if let Some(snapshooter) = &mut self.snapshooter {
+            snapshooter.checkpoint(id, at, &self.environment.store, &self.environment.spool).await?;
+        }
         Ok(())
     }
 }

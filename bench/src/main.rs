@@ -1,0 +1,40 @@
+//! Benchmarks: what a job or the log does per second, beside a named peer or the physical limit, in one run.
+//!
+//! ```text
+//! make bench                    all of them
+//! make bench BENCH=log          one of: log, nexmark, light
+//! ```
+//!
+//! Figures of jobs are those of the whole process `coulee` (the binary beside this one): wall time, processor time, peak memory.
+
+mod light;
+mod log;
+mod nexmark;
+mod process;
+
+use std::process::ExitCode;
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if cfg!(debug_assertions) {
+        eprintln!("bench: this is not a release build; its figures mean little");
+    }
+    let all: [(&str, fn() -> Result<()>); 3] = [("log", log::run), ("nexmark", nexmark::run), ("light", light::run)];
+    if let Some(unknown) = wanted.iter().find(|name| all.iter().all(|(known, _)| known != name)) {
+        eprintln!("bench: no benchmark '{unknown}'; there are log, nexmark, light");
+        return ExitCode::from(2);
+    }
+    for (name, run) in all {
+        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+            println!("## {name}\n");
+            if let Err(error) = run() {
+                eprintln!("bench: {name}: {error}");
+                return ExitCode::FAILURE;
+            }
+            println!();
+        }
+    }
+    ExitCode::SUCCESS
+}

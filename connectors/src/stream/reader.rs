@@ -1,0 +1,164 @@
+//! The reader: takes turns between its shards, and waits on all their tails when it has read them all.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use coulee_log::{EncodedBatch, Shard, Tail};
+use coulee_model::SequenceNumber;
+use coulee_runtime::Result;
+use coulee_runtime::connector::{SourceContext, SourceEvent, SourceReader, SplitId};
+use futures::future::select_all;
+
+use super::layout::Origin;
+use super::log_error;
+use super::position::Position;
+use super::rows::{Chunk, Rows};
+
+/// How much is read from a shard at once.
+const FETCH_BYTES: usize = 1 << 20;
+
+/// One shard that is being read.
+pub(super) struct ShardReader {
+    id: SplitId,
+    shard: Arc<Shard>,
+    tail: Tail,
+    origin: Origin,
+    /// Behind the last row that was returned.
+    position: Position,
+    /// Behind the last record that was decoded.
+    decoded: u64,
+    /// Fetched and not decoded.
+    fetched: VecDeque<EncodedBatch>,
+    /// Decoded and not returned.
+    chunk: Option<Chunk>,
+    said_caught_up: bool,
+    ended: bool,
+}
+
+impl ShardReader {
+    pub(super) fn new(id: SplitId, shard: Arc<Shard>, origin: Origin, position: Position) -> Self {
+        let tail = shard.tail();
+        ShardReader {
+            id,
+            shard,
+            tail,
+            origin,
+            position,
+            decoded: position.next,
+            fetched: VecDeque::new(),
+            chunk: None,
+            said_caught_up: false,
+            ended: false,
+        }
+    }
+
+    fn stop(&self) -> u64 {
+        self.position.stop.unwrap_or(u64::MAX)
+    }
+
+    /// The next rows, or what there is to say without any.
+    fn step(&mut self, split: usize, rows: &mut Rows, context: &SourceContext) -> Result<Option<SourceEvent>> {
+        while !self.ended {
+            if let Some(chunk) = &mut self.chunk {
+                let portion = chunk.take(context.batch_rows);
+                if chunk.is_done() {
+                    self.chunk = None;
+                }
+                self.position.next = portion.next;
+                self.said_caught_up = false;
+                return Ok(Some(SourceEvent::Rows { split, rows: portion.rows, rejected: portion.rejected }));
+            }
+            if self.decoded >= self.stop() {
+                self.ended = true;
+                return Ok(Some(SourceEvent::Ended { split }));
+            }
+            if self.fetched.is_empty() && !self.fetch()? {
+                if self.said_caught_up {
+                    return Ok(None);
+                }
+                self.said_caught_up = true;
+                return Ok(Some(SourceEvent::CaughtUp { split }));
+            }
+            self.decode(rows, context)?;
+        }
+        Ok(None)
+    }
+
+    /// Whether there was anything to read.
+    fn fetch(&mut self) -> Result<bool> {
+        let fetched = self.shard.read(SequenceNumber(self.decoded), FETCH_BYTES).map_err(log_error)?;
+        self.fetched = fetched.batches().collect::<coulee_log::Result<_>>().map_err(log_error)?;
+        Ok(!self.fetched.is_empty())
+    }
+
+    /// Decodes what was fetched, until there are rows enough.
+    fn decode(&mut self, rows: &mut Rows, context: &SourceContext) -> Result<()> {
+        let stop = self.stop();
+        while rows.len() < context.batch_rows && self.decoded < stop {
+            let Some(batch) = self.fetched.pop_front() else { break };
+            // Markers of transactions are no records.
+            if !batch.is_control() {
+                let records = batch.decode().map_err(log_error)?;
+                rows.decode(&records, self.decoded, stop, &self.origin)?;
+            }
+            self.decoded = batch.last_sequence().plus(1).0.min(stop);
+        }
+        self.chunk = rows.take(self.decoded, &self.origin, &context.metrics)?;
+        if self.chunk.is_none() {
+            // Nothing of it is a row: the position moves without one.
+            self.position.next = self.decoded;
+        }
+        Ok(())
+    }
+
+    fn lag(&self) -> u64 {
+        self.shard.end().0.min(self.stop()).saturating_sub(self.position.next)
+    }
+}
+
+pub(super) struct StreamReader {
+    shards: Vec<ShardReader>,
+    rows: Rows,
+    context: SourceContext,
+    turn: usize,
+}
+
+impl StreamReader {
+    pub(super) fn new(shards: Vec<ShardReader>, rows: Rows, context: SourceContext) -> Self {
+        StreamReader { shards, rows, context, turn: 0 }
+    }
+}
+
+#[async_trait]
+impl SourceReader for StreamReader {
+    /// Cancel-safe: nothing is changed between the last wait and the answer.
+    async fn next(&mut self) -> Result<SourceEvent> {
+        loop {
+            for _ in 0..self.shards.len() {
+                let split = self.turn % self.shards.len();
+                self.turn = split + 1;
+                if let Some(event) = self.shards[split].step(split, &mut self.rows, &self.context)? {
+                    return Ok(event);
+                }
+            }
+            let open = self.shards.iter_mut().filter(|shard| !shard.ended);
+            let tails: Vec<_> =
+                open.map(|shard| Box::pin(shard.tail.changed(SequenceNumber(shard.decoded)))).collect();
+            if tails.is_empty() {
+                // Only a reader without shards gets here; it has nothing to say.
+                std::future::pending::<()>().await;
+            }
+            select_all(tails).await.0.map_err(log_error)?;
+        }
+    }
+
+    fn positions(&self) -> Vec<(SplitId, Bytes)> {
+        self.shards.iter().map(|shard| (shard.id.clone(), shard.position.encode())).collect()
+    }
+
+    fn lag(&self) -> Option<u64> {
+        Some(self.shards.iter().map(ShardReader::lag).sum())
+    }
+}

@@ -1,0 +1,103 @@
+//! The source: a stream's shards are its splits.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use coulee_log::{Shard, Stream};
+use coulee_model::ShardId;
+use coulee_runtime::connector::{Source, SourceContext, SourceReader, SplitId, SplitStart};
+use coulee_runtime::table::TableSpec;
+use coulee_runtime::{Error, Result};
+
+use super::layout::{Layout, Origin};
+use super::log_error;
+use super::position::Position;
+use super::reader::{ShardReader, StreamReader};
+use super::rows::Rows;
+use super::settings::{Bounded, Startup, TableOptions};
+use crate::format;
+
+const SPLIT_PREFIX: &str = "shard-";
+
+#[derive(Debug)]
+pub(super) struct StreamSource {
+    stream: Arc<Stream>,
+    layout: Layout,
+    options: TableOptions,
+}
+
+impl StreamSource {
+    pub(super) fn new(
+        table: &TableSpec,
+        projection: &[usize],
+        options: TableOptions,
+        stream: Arc<Stream>,
+    ) -> Result<Self> {
+        let layout = Layout::new(table, projection)?;
+        // Made once here to refuse what the format cannot read.
+        format::decoder(&options.format, layout.body(), layout.decoded())?;
+        Ok(StreamSource { stream, layout, options })
+    }
+}
+
+#[async_trait]
+impl Source for StreamSource {
+    fn describe(&self) -> String {
+        let from = match &self.options.startup {
+            Startup::Earliest => "the earliest record".to_owned(),
+            Startup::Latest => "the latest record".to_owned(),
+            Startup::Timestamp(timestamp) => timestamp.to_string(),
+            Startup::Specific(_) => "specific records".to_owned(),
+        };
+        let to = match &self.options.bounded {
+            Bounded::Unbounded => String::new(),
+            Bounded::Latest => " to the end at the start".to_owned(),
+            Bounded::Timestamp(timestamp) => format!(" to {timestamp}"),
+        };
+        format!("stream '{}' ({} shards) from {from}{to}", self.stream.name(), self.stream.shard_count())
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.layout.schema())
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.options.bounded != Bounded::Unbounded
+    }
+
+    /// The log knows the end of each shard.
+    fn knows_its_end(&self) -> bool {
+        true
+    }
+
+    async fn splits(&self) -> Result<Vec<SplitId>> {
+        Ok((0..self.stream.shard_count()).map(|shard| SplitId(format!("{SPLIT_PREFIX}{shard:05}"))).collect())
+    }
+
+    async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
+        let (stream, startup, bounded) =
+            (Arc::clone(&self.stream), self.options.startup.clone(), self.options.bounded.clone());
+        // Opening a shard reads its folder.
+        let shards = tokio::task::spawn_blocking(move || {
+            splits.into_iter().map(|start| open_shard(&stream, start, &startup, &bounded)).collect::<Result<Vec<_>>>()
+        });
+        let shards = shards.await.map_err(|cause| Error::internal(format!("opening shards failed: {cause}")))??;
+        let format = &self.options.format;
+        let decoder = format::decoder(format, self.layout.body(), self.layout.decoded())?;
+        let rows = Rows::new(self.layout.clone(), decoder, format.on_error);
+        Ok(Box::new(StreamReader::new(shards, rows, context)))
+    }
+}
+
+fn open_shard(stream: &Stream, start: SplitStart, startup: &Startup, bounded: &Bounded) -> Result<ShardReader> {
+    let id = start.id.0.strip_prefix(SPLIT_PREFIX).and_then(|number| number.parse().ok());
+    let unknown = || Error::invalid(format!("stream '{}' has no split '{}'", stream.name(), start.id.0));
+    let shard: Arc<Shard> = stream.shard(ShardId(id.ok_or_else(unknown)?)).map_err(log_error)?;
+    let position = match &start.position {
+        Some(position) => Position::decode(position, &start.id)?,
+        None => Position::first(&shard, startup, bounded)?,
+    };
+    let origin = Origin { stream: stream.name().to_string(), shard: shard.id().0 };
+    Ok(ShardReader::new(start.id, shard, origin, position))
+}

@@ -1,0 +1,15 @@
+//! The gRPC service over an engine. The messages are in `proto/coulee.proto`.
+
+mod convert;
+mod produce;
+mod service;
+mod tail;
+
+/// The messages, the client and the server that `proto/coulee.proto` describes.
+#[expect(missing_docs, clippy::all, reason = "generated; documented in the .proto file")]
+pub mod proto {
+    tonic::include_proto!("coulee.v1");
+}
+
+pub(crate) use convert::{read_table, status_error};
+pub(crate) use service::{MESSAGE_BYTES_MAX, Server, server};

@@ -1,0 +1,318 @@
+//! Between the engine's values and the messages of the protocol.
+
+use std::time::Duration;
+
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use coulee_model::{CheckpointId, Classify, ErrorKind, JobName, Timestamp};
+use tonic::{Code, Status};
+
+use super::proto;
+use crate::script::ScriptEvent;
+use crate::{Error, JobReport, JobState, Operator, Progress, Result, Retry, SinkTarget};
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Status {
+        let code = match error.kind() {
+            ErrorKind::Invalid => Code::InvalidArgument,
+            ErrorKind::NotFound => Code::NotFound,
+            ErrorKind::Unavailable => Code::Unavailable,
+            ErrorKind::Fenced => Code::Aborted,
+            ErrorKind::Corrupt => Code::DataLoss,
+            ErrorKind::Internal => Code::Internal,
+        };
+        Status::new(code, error.to_string())
+    }
+}
+
+/// What a status from a server means.
+pub(crate) fn status_error(status: &Status) -> Error {
+    let kind = match status.code() {
+        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition | Code::Unimplemented => ErrorKind::Invalid,
+        Code::NotFound => ErrorKind::NotFound,
+        Code::Aborted => ErrorKind::Fenced,
+        Code::DataLoss => ErrorKind::Corrupt,
+        Code::Internal => ErrorKind::Internal,
+        _ => ErrorKind::Unavailable,
+    };
+    Error::Remote { kind, message: status.message().to_owned() }
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}
+
+fn time(at: Option<Timestamp>) -> i64 {
+    at.map_or(0, Timestamp::millis)
+}
+
+fn some_time(at: i64) -> Option<Timestamp> {
+    (at != 0).then_some(Timestamp(at))
+}
+
+fn some_text(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl From<JobReport> for proto::Job {
+    fn from(report: JobReport) -> Self {
+        let state = match &report.state {
+            JobState::Created => proto::JobState::Created,
+            JobState::Running => proto::JobState::Running,
+            JobState::Finished => proto::JobState::Finished,
+            JobState::Stopped => proto::JobState::Stopped,
+            JobState::Cancelled => proto::JobState::Cancelled,
+            JobState::Failed { .. } => proto::JobState::Failed,
+        };
+        let retry_at_ms = time(report.retry.as_ref().map(|retry| retry.at));
+        let cause = match (report.state, report.retry) {
+            (JobState::Failed { cause }, _) | (_, Some(Retry { cause, .. })) => cause,
+            _ => String::new(),
+        };
+        proto::Job {
+            name: report.name.into(),
+            incarnation: report.incarnation,
+            state: state.into(),
+            cause,
+            retry_at_ms,
+            origin: report.origin,
+            script: report.script,
+            statement: report.statement as u32,
+            created_at_ms: report.created_at.millis(),
+            attempts: report.attempts,
+            parallelism: report.parallelism,
+            sinks: report.sinks.into_iter().map(proto::SinkTarget::from).collect(),
+            progress: report.progress.map(proto::Progress::from),
+        }
+    }
+}
+
+impl TryFrom<proto::Job> for JobReport {
+    type Error = Error;
+
+    fn try_from(job: proto::Job) -> Result<Self> {
+        let retry = some_time(job.retry_at_ms).map(|at| Retry { at, cause: job.cause.clone() });
+        let state = match job.state() {
+            proto::JobState::Unspecified | proto::JobState::Created => JobState::Created,
+            proto::JobState::Running => JobState::Running,
+            proto::JobState::Finished => JobState::Finished,
+            proto::JobState::Stopped => JobState::Stopped,
+            proto::JobState::Cancelled => JobState::Cancelled,
+            proto::JobState::Failed => JobState::Failed { cause: job.cause },
+        };
+        Ok(JobReport {
+            name: JobName::new(job.name)?,
+            incarnation: job.incarnation,
+            state,
+            retry,
+            origin: job.origin,
+            script: job.script,
+            statement: job.statement as usize,
+            created_at: Timestamp(job.created_at_ms),
+            attempts: job.attempts,
+            parallelism: job.parallelism,
+            sinks: job.sinks.into_iter().map(SinkTarget::from).collect(),
+            progress: job.progress.map(Progress::from),
+        })
+    }
+}
+
+impl From<SinkTarget> for proto::SinkTarget {
+    fn from(SinkTarget { table, connector, path, format }: SinkTarget) -> Self {
+        proto::SinkTarget { table, connector, path, format }
+    }
+}
+
+impl From<proto::SinkTarget> for SinkTarget {
+    fn from(proto::SinkTarget { table, connector, path, format }: proto::SinkTarget) -> Self {
+        SinkTarget { table, connector, path, format }
+    }
+}
+
+impl From<Progress> for proto::Progress {
+    fn from(progress: Progress) -> Self {
+        proto::Progress {
+            bounded: progress.bounded,
+            started_at_ms: time(progress.started_at),
+            elapsed_ms: millis(progress.elapsed),
+            rows_read: progress.rows_read,
+            rows_restored: progress.rows_restored,
+            rows_written: progress.rows_written,
+            objects: progress.objects,
+            object_bytes: progress.object_bytes,
+            late_rows: progress.late_rows,
+            timeless_rows: progress.timeless_rows,
+            rejected_rows: progress.rejected_rows,
+            last_reject: progress.last_reject.unwrap_or_default(),
+            rejected_to: progress.rejected_to.unwrap_or_default(),
+            late_to: progress.late_to.unwrap_or_default(),
+            lag: progress.lag,
+            watermark_ms: progress.watermark.map(Timestamp::millis),
+            state_bytes: progress.state_bytes,
+            stored_bytes: progress.stored_bytes,
+            checkpoint: progress.checkpoint.0,
+            checkpoint_at_ms: time(progress.checkpoint_at),
+            checkpoint_took_ms: millis(progress.checkpoint_took),
+            operators: progress.operators.into_iter().map(proto::Operator::from).collect(),
+        }
+    }
+}
+
+impl From<proto::Progress> for Progress {
+    fn from(progress: proto::Progress) -> Self {
+        Progress {
+            bounded: progress.bounded,
+            started_at: some_time(progress.started_at_ms),
+            elapsed: Duration::from_millis(progress.elapsed_ms),
+            rows_read: progress.rows_read,
+            rows_restored: progress.rows_restored,
+            rows_written: progress.rows_written,
+            objects: progress.objects,
+            object_bytes: progress.object_bytes,
+            late_rows: progress.late_rows,
+            timeless_rows: progress.timeless_rows,
+            rejected_rows: progress.rejected_rows,
+            last_reject: some_text(progress.last_reject),
+            rejected_to: some_text(progress.rejected_to),
+            late_to: some_text(progress.late_to),
+            lag: progress.lag,
+            watermark: progress.watermark_ms.map(Timestamp),
+            state_bytes: progress.state_bytes,
+            stored_bytes: progress.stored_bytes,
+            checkpoint: CheckpointId(progress.checkpoint),
+            checkpoint_at: some_time(progress.checkpoint_at_ms),
+            checkpoint_took: Duration::from_millis(progress.checkpoint_took_ms),
+            operators: progress.operators.into_iter().map(Operator::from).collect(),
+        }
+    }
+}
+
+impl From<Operator> for proto::Operator {
+    fn from(operator: Operator) -> Self {
+        proto::Operator {
+            uid: operator.uid,
+            description: operator.description,
+            parallelism: operator.parallelism,
+            rows_in: operator.rows_in,
+            rows_out: operator.rows_out,
+            busy_ms: millis(operator.busy),
+            blocked_ms: millis(operator.blocked),
+        }
+    }
+}
+
+impl From<proto::Operator> for Operator {
+    fn from(operator: proto::Operator) -> Self {
+        Operator {
+            uid: operator.uid,
+            description: operator.description,
+            parallelism: operator.parallelism,
+            rows_in: operator.rows_in,
+            rows_out: operator.rows_out,
+            busy: Duration::from_millis(operator.busy_ms),
+            blocked: Duration::from_millis(operator.blocked_ms),
+        }
+    }
+}
+
+/// # Errors
+/// When rows cannot be written as Arrow IPC.
+pub(super) fn script_event(event: ScriptEvent) -> Result<proto::ScriptEvent> {
+    use proto::script_event::Event;
+    let event = match event {
+        ScriptEvent::Done(text) => Event::Done(text),
+        ScriptEvent::Text(text) => Event::Text(text),
+        ScriptEvent::Table(rows) => Event::Table(write_table(&rows)?),
+        ScriptEvent::Started(report) => Event::Started(report.into()),
+        ScriptEvent::AlreadyFinished(report) => Event::AlreadyFinished(report.into()),
+        ScriptEvent::Ended(report) => Event::Ended(report.into()),
+    };
+    Ok(proto::ScriptEvent { event: Some(event) })
+}
+
+impl TryFrom<proto::ScriptEvent> for ScriptEvent {
+    type Error = Error;
+
+    fn try_from(event: proto::ScriptEvent) -> Result<Self> {
+        use proto::script_event::Event;
+        Ok(match event.event {
+            Some(Event::Done(text)) => ScriptEvent::Done(text),
+            Some(Event::Text(text)) => ScriptEvent::Text(text),
+            Some(Event::Table(bytes)) => ScriptEvent::Table(read_table(&bytes)?),
+            Some(Event::Started(job)) => ScriptEvent::Started(job.try_into()?),
+            Some(Event::AlreadyFinished(job)) => ScriptEvent::AlreadyFinished(job.try_into()?),
+            Some(Event::Ended(job)) => ScriptEvent::Ended(job.try_into()?),
+            None => return Err(Error::Invalid("the server is newer than this client: use a newer coulee".to_owned())),
+        })
+    }
+}
+
+fn write_table(rows: &RecordBatch) -> Result<Bytes> {
+    let write = || -> Result<Vec<u8>, arrow::error::ArrowError> {
+        let mut writer = StreamWriter::try_new(Vec::new(), &rows.schema())?;
+        writer.write(rows)?;
+        writer.finish()?;
+        writer.into_inner()
+    };
+    Ok(write().map_err(coulee_runtime::Error::from)?.into())
+}
+
+/// # Errors
+/// When the bytes are not one batch of Arrow IPC.
+pub(crate) fn read_table(bytes: &[u8]) -> Result<RecordBatch> {
+    let mut reader = StreamReader::try_new(bytes, None).map_err(coulee_runtime::Error::from)?;
+    match reader.next() {
+        Some(batch) => Ok(batch.map_err(coulee_runtime::Error::from)?),
+        None => Ok(RecordBatch::new_empty(reader.schema())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_and_its_figures_survive_the_wire() {
+        let progress = Progress {
+            bounded: true,
+            started_at: Some(Timestamp(5)),
+            elapsed: Duration::from_millis(7),
+            rows_read: 1,
+            lag: Some(0),
+            watermark: Some(Timestamp::MAX),
+            last_reject: Some("a text where a number was expected".into()),
+            operators: vec![Operator { uid: "scan".into(), rows_in: 3, ..Operator::default() }],
+            ..Progress::default()
+        };
+        let report = JobReport {
+            name: JobName::new("delays").unwrap(),
+            incarnation: "0123456789ab".into(),
+            state: JobState::Failed { cause: "the disk is full".into() },
+            retry: None,
+            origin: "delays.sql".into(),
+            script: "SELECT 1".into(),
+            statement: 2,
+            created_at: Timestamp(4),
+            attempts: 3,
+            parallelism: 2,
+            sinks: vec![SinkTarget {
+                table: "t".into(),
+                connector: "filesystem".into(),
+                path: "out".into(),
+                format: "parquet".into(),
+            }],
+            progress: Some(progress),
+        };
+        assert_eq!(JobReport::try_from(proto::Job::from(report.clone())).unwrap(), report);
+    }
+
+    #[test]
+    fn an_error_keeps_its_kind_and_its_words() {
+        let status = Status::from(Error::NoJob { name: "x".into(), existing: Vec::new() });
+        assert_eq!(status.code(), Code::NotFound);
+        let back = status_error(&status);
+        assert_eq!((back.kind(), back.to_string().as_str()), (ErrorKind::NotFound, "there is no job 'x'; there are no jobs yet"));
+    }
+}

@@ -1,0 +1,240 @@
+//! Executes `CREATE TABLE`: checks columns, options and the watermark, and asks the connector.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema};
+use coulee_runtime::options::{Options, nearest};
+use coulee_runtime::table::{COMMON_OPTIONS, Connectors, TableSpec};
+use datafusion_common::{Column, DFSchema, TableReference};
+use datafusion_expr::{Expr, ExprSchemable};
+use sqlparser::ast::Ident;
+use sqlparser::tokenizer::TokenWithSpan;
+
+use crate::catalog::{Table, TableColumn, TableEventTime};
+use crate::error::{Fault, Result};
+use crate::faults::fault;
+use crate::lineage::without_qualifiers;
+use crate::planner::Planner;
+use crate::statement::{ColumnDef, ColumnDefKind, CreateTable, WatermarkDef};
+use crate::table_function::is_timestamp;
+use crate::types::type_name;
+
+/// Resolves the statement to a table, and creates what its connector creates.
+pub(crate) fn define(
+    create: &CreateTable,
+    planner: &Planner<'_>,
+    connectors: &Connectors,
+    job: &str,
+    tokens: &[TokenWithSpan],
+) -> Result<Table> {
+    let name = create.name.value.as_str();
+    check_columns(create)?;
+    let (schema, metadata_columns, read_only) = physical(&create.columns);
+    let physical = DFSchema::try_from_qualified_schema(TableReference::bare(name), &schema)
+        .map_err(|error| fault(&error, tokens))?;
+    let columns = create
+        .columns
+        .iter()
+        .map(|column| resolve(column, planner, &physical, tokens))
+        .collect::<Result<Vec<_>>>()?;
+    let event_time = create
+        .watermark
+        .as_ref()
+        .map(|watermark| event_time(watermark, &columns, name, planner, tokens))
+        .transpose()?;
+    let (common, own) = split_options(create)?;
+    let connector_name = common.get("connector").unwrap_or("stream").to_owned();
+    let at = |key: &str| option_span(create, key).or(Some(create.name.span));
+    let connector = connectors.get(&connector_name).map_err(|error| Fault::from(error).or_at(at("connector")))?.clone();
+    let spec = TableSpec {
+        name: name.to_owned(),
+        schema: Arc::new(schema),
+        metadata_columns,
+        partitioned_by: create.partitioned_by.iter().map(|column| column.value.clone()).collect(),
+        options: with_distribution(create, own)?,
+        created_by: job.to_owned(),
+    };
+    connector.create(&spec).map_err(|error| {
+        let error = Fault::from(error);
+        let named = create.options.iter().find(|(key, _)| error.message.contains(&format!("option '{}'", key.value)));
+        error.or_at(named.map(|(key, _)| key.span)).or_at(Some(create.name.span))
+    })?;
+    let primary_key = create.primary_key.iter().map(|column| column.value.clone()).collect();
+    Ok(Table { columns, event_time, primary_key, common, spec, read_only, connector, text: create.text.clone() })
+}
+
+/// Names are unique, and those that clauses use exist.
+fn check_columns(create: &CreateTable) -> Result<()> {
+    for (index, column) in create.columns.iter().enumerate() {
+        if create.columns[..index].iter().any(|earlier| earlier.name.value == column.name.value) {
+            return Err(Fault::new(format!("column '{}' is declared twice", column.name.value)).at(column.name.span));
+        }
+    }
+    let distributed = create.distribution.iter().flat_map(|distribution| &distribution.columns);
+    for name in create.primary_key.iter().chain(&create.partitioned_by).chain(distributed) {
+        let Some(column) = create.columns.iter().find(|column| column.name.value == name.value) else {
+            return Err(unknown(name, &create.columns));
+        };
+        if matches!(column.kind, ColumnDefKind::Computed(_)) {
+            let message = format!("'{}' is computed, and a computed column is not stored", name.value);
+            return Err(Fault::new(message).at(name.span));
+        }
+    }
+    Ok(())
+}
+
+fn unknown(name: &Ident, columns: &[ColumnDef]) -> Fault {
+    let names: Vec<&str> = columns.iter().map(|column| column.name.value.as_str()).collect();
+    let fault = Fault::new(format!("unknown column '{}'", name.value)).at(name.span);
+    match nearest(&name.value, &names) {
+        Some(near) => fault.help(format!("did you mean '{near}'?")),
+        None => fault.help(format!("columns: {}", names.join(", "))),
+    }
+}
+
+/// What the connector stores or decodes: schema, metadata keys, and which columns are only read.
+fn physical(columns: &[ColumnDef]) -> (Schema, BTreeMap<String, String>, Vec<usize>) {
+    let (mut fields, mut metadata, mut read_only) = (Vec::new(), BTreeMap::new(), Vec::new());
+    for column in columns {
+        let name = &column.name.value;
+        match &column.kind {
+            ColumnDefKind::Physical { data_type, nullable } => fields.push(Field::new(name, data_type.clone(), *nullable)),
+            ColumnDefKind::Metadata { data_type, nullable, key, is_virtual } => {
+                metadata.insert(name.clone(), key.clone().unwrap_or_else(|| name.clone()));
+                if *is_virtual {
+                    read_only.push(fields.len());
+                }
+                fields.push(Field::new(name, data_type.clone(), *nullable));
+            }
+            ColumnDefKind::Computed(_) => {}
+        }
+    }
+    (Schema::new(fields), metadata, read_only)
+}
+
+fn resolve(
+    column: &ColumnDef,
+    planner: &Planner<'_>,
+    physical: &DFSchema,
+    tokens: &[TokenWithSpan],
+) -> Result<TableColumn> {
+    let name = column.name.value.clone();
+    Ok(match &column.kind {
+        ColumnDefKind::Physical { data_type, nullable } => {
+            TableColumn { name, data_type: data_type.clone(), nullable: *nullable, extras: String::new(), computed: None }
+        }
+        ColumnDefKind::Metadata { data_type, nullable, key, is_virtual } => {
+            let key = key.as_ref().map(|key| format!(" FROM '{key}'")).unwrap_or_default();
+            let extras = format!("METADATA{key}{}", if *is_virtual { " VIRTUAL" } else { "" });
+            TableColumn { name, data_type: data_type.clone(), nullable: *nullable, extras, computed: None }
+        }
+        ColumnDefKind::Computed(parsed) => {
+            let expr = planner.expr(parsed, physical, tokens)?;
+            let data_type = expr.get_type(physical).map_err(|error| fault(&error, tokens))?;
+            let nullable = expr.nullable(physical).map_err(|error| fault(&error, tokens))?;
+            TableColumn { name, data_type, nullable, extras: format!("AS {parsed}"), computed: Some(expr) }
+        }
+    })
+}
+
+/// Checks the watermark and rewrites it over the physical columns.
+fn event_time(
+    watermark: &WatermarkDef,
+    columns: &[TableColumn],
+    table: &str,
+    planner: &Planner<'_>,
+    tokens: &[TokenWithSpan],
+) -> Result<TableEventTime> {
+    let name = &watermark.column;
+    let Some(column) = columns.iter().find(|column| column.name == name.value) else {
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        let fault = Fault::new(format!("unknown column '{}'", name.value)).at(name.span);
+        return Err(match nearest(&name.value, &names) {
+            Some(near) => fault.help(format!("did you mean '{near}'?")),
+            None => fault.help(format!("columns: {}", names.join(", "))),
+        });
+    };
+    if !is_timestamp(&column.data_type) {
+        let message = format!("the event time '{}' is {}, expected TIMESTAMP(3)", name.value, type_name(&column.data_type));
+        let help = format!(
+            "declare it TIMESTAMP(3) or TIMESTAMP_LTZ(3), or compute one: {0}_ts AS CAST({0} AS TIMESTAMP(3))",
+            name.value
+        );
+        return Err(Fault::new(message).at(name.span).help(help));
+    }
+    let fields: Vec<Field> =
+        columns.iter().map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable)).collect();
+    let schema = DFSchema::try_from_qualified_schema(TableReference::bare(table), &Schema::new(fields))
+        .map_err(|error| fault(&error, tokens))?;
+    let expr = planner.expr(&watermark.expr, &schema, tokens).map_err(|fault| fault.or_at(Some(watermark.span)))?;
+    let data_type = expr.get_type(&schema).map_err(|error| fault(&error, tokens))?;
+    if !is_timestamp(&data_type) {
+        let message = format!("the watermark is {}, expected TIMESTAMP(3)", type_name(&data_type));
+        let help = format!("write for example {0} - INTERVAL '5' SECOND", name.value);
+        return Err(Fault::new(message).at(watermark.span).help(help));
+    }
+    let own = Expr::Column(Column::new_unqualified(&name.value));
+    let value = column.computed.as_ref().map_or(own, without_qualifiers);
+    Ok(TableEventTime {
+        column: name.value.clone(),
+        value,
+        watermark: over_physical(&expr, columns, tokens)?,
+        text: watermark.text.clone(),
+    })
+}
+
+/// Puts what computed columns are in their place.
+fn over_physical(expr: &Expr, columns: &[TableColumn], tokens: &[TokenWithSpan]) -> Result<Expr> {
+    use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
+    let replace = |expr: Expr| {
+        let Expr::Column(column) = &expr else { return Ok(Transformed::no(expr)) };
+        let computed = columns.iter().find(|known| known.name == column.name).and_then(|known| known.computed.as_ref());
+        Ok(match computed {
+            Some(computed) => Transformed::yes(computed.clone()),
+            None => Transformed::no(expr),
+        })
+    };
+    let replaced = expr.clone().transform_up(replace).data().map_err(|error| fault(&error, tokens))?;
+    Ok(without_qualifiers(&replaced))
+}
+
+/// The options that every table has, checked, and the connector's own.
+fn split_options(create: &CreateTable) -> Result<(Options, BTreeMap<String, String>)> {
+    let (mut common, mut own) = (BTreeMap::new(), BTreeMap::new());
+    for (key, value) in &create.options {
+        let is_common = COMMON_OPTIONS.iter().any(|spec| spec.key == key.value);
+        let target = if is_common { &mut common } else { &mut own };
+        target.insert(key.value.clone(), value.value.clone());
+    }
+    let options = Options::new(format!("table '{}'", create.name.value), COMMON_OPTIONS.iter().copied(), &common);
+    let options = options.map_err(|error| {
+        let error = Fault::from(error);
+        let named = create.options.iter().find(|(key, _)| error.message.contains(&format!("'{}'", key.value)));
+        error.or_at(named.map(|(_, value)| value.span))
+    })?;
+    Ok((options, own))
+}
+
+fn option_span(create: &CreateTable, key: &str) -> Option<sqlparser::tokenizer::Span> {
+    create.options.iter().find(|(known, _)| known.value == key).map(|(_, value)| value.span)
+}
+
+/// `DISTRIBUTED BY` is another way to write two options of a stream.
+fn with_distribution(create: &CreateTable, mut options: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    let Some(distribution) = &create.distribution else { return Ok(options) };
+    let columns: Vec<&str> = distribution.columns.iter().map(|column| column.value.as_str()).collect();
+    let said = [
+        ("key.fields", (!columns.is_empty()).then(|| columns.join(";"))),
+        ("shards", distribution.buckets.map(|buckets| buckets.to_string())),
+    ];
+    for (key, value) in said {
+        let Some(value) = value else { continue };
+        if let Some((written, _)) = create.options.iter().find(|(known, _)| known.value == key) {
+            let message = format!("option '{key}' says what DISTRIBUTED BY says already");
+            return Err(Fault::new(message).at(written.span).help("leave one of them out"));
+        }
+        options.insert(key.to_owned(), value);
+    }
+    Ok(options)
+}

@@ -1,0 +1,326 @@
+//! From an optimised plan to a graph of operators.
+//!
+//! Filters and projections wait in a [`Stream`] until something else follows, so that neighbours become one operator.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use coulee_model::OperatorId;
+use coulee_runtime::calc::Calc;
+use coulee_runtime::connector::Sink;
+use coulee_runtime::graph::{EventTime, Graph, NodeKind, OperatorFactory, Partitioning, Port, SourceNode};
+use coulee_runtime::table::Connectors;
+use datafusion_common::{DFSchema, TableReference};
+use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::{Expr, LogicalPlan, TableScan};
+use datafusion_physical_expr::expressions::{BinaryExpr, Column as PhysicalColumn};
+use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
+use sqlparser::tokenizer::TokenWithSpan;
+
+use crate::catalog::{ScanSource, Table};
+use crate::error::{Fault, Result};
+use crate::faults::fault;
+
+/// What a job's graph depends on beside the plan.
+pub(crate) struct JobContext<'a> {
+    pub connectors: &'a Connectors,
+    pub parallelism: u32,
+    pub idle_timeout: Option<Duration>,
+    pub late_rows: Option<String>,
+    pub job: String,
+}
+
+/// Builds a graph; several plans may go into one.
+pub(crate) struct Translator<'a> {
+    pub context: &'a JobContext<'a>,
+    pub graph: Graph,
+    /// The tables read and written, in order.
+    pub tables: Vec<String>,
+    /// For `EXPLAIN`: one line per source with event time.
+    pub event_times: Vec<String>,
+    /// For `EXPLAIN`: one line per operator with state.
+    pub states: Vec<String>,
+    sources: BTreeMap<(String, Vec<usize>), OperatorId>,
+    calcs: u32,
+    pub(crate) windows: u32,
+}
+
+/// Rows of a node, and what is still to be done to them.
+pub(crate) struct Stream {
+    pub node: OperatorId,
+    pub parallelism: u32,
+    /// The node's columns. May hold more than the plan asks for.
+    pub schema: DFSchema,
+    filter: Option<Arc<dyn PhysicalExpr>>,
+    projection: Option<(Vec<Arc<dyn PhysicalExpr>>, DFSchema)>,
+}
+
+impl Stream {
+    pub fn new(node: OperatorId, parallelism: u32, schema: DFSchema) -> Self {
+        Stream { node, parallelism, schema, filter: None, projection: None }
+    }
+}
+
+impl<'a> Translator<'a> {
+    pub fn new(context: &'a JobContext<'a>) -> Self {
+        Translator {
+            context,
+            graph: Graph::default(),
+            tables: Vec::new(),
+            event_times: Vec::new(),
+            states: Vec::new(),
+            sources: BTreeMap::new(),
+            calcs: 0,
+            windows: 0,
+        }
+    }
+
+    /// Adds a plan whose rows, with the columns of `schema` by position, go into a sink.
+    pub fn insert(
+        &mut self,
+        plan: &LogicalPlan,
+        schema: SchemaRef,
+        uid: &str,
+        parallelism: u32,
+        sink: Arc<dyn Sink>,
+        tokens: &[TokenWithSpan],
+    ) -> Result<()> {
+        let stream = self.plan(plan, tokens)?;
+        let stream = self.shaped(stream, plan.schema(), schema, tokens)?;
+        let uid = self.unused(uid);
+        let sink = self.graph.add(uid, parallelism, NodeKind::Sink(sink))?;
+        self.connect(&stream, sink)
+    }
+
+    /// Translates a plan, refusing what a stream cannot do.
+    pub(crate) fn plan(&mut self, plan: &LogicalPlan, tokens: &[TokenWithSpan]) -> Result<Stream> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan, tokens),
+            LogicalPlan::SubqueryAlias(alias) => {
+                let stream = self.plan(&alias.input, tokens)?;
+                renamed(stream, &alias.alias, tokens)
+            }
+            LogicalPlan::Filter(filter) => {
+                let mut stream = self.plan(&filter.input, tokens)?;
+                if stream.projection.is_some() {
+                    stream = self.flush(stream)?;
+                }
+                let predicate = physical(&filter.predicate, &stream.schema, tokens)?;
+                stream.filter = Some(match stream.filter.take() {
+                    Some(first) => Arc::new(BinaryExpr::new(first, datafusion_expr::Operator::And, predicate)),
+                    None => predicate,
+                });
+                Ok(stream)
+            }
+            LogicalPlan::Projection(projection) => {
+                let mut stream = self.plan(&projection.input, tokens)?;
+                if stream.projection.is_some() {
+                    stream = self.flush(stream)?;
+                }
+                let exprs = projection.expr.iter().map(|expr| physical(expr, &stream.schema, tokens));
+                stream.projection = Some((exprs.collect::<Result<_>>()?, projection.schema.as_ref().clone()));
+                Ok(stream)
+            }
+            LogicalPlan::Union(union) => self.union(&union.inputs, &union.schema, tokens),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate, tokens),
+            other => Err(crate::refuse::refusal(other, tokens)),
+        }
+    }
+
+    fn scan(&mut self, scan: &TableScan, tokens: &[TokenWithSpan]) -> Result<Stream> {
+        let Some(ScanSource(table)) = scan.source.downcast_ref::<ScanSource>() else {
+            return Err(Fault::new(format!("'{}' cannot be read by a job", scan.table_name)));
+        };
+        let mut columns: Vec<usize> =
+            scan.projection.clone().unwrap_or_else(|| (0..table.spec.schema.fields().len()).collect());
+        if let Some(event_time) = &table.event_time {
+            let used = event_time.watermark.column_refs();
+            columns.extend(used.iter().filter_map(|column| table.spec.schema.index_of(&column.name).ok()));
+        }
+        columns.sort_unstable();
+        columns.dedup();
+        let parallelism = self.count(table, "scan.parallelism")?;
+        let projected = table.spec.schema.project(&columns).map_err(|error| Fault::new(error.to_string()))?;
+        let schema = qualified(&scan.table_name, &projected, tokens)?;
+        let node = self.source(table, columns, parallelism, tokens)?;
+        let stream = Stream::new(node, parallelism, schema);
+        match scan.filters.is_empty() {
+            true => Ok(stream),
+            false => Err(Fault::new(format!("a filter went into the scan of '{}'", table.name()))),
+        }
+    }
+
+    /// The source node of a table and columns; a scan that is there already is shared.
+    fn source(
+        &mut self,
+        table: &Arc<Table>,
+        columns: Vec<usize>,
+        parallelism: u32,
+        tokens: &[TokenWithSpan],
+    ) -> Result<OperatorId> {
+        let key = (table.name().to_owned(), columns);
+        if let Some(&node) = self.sources.get(&key) {
+            return Ok(node);
+        }
+        let mut spec = table.spec.clone();
+        spec.created_by.clone_from(&self.context.job);
+        let at = crate::statement::find(tokens, table.name());
+        let source = table.connector.source(&spec, &key.1).map_err(|error| Fault::from(error).or_at(at))?;
+        let event_time = self.event_time(table, &source.schema(), tokens)?;
+        let rate_limit = table.common.number("scan.rate-limit");
+        let kind = NodeKind::Source(SourceNode { source, event_time, rate_limit });
+        let uid = self.unused(&format!("source:{}", table.name()));
+        let node = self.graph.add(uid.clone(), parallelism, kind)?;
+        if let Some(sink) = table.connector.rejected_sink(&spec).map_err(|error| Fault::from(error).or_at(at))? {
+            let uid = uid.replacen("source:", "rejected:", 1);
+            let rejected = self.graph.add(uid, 1, NodeKind::Sink(sink))?;
+            self.graph.connect(node, Port::REJECTED, rejected, Partitioning::Rebalance)?;
+        }
+        self.touch(table.name());
+        self.sources.insert(key, node);
+        Ok(node)
+    }
+
+    fn event_time(&mut self, table: &Table, schema: &SchemaRef, tokens: &[TokenWithSpan]) -> Result<Option<EventTime>> {
+        let Some(time) = &table.event_time else { return Ok(None) };
+        let schema = DFSchema::try_from(schema.as_ref().clone()).map_err(|error| fault(&error, tokens))?;
+        let given = table.common.is_given("scan.watermark.idle-timeout");
+        let own = table.common.span("scan.watermark.idle-timeout");
+        let idle_timeout = if given { own } else { self.context.idle_timeout.or(own) };
+        let max_future_skew = table.common.span("scan.watermark.max-future-skew");
+        let idle = idle_timeout.map(|span| format!("; idle after {}", crate::explain::span(span))).unwrap_or_default();
+        let line = format!("{}: {}, watermark {}{idle}", table.name(), time.column, time.text);
+        if !self.event_times.contains(&line) {
+            self.event_times.push(line);
+        }
+        let watermark = physical(&time.watermark, &schema, tokens)?;
+        Ok(Some(EventTime { watermark, idle_timeout, max_future_skew }))
+    }
+
+    fn union(&mut self, inputs: &[Arc<LogicalPlan>], schema: &DFSchema, tokens: &[TokenWithSpan]) -> Result<Stream> {
+        let mut streams = Vec::new();
+        for input in inputs {
+            let stream = self.plan(input, tokens)?;
+            streams.push(self.shaped(stream, input.schema(), schema.inner().clone(), tokens)?);
+        }
+        let parallelism = streams.iter().map(|stream| stream.parallelism).max().unwrap_or(1);
+        let arrow = schema.inner().clone();
+        let columns = arrow.fields().iter().enumerate().map(|(index, field)| column(field.name(), index)).collect();
+        let node = self.calc(None, Some(columns), arrow, parallelism)?;
+        for stream in &streams {
+            self.connect(stream, node)?;
+        }
+        Ok(Stream::new(node, parallelism, schema.clone()))
+    }
+
+    /// Does what waits, if anything does.
+    pub(crate) fn flush(&mut self, stream: Stream) -> Result<Stream> {
+        let Stream { node, parallelism, schema, filter, projection } = stream;
+        let (columns, schema) = match projection {
+            Some((columns, schema)) => (Some(columns), schema),
+            None if filter.is_none() => return Ok(Stream::new(node, parallelism, schema)),
+            None => (None, schema),
+        };
+        let calc = self.calc(filter, columns, schema.inner().clone(), parallelism)?;
+        self.graph.connect(node, Port::MAIN, calc, Partitioning::Forward)?;
+        Ok(Stream::new(calc, parallelism, schema))
+    }
+
+    /// Does what waits so that the columns are exactly those of `to`. `from` names them as the plan does.
+    fn shaped(&mut self, mut stream: Stream, from: &DFSchema, to: SchemaRef, tokens: &[TokenWithSpan]) -> Result<Stream> {
+        let schema = DFSchema::try_from(to.as_ref().clone()).map_err(|error| fault(&error, tokens))?;
+        match stream.projection.as_mut() {
+            Some((_, own)) => *own = schema,
+            None if stream.filter.is_none() && stream.schema.inner() == &to => {}
+            None => {
+                let columns = from.columns().into_iter().map(|column| physical(&Expr::Column(column), &stream.schema, tokens));
+                stream.projection = Some((columns.collect::<Result<_>>()?, schema));
+            }
+        }
+        self.flush(stream)
+    }
+
+    fn calc(
+        &mut self,
+        filter: Option<Arc<dyn PhysicalExpr>>,
+        projection: Option<Vec<Arc<dyn PhysicalExpr>>>,
+        schema: SchemaRef,
+        parallelism: u32,
+    ) -> Result<OperatorId> {
+        self.calcs += 1;
+        let uid = format!("calc:{}", self.calcs);
+        self.operator(&uid, parallelism, Arc::new(Calc { filter, projection, schema }))
+    }
+
+    pub(crate) fn operator(
+        &mut self,
+        uid: &str,
+        parallelism: u32,
+        factory: Arc<dyn OperatorFactory>,
+    ) -> Result<OperatorId> {
+        Ok(self.graph.add(uid, parallelism, NodeKind::Operator(factory))?)
+    }
+
+    fn connect(&mut self, stream: &Stream, to: OperatorId) -> Result<()> {
+        let same = self.graph.node(to).parallelism == stream.parallelism;
+        let partitioning = if same { Partitioning::Forward } else { Partitioning::Rebalance };
+        Ok(self.graph.connect(stream.node, Port::MAIN, to, partitioning)?)
+    }
+
+    /// A count among a table's options, or the job's parallelism.
+    pub fn count(&self, table: &Table, key: &str) -> Result<u32> {
+        match table.common.count(key) {
+            None => Ok(self.context.parallelism),
+            Some(count) => u32::try_from(count).ok().filter(|count| *count > 0).ok_or_else(|| {
+                Fault::new(format!("table '{}': option '{key}' is '{count}', expected 1 or more", table.name()))
+            }),
+        }
+    }
+
+    pub fn touch(&mut self, table: &str) {
+        if !self.tables.iter().any(|known| known == table) {
+            self.tables.push(table.to_owned());
+        }
+    }
+
+    fn unused(&self, uid: &str) -> String {
+        let taken = |uid: &str| self.graph.nodes.iter().any(|node| node.uid == uid);
+        if !taken(uid) {
+            return uid.to_owned();
+        }
+        let mut number = 2;
+        while taken(&format!("{uid}-{number}")) {
+            number += 1;
+        }
+        format!("{uid}-{number}")
+    }
+}
+
+/// The same columns, qualified by another name.
+fn renamed(mut stream: Stream, alias: &TableReference, tokens: &[TokenWithSpan]) -> Result<Stream> {
+    match stream.projection.as_mut() {
+        Some((_, schema)) => *schema = qualified(alias, schema.as_arrow(), tokens)?,
+        None => stream.schema = qualified(alias, stream.schema.as_arrow(), tokens)?,
+    }
+    Ok(stream)
+}
+
+fn qualified(name: &TableReference, schema: &arrow::datatypes::Schema, tokens: &[TokenWithSpan]) -> Result<DFSchema> {
+    DFSchema::try_from_qualified_schema(name.clone(), schema).map_err(|error| fault(&error, tokens))
+}
+
+fn column(name: &str, index: usize) -> Arc<dyn PhysicalExpr> {
+    Arc::new(PhysicalColumn::new(name, index))
+}
+
+/// An expression that evaluates on batches of a schema.
+pub(crate) fn physical(expr: &Expr, schema: &DFSchema, tokens: &[TokenWithSpan]) -> Result<Arc<dyn PhysicalExpr>> {
+    if let Some(fault) = crate::refuse::subquery(expr, tokens) {
+        return Err(fault);
+    }
+    create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
+        .map_err(|error| fault(&error, tokens))
+}
