@@ -35,12 +35,37 @@ const SPLITS_MAX: u64 = 1024;
 const LINGER: Duration = Duration::from_millis(10);
 
 const OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new("rows-per-second", OptionKind::Number, Some("10000"), "How many rows are made per second, over all splits."),
-    OptionSpec::new("number-of-rows", OptionKind::Count, None, "How many rows there are. Absent: without end, unless a field is a sequence."),
+    OptionSpec::new(
+        "rows-per-second",
+        OptionKind::Number,
+        Some("10000"),
+        "How many rows are made per second, over all splits.",
+    ),
+    OptionSpec::new(
+        "number-of-rows",
+        OptionKind::Count,
+        None,
+        "How many rows there are. Absent: without end, unless a field is a sequence.",
+    ),
     OptionSpec::new("datagen.seed", OptionKind::Count, Some("0"), "Another seed gives other rows."),
-    OptionSpec::new("datagen.splits", OptionKind::Count, Some("1"), "Into how many interleaved splits the rows are dealt: the most subtasks that can read them."),
-    OptionSpec::new("base-time", OptionKind::Count, None, "The time of the first row for timestamps, in milliseconds since 1970. Absent: when it is first read."),
-    OptionSpec::new("fields.*", OptionKind::Text, None, "'fields.<name>.kind' = 'random' (default) or 'sequence'; for random: '.min', '.max', '.length' (of texts, default 100), '.max-past' (of timestamps), '.null-rate' (0 to 1); for sequence: '.start' and '.end', both included."),
+    OptionSpec::new(
+        "datagen.splits",
+        OptionKind::Count,
+        Some("1"),
+        "Into how many interleaved splits the rows are dealt: the most subtasks that can read them.",
+    ),
+    OptionSpec::new(
+        "base-time",
+        OptionKind::Count,
+        None,
+        "The time of the first row for timestamps, in milliseconds since 1970. Absent: when it is first read.",
+    ),
+    OptionSpec::new(
+        "fields.*",
+        OptionKind::Text,
+        None,
+        "'fields.<name>.kind' = 'random' (default) or 'sequence'; for random: '.min', '.max', '.length' (of texts, default 100), '.max-past' (of timestamps), '.null-rate' (0 to 1); for sequence: '.start' and '.end', both included.",
+    ),
 ];
 
 /// `'connector' = 'datagen'`.
@@ -140,7 +165,8 @@ impl Source for DatagenSource {
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
         let now = context.clock.now();
         let base = self.base_time.unwrap_or(now);
-        let splits = splits.into_iter().map(|start| Split::new(start, self.splits, base)).collect::<Result<Vec<_>>>()?;
+        let splits =
+            splits.into_iter().map(|start| Split::new(start, self.splits, base)).collect::<Result<Vec<_>>>()?;
         let row_bytes: usize = self.columns.iter().map(Column::text_bytes).sum();
         let pace = Pace {
             rows_per_ms: self.rows_per_second / 1000.0 * splits.len() as f64 / self.splits as f64,

@@ -18,7 +18,12 @@ use coulee_runtime::table::{Connector, TableSpec};
 use coulee_runtime::{Batch, Error, Result, RowKind};
 
 const OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new("print-identifier", OptionKind::Text, None, "A text that is put before every line: 'identifier> '."),
+    OptionSpec::new(
+        "print-identifier",
+        OptionKind::Text,
+        None,
+        "A text that is put before every line: 'identifier> '.",
+    ),
     OptionSpec::new("standard-error", OptionKind::Switch, Some("false"), "Print to the standard error."),
 ];
 

@@ -77,7 +77,7 @@ impl Engine {
 
 fn remove_objects(sink: &SinkTarget, incarnation: &str) -> Result<()> {
     assert_eq!(incarnation.len(), 12, "an incarnation has 12 digits: a shorter one would match other people's files");
-    match local_path(&sink.path) {
+    match local_path(&sink.path).filter(|_| sink.connector == "filesystem") {
         Some(root) if root.is_dir() => remove_below(&root, incarnation),
         _ => Ok(()),
     }

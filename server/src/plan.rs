@@ -54,7 +54,10 @@ pub(crate) fn targets(outputs: &[TableSpec]) -> Vec<SinkTarget> {
     let target = |table: &TableSpec| SinkTarget {
         table: table.name.clone(),
         connector: option(table, "connector"),
-        path: option(table, "path"),
+        path: match option(table, "path") {
+            path if path.is_empty() => option(table, "stream"),
+            path => path,
+        },
         format: option(table, "format"),
     };
     outputs.iter().map(target).collect()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use coulee_log::Stream;
+use coulee_log::{Log, Stream};
 use coulee_model::{SequenceNumber, StreamName};
 use coulee_runtime::table::TableSpec;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -47,9 +47,9 @@ impl Engine {
                 let option = |key: &str| table.options.get(key).map(String::as_str).unwrap_or_default();
                 let page = match (option("connector"), option("format"), local_path(option("path"))) {
                     ("filesystem", "parquet", Some(root)) => parquet_page(&table, &root, &incarnation, rows)?,
-                    ("" | "stream", ..) => match StreamName::new(table.name.clone()).ok().map(|n| log.stream(&n)) {
-                        Some(Ok(stream)) => stream_page(&table, &stream, rows)?,
-                        _ => None,
+                    ("stream", ..) => match stream_of(&log, &table) {
+                        Some(stream) => stream_page(&table, &stream, rows)?,
+                        None => None,
                     },
                     _ => None,
                 };
@@ -133,6 +133,11 @@ fn with_partition(table: &TableSpec, root: &Path, path: &Path, batch: &RecordBat
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(coulee_runtime::Error::from)?)
 }
 
+fn stream_of(log: &Log, table: &TableSpec) -> Option<Arc<Stream>> {
+    let name = table.options.get("stream").unwrap_or(&table.name);
+    log.stream(&StreamName::new(name.clone()).ok()?).ok()
+}
+
 fn stream_page(table: &TableSpec, stream: &Stream, rows: usize) -> Result<Option<Page>> {
     let (mut values, mut total) = (Vec::new(), 0);
     for shard in stream.shards() {
@@ -152,7 +157,7 @@ fn stream_page(table: &TableSpec, stream: &Stream, rows: usize) -> Result<Option
         Some(rows) => rows,
         None => as_text(&values)?,
     };
-    Ok(Some(Page { table: table.name.clone(), place: format!("stream '{}'", table.name), rows, total }))
+    Ok(Some(Page { table: table.name.clone(), place: format!("stream '{}'", stream.name()), rows, total }))
 }
 
 fn take_values(

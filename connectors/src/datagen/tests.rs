@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Float64Type, Int16Type, Int64Type, Schema, TimeUnit, TimestampMillisecondType};
+use arrow::datatypes::{
+    DataType, Field, Float64Type, Int16Type, Int64Type, Schema, TimeUnit, TimestampMillisecondType,
+};
 use coulee_model::{ManualClock, OperatorId, SubtaskIndex};
 use coulee_runtime::metrics::SubtaskMetrics;
 
@@ -35,7 +37,8 @@ fn context(batch_rows: usize, now: i64) -> (SourceContext, Arc<ManualClock>) {
 
 async fn read(source: &dyn Source, split: &str, position: Option<Bytes>, batch_rows: usize, now: i64) -> RecordBatch {
     let (context, clock) = context(batch_rows, now);
-    let mut reader = source.open(vec![SplitStart { id: SplitId(split.into()), position }], context).await.expect("open");
+    let mut reader =
+        source.open(vec![SplitStart { id: SplitId(split.into()), position }], context).await.expect("open");
     // Far enough for every row to be due.
     clock.advance(1 << 40);
     let mut batches = Vec::new();

@@ -38,7 +38,9 @@ impl Column {
     pub(super) fn make(&self, rows: &Rows) -> Result<ArrayRef> {
         let draws = rows.numbers().map(|row| draw(self.key, row));
         let array: ArrayRef = match &self.values {
-            Values::Integer { min, max } => self.whole_numbers(draws.map(|draw| between(draw, *min, *max)).collect())?,
+            Values::Integer { min, max } => {
+                self.whole_numbers(draws.map(|draw| between(draw, *min, *max)).collect())?
+            }
             Values::Sequence { start, .. } => self.sequence(*start, rows)?,
             Values::Float { min, max } => {
                 let number = |draw: u64| {
@@ -106,8 +108,7 @@ impl Column {
         let limit = (self.null_rate * u64::MAX as f64) as u64;
         let key = mix(self.key);
         // A rate of 1 means all, also the one draw in 2⁶⁴ that equals the limit.
-        let valid: Vec<bool> =
-            rows.numbers().map(|row| self.null_rate < 1.0 && draw(key, row) >= limit).collect();
+        let valid: Vec<bool> = rows.numbers().map(|row| self.null_rate < 1.0 && draw(key, row) >= limit).collect();
         let data = array.to_data().into_builder().nulls(Some(NullBuffer::from(valid)));
         make_array(data.build().expect("a null mask of the same length fits every array"))
     }

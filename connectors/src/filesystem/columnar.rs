@@ -94,7 +94,10 @@ fn roots(file: &str, wanted: &SchemaRef, found: &SchemaRef) -> Result<Vec<usize>
         })?;
         if !comparable(column.data_type(), field.data_type()) {
             let (has, wants) = (sql_type(column.data_type()), sql_type(field.data_type()));
-            return Err(Error::invalid(format!("{file}: column '{}' is {has} in the file and {wants} in the table", field.name())));
+            return Err(Error::invalid(format!(
+                "{file}: column '{}' is {has} in the file and {wants} in the table",
+                field.name()
+            )));
         }
         Ok(index)
     };

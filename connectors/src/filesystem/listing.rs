@@ -35,9 +35,8 @@ fn pattern(path: &str) -> Result<(String, Option<Regex>)> {
 /// # Errors
 /// `Invalid` when it is not a regular expression.
 pub fn full_match(regex: &str) -> Result<Regex> {
-    Regex::new(&format!("^(?:{regex})$")).map_err(|error| {
-        Error::invalid(format!("'{regex}' is not a regular expression: {error}")).because(error)
-    })
+    Regex::new(&format!("^(?:{regex})$"))
+        .map_err(|error| Error::invalid(format!("'{regex}' is not a regular expression: {error}")).because(error))
 }
 
 /// The files, by name: absolute paths, or URLs. Hidden ones (a name that begins with `.` or `_`) only count when they are named themselves.
@@ -70,7 +69,8 @@ fn list_local(path: &Path) -> Result<Vec<String>> {
     let absolute = |path: &Path| std::path::absolute(path).map_err(|cause| Error::io(path.display(), cause));
     let (folder, pattern) = pattern(text)?;
     let folder = Path::new(&folder);
-    let meta = std::fs::metadata(folder).map_err(|cause| Error::io(format!("cannot read {}", folder.display()), cause))?;
+    let meta =
+        std::fs::metadata(folder).map_err(|cause| Error::io(format!("cannot read {}", folder.display()), cause))?;
     let mut files = Vec::new();
     if meta.is_file() {
         files.push(absolute(folder)?);

@@ -1,2 +1,87 @@
-//! stub
-pub struct FilesystemConnector;
+//! `'connector' = 'filesystem'`: files of lines or Parquet, on a local disk or in an object store.
+//!
+//! Reading is bounded: [`FilesystemSource`] lists the files when the job starts, and each is a split. Writing is exactly once, by
+//! spooling locally and delivering whole objects: see [`FilesystemSink`] and `docs/formats/spool.md`.
+
+mod columnar;
+mod deliver;
+mod lines;
+mod listing;
+mod location;
+mod partition;
+mod roll;
+mod settings;
+mod sink;
+mod source;
+mod spool;
+mod state;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use coulee_runtime::Result;
+use coulee_runtime::connector::{Sink, Source};
+use coulee_runtime::options::{OptionSpec, Options};
+use coulee_runtime::table::{Connector, TableSpec};
+
+pub use location::Location;
+pub use sink::FilesystemSink;
+pub use source::FilesystemSource;
+
+use crate::DeadLetters;
+use settings::{FileFormat, SinkSettings, option_specs};
+
+/// Makes sources and sinks of files.
+#[derive(Debug)]
+pub struct FilesystemConnector {
+    base: PathBuf,
+    dead_letters: Option<Arc<dyn DeadLetters>>,
+}
+
+impl FilesystemConnector {
+    /// Relative paths begin at `base`. `dead_letters` keeps records that cannot become rows; without it they are counted only.
+    pub fn new(base: impl Into<PathBuf>, dead_letters: Option<Arc<dyn DeadLetters>>) -> Self {
+        FilesystemConnector { base: base.into(), dead_letters }
+    }
+
+    fn parts(&self, table: &TableSpec) -> Result<(Options, Location)> {
+        let options = table.options(self.options())?;
+        let location = Location::new(&options, &self.base)?;
+        Ok((options, location))
+    }
+}
+
+impl Connector for FilesystemConnector {
+    fn name(&self) -> &'static str {
+        "filesystem"
+    }
+
+    fn options(&self) -> Vec<OptionSpec> {
+        option_specs()
+    }
+
+    fn source(&self, table: &TableSpec, projection: &[usize]) -> Result<Arc<dyn Source>> {
+        let (options, location) = self.parts(table)?;
+        Ok(Arc::new(FilesystemSource::new(location, table, &options, projection)?))
+    }
+
+    fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>> {
+        let (options, location) = self.parts(table)?;
+        Ok(Arc::new(FilesystemSink::new(location, table, &options)?))
+    }
+
+    fn create(&self, table: &TableSpec) -> Result<()> {
+        let (options, _) = self.parts(table)?;
+        SinkSettings::new(&options)?;
+        partition::split_columns(table).map(drop)
+    }
+
+    fn rejected_sink(&self, table: &TableSpec) -> Result<Option<Arc<dyn Sink>>> {
+        let options = table.options(self.options())?;
+        let (FileFormat::Lines(lines), Some(dead_letters)) = (FileFormat::new(&options)?, &self.dead_letters) else {
+            return Ok(None);
+        };
+        lines.dead_letter_stream(&table.name).map(|stream| dead_letters.sink(table, &stream)).transpose()
+    }
+}

@@ -27,7 +27,22 @@ const KNOWN_PATHS_MAX: usize = 10_000;
 pub fn escape(text: &str, out: &mut String) {
     for character in text.chars() {
         match character {
-            '\0'..='\x1f' | '\x7f' | '"' | '#' | '%' | '\'' | '*' | '/' | ':' | '=' | '?' | '\\' | '{' | '[' | ']' | '^' => {
+            '\0'..='\x1f'
+            | '\x7f'
+            | '"'
+            | '#'
+            | '%'
+            | '\''
+            | '*'
+            | '/'
+            | ':'
+            | '='
+            | '?'
+            | '\\'
+            | '{'
+            | '['
+            | ']'
+            | '^' => {
                 write!(out, "%{:02X}", character as u32).expect("writing to a String");
             }
             plain => out.push(plain),
@@ -62,18 +77,27 @@ pub fn split_columns(table: &TableSpec) -> Result<(Vec<usize>, Vec<usize>)> {
     let mut partitions = Vec::new();
     for name in &table.partitioned_by {
         let Ok(index) = table.schema.index_of(name) else {
-            return Err(Error::invalid(format!("table '{}': PARTITIONED BY names '{name}', which is not a column", table.name)));
+            return Err(Error::invalid(format!(
+                "table '{}': PARTITIONED BY names '{name}', which is not a column",
+                table.name
+            )));
         };
         let data_type = table.schema.field(index).data_type();
         if data_type.is_nested() {
             let ty = sql_type(data_type);
-            return Err(Error::invalid(format!("table '{}': column '{name}' of type {ty} cannot be a partition", table.name)));
+            return Err(Error::invalid(format!(
+                "table '{}': column '{name}' of type {ty} cannot be a partition",
+                table.name
+            )));
         }
         partitions.push(index);
     }
     let files: Vec<usize> = (0..table.schema.fields().len()).filter(|index| !partitions.contains(index)).collect();
     if files.is_empty() {
-        return Err(Error::invalid(format!("table '{}': a column must be left that is not in PARTITIONED BY", table.name)));
+        return Err(Error::invalid(format!(
+            "table '{}': a column must be left that is not in PARTITIONED BY",
+            table.name
+        )));
     }
     Ok((files, partitions))
 }

@@ -64,7 +64,12 @@ const FILESYSTEM_OPTIONS: &[OptionSpec] = &[
         Some("zstd"),
         "How pages of Parquet files are compressed.",
     ),
-    OptionSpec::new("s3.endpoint", OptionKind::Text, None, "The URL of an S3-compatible store. Absent: AWS_ENDPOINT_URL, or AWS."),
+    OptionSpec::new(
+        "s3.endpoint",
+        OptionKind::Text,
+        None,
+        "The URL of an S3-compatible store. Absent: AWS_ENDPOINT_URL, or AWS.",
+    ),
     OptionSpec::new("s3.access-key", OptionKind::Text, None, "Absent: AWS_ACCESS_KEY_ID, or the machine's role."),
     OptionSpec::new("s3.secret-key", OptionKind::Text, None, "Absent: AWS_SECRET_ACCESS_KEY."),
     OptionSpec::new("s3.region", OptionKind::Text, None, "Absent: AWS_REGION, or 'us-east-1'."),

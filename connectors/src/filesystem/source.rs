@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use coulee_runtime::connector::{Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
 use coulee_runtime::metrics::SubtaskMetrics;
-use coulee_runtime::table::TableSpec;
 use coulee_runtime::options::Options;
+use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -320,7 +320,11 @@ struct FilesystemReader {
 impl SourceReader for FilesystemReader {
     async fn next(&mut self) -> Result<SourceEvent> {
         // Cancel-safe: `recv` is, and nothing waits behind it.
-        let chunk = self.chunks.recv().await.ok_or_else(|| Error::internal("the reading thread has ended before its files"))??;
+        let chunk = self
+            .chunks
+            .recv()
+            .await
+            .ok_or_else(|| Error::internal("the reading thread has ended before its files"))??;
         if let Some(position) = chunk.position {
             self.positions[chunk.split].1 = position;
         }

@@ -63,7 +63,11 @@ impl CsvDecoder {
             let is_text = column.data_type == DataType::Utf8;
             if self.null.as_deref() == Some(text) || (text.is_empty() && !is_text) {
                 if !column.nullable {
-                    return Err(format!("column '{}': expected {} NOT NULL, found null", name(), sql_type(&column.data_type)));
+                    return Err(format!(
+                        "column '{}': expected {} NOT NULL, found null",
+                        name(),
+                        sql_type(&column.data_type)
+                    ));
                 }
                 column.push_null();
             } else {

@@ -18,6 +18,7 @@ use coulee_runtime::{Error, Result};
 
 pub use rejects::Rejects;
 
+pub(crate) use csv::CsvEncoder;
 pub(crate) use sql_type::sql_type;
 
 /// Why a record could not become a row: the column or the byte, what was expected and what was found.
@@ -316,11 +317,7 @@ fn one_character(options: &Options, key: &str) -> Result<u8> {
 ///
 /// # Errors
 /// `Invalid` when a column's type cannot be read from the format.
-pub fn decoder(
-    settings: &FormatSettings,
-    columns: &SchemaRef,
-    projection: &[usize],
-) -> Result<Box<dyn RecordDecoder>> {
+pub fn decoder(settings: &FormatSettings, columns: &SchemaRef, projection: &[usize]) -> Result<Box<dyn RecordDecoder>> {
     Ok(match settings.kind {
         FormatKind::Json => {
             let schema = SchemaRef::new(columns.project(projection)?);
@@ -337,9 +334,7 @@ pub fn decoder(
 /// `Invalid` when a column's type cannot be written in the format.
 pub fn encoder(settings: &FormatSettings, schema: &SchemaRef) -> Result<Box<dyn RecordEncoder>> {
     Ok(match settings.kind {
-        FormatKind::Json => {
-            Box::new(json::JsonEncoder::new(schema, settings.timestamps, settings.ignore_null_fields)?)
-        }
+        FormatKind::Json => Box::new(json::JsonEncoder::new(schema, settings.timestamps, settings.ignore_null_fields)?),
         FormatKind::Csv => Box::new(csv::CsvEncoder::new(settings, schema)?),
         FormatKind::Raw => Box::new(raw::RawEncoder::new(schema)?),
     })

@@ -61,8 +61,7 @@ impl RecordDecoder for RawDecoder {
     }
 
     fn flush(&mut self) -> Result<RecordBatch> {
-        let column: ArrayRef =
-            if self.text { Arc::new(self.texts.finish()) } else { Arc::new(self.bytes.finish()) };
+        let column: ArrayRef = if self.text { Arc::new(self.texts.finish()) } else { Arc::new(self.bytes.finish()) };
         let options = RecordBatchOptions::new().with_row_count(Some(std::mem::take(&mut self.rows)));
         let columns = self.schema.fields().iter().map(|_| column.clone()).collect();
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)

@@ -15,9 +15,9 @@ struct Digits<'a>(&'a [u8]);
 impl Digits<'_> {
     fn number<const N: usize>(&mut self) -> Option<i64> {
         let (digits, rest) = self.0.split_first_chunk::<N>()?;
-        let value = digits.iter().try_fold(0, |value, digit| {
-            digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0'))
-        })?;
+        let value = digits
+            .iter()
+            .try_fold(0, |value, digit| digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0')))?;
         self.0 = rest;
         Some(value)
     }
@@ -238,8 +238,18 @@ mod tests {
             assert_eq!(millis(text), Some(expected), "{text}");
         }
         for bad in [
-            "", "2013", "2013-13-01", "2013-02-29", "2013-01-01 ", "2013-01-01 24:00:00", "2013-01-01 10:17:00.",
-            "2013-01-01 10:17:00 ", "2013-01-01 10:17:00+1", "2013-01-01 10:17:00Zx", "13-01-01", "2013-01-01x10:17",
+            "",
+            "2013",
+            "2013-13-01",
+            "2013-02-29",
+            "2013-01-01 ",
+            "2013-01-01 24:00:00",
+            "2013-01-01 10:17:00.",
+            "2013-01-01 10:17:00 ",
+            "2013-01-01 10:17:00+1",
+            "2013-01-01 10:17:00Zx",
+            "13-01-01",
+            "2013-01-01x10:17",
         ] {
             assert_eq!(millis(bad), None, "{bad}");
         }

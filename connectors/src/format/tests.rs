@@ -105,10 +105,8 @@ fn a_json_record_is_one_complete_object() {
 
 #[test]
 fn a_missing_field_is_null_where_the_column_allows_it() {
-    let schema: SchemaRef = Arc::new(Schema::new(vec![
-        Field::new("a", DataType::Int64, true),
-        Field::new("b", DataType::Int64, false),
-    ]));
+    let schema: SchemaRef =
+        Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, true), Field::new("b", DataType::Int64, false)]));
     let reason = |options: &[(&str, &str)], record: &str| {
         let mut decoder = decoder(&settings(options), &schema, &[0, 1]).unwrap();
         decoder.decode(record.as_bytes()).map_err(|reject| reject.reason)
@@ -142,10 +140,8 @@ fn a_rejected_record_leaves_nothing_behind() {
 
 #[test]
 fn csv_is_read_by_position_or_by_header() {
-    let schema: SchemaRef = Arc::new(Schema::new(vec![
-        Field::new("n", DataType::Int64, true),
-        Field::new("t", DataType::Utf8, true),
-    ]));
+    let schema: SchemaRef =
+        Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true), Field::new("t", DataType::Utf8, true)]));
     let settings = settings(&[("format", "csv"), ("csv.null-literal", "NA")]);
     let mut decoder = decoder(&settings, &schema, &[0, 1]).unwrap();
     for (record, expected) in [

@@ -263,7 +263,8 @@ impl Generator {
     pub(super) fn bid_url(&self, event: &Event, out: &mut Vec<u8>) {
         let channel = self.channel(event);
         // Every channel has one url, the hot ones too.
-        let random = self.draw(Purpose::Url, channel.unwrap_or_else(|number| number as usize + HOT_CHANNELS.len()) as u64);
+        let random =
+            self.draw(Purpose::Url, channel.unwrap_or_else(|number| number as usize + HOT_CHANNELS.len()) as u64);
         out.extend_from_slice(b"https://www.nexmark.com/");
         for part in 0..3 {
             let random = mix(random + part);

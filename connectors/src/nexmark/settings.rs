@@ -15,22 +15,82 @@ const EVENTS_MAX: u64 = 1 << 50;
 
 /// The options of `'connector' = 'nexmark'`; names and defaults are those of Flink's nexmark where it has them.
 pub(super) const OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new("nexmark.event", OptionKind::Choice(&["all", "person", "auction", "bid"]), Some("all"), "Which events are delivered: all of them as rows of rows, or one kind as flat rows. The other kinds are still counted and take their time."),
+    OptionSpec::new(
+        "nexmark.event",
+        OptionKind::Choice(&["all", "person", "auction", "bid"]),
+        Some("all"),
+        "Which events are delivered: all of them as rows of rows, or one kind as flat rows. The other kinds are still counted and take their time.",
+    ),
     OptionSpec::new("nexmark.seed", OptionKind::Count, Some("0"), "Another seed gives other events."),
-    OptionSpec::new("nexmark.splits", OptionKind::Count, Some("2"), "Into how many interleaved splits the events are dealt: the most subtasks that can read them."),
-    OptionSpec::new("events.num", OptionKind::Count, None, "How many events there are, counting every kind. Absent or 0: without end."),
-    OptionSpec::new("first-event.rate", OptionKind::Count, Some("10000"), "Events per second of event time. It does not slow the reading down: see 'scan.rate-limit'."),
-    OptionSpec::new("next-event.rate", OptionKind::Count, None, "Taken for Flink's sake; must equal 'first-event.rate'."),
-    OptionSpec::new("base-time", OptionKind::Count, Some("1436918400000"), "The event time of the first event, in milliseconds since 1970."),
+    OptionSpec::new(
+        "nexmark.splits",
+        OptionKind::Count,
+        Some("2"),
+        "Into how many interleaved splits the events are dealt: the most subtasks that can read them.",
+    ),
+    OptionSpec::new(
+        "events.num",
+        OptionKind::Count,
+        None,
+        "How many events there are, counting every kind. Absent or 0: without end.",
+    ),
+    OptionSpec::new(
+        "first-event.rate",
+        OptionKind::Count,
+        Some("10000"),
+        "Events per second of event time. It does not slow the reading down: see 'scan.rate-limit'.",
+    ),
+    OptionSpec::new(
+        "next-event.rate",
+        OptionKind::Count,
+        None,
+        "Taken for Flink's sake; must equal 'first-event.rate'.",
+    ),
+    OptionSpec::new(
+        "base-time",
+        OptionKind::Count,
+        Some("1436918400000"),
+        "The event time of the first event, in milliseconds since 1970.",
+    ),
     OptionSpec::new("person.proportion", OptionKind::Count, Some("1"), "How many of every few events are persons."),
     OptionSpec::new("auction.proportion", OptionKind::Count, Some("3"), "How many of every few events are auctions."),
     OptionSpec::new("bid.proportion", OptionKind::Count, Some("46"), "How many of every few events are bids."),
-    OptionSpec::new("person.avg-size", OptionKind::Bytes, Some("200"), "The average size of a person, which 'extra' fills up."),
-    OptionSpec::new("auction.avg-size", OptionKind::Bytes, Some("500"), "The average size of an auction, which 'extra' fills up."),
-    OptionSpec::new("bid.avg-size", OptionKind::Bytes, Some("100"), "The average size of a bid, which 'extra' fills up."),
-    OptionSpec::new("bid.hot-ratio.auctions", OptionKind::Count, Some("2"), "All but one of so many bids are for a hot auction."),
-    OptionSpec::new("bid.hot-ratio.bidders", OptionKind::Count, Some("4"), "All but one of so many bids are by a hot bidder."),
-    OptionSpec::new("auction.hot-ratio.sellers", OptionKind::Count, Some("4"), "All but one of so many auctions are by a hot seller."),
+    OptionSpec::new(
+        "person.avg-size",
+        OptionKind::Bytes,
+        Some("200"),
+        "The average size of a person, which 'extra' fills up.",
+    ),
+    OptionSpec::new(
+        "auction.avg-size",
+        OptionKind::Bytes,
+        Some("500"),
+        "The average size of an auction, which 'extra' fills up.",
+    ),
+    OptionSpec::new(
+        "bid.avg-size",
+        OptionKind::Bytes,
+        Some("100"),
+        "The average size of a bid, which 'extra' fills up.",
+    ),
+    OptionSpec::new(
+        "bid.hot-ratio.auctions",
+        OptionKind::Count,
+        Some("2"),
+        "All but one of so many bids are for a hot auction.",
+    ),
+    OptionSpec::new(
+        "bid.hot-ratio.bidders",
+        OptionKind::Count,
+        Some("4"),
+        "All but one of so many bids are by a hot bidder.",
+    ),
+    OptionSpec::new(
+        "auction.hot-ratio.sellers",
+        OptionKind::Count,
+        Some("4"),
+        "All but one of so many auctions are by a hot seller.",
+    ),
 ];
 
 /// What decides the events. [`check`](Self::check) says what values can work.

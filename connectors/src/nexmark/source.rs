@@ -156,7 +156,9 @@ impl Split {
                 .ok()
                 .and_then(|text| text.parse().ok())
                 .filter(|next| next % splits == index)
-                .ok_or_else(|| Error::corrupt(format!("nexmark: the position of split '{}' is no number", start.id.0)))?,
+                .ok_or_else(|| {
+                    Error::corrupt(format!("nexmark: the position of split '{}' is no number", start.id.0))
+                })?,
         };
         Ok(Split { id: start.id, next, ended: false })
     }

@@ -46,7 +46,8 @@ fn context(batch_rows: usize) -> SourceContext {
 
 /// Reads the splits to their ends: the rows of each, one after the other.
 async fn read(source: &dyn Source, splits: &[(&str, Option<Bytes>)], batch_rows: usize) -> Vec<RecordBatch> {
-    let starts = splits.iter().map(|(id, position)| SplitStart { id: SplitId((*id).into()), position: position.clone() });
+    let starts =
+        splits.iter().map(|(id, position)| SplitStart { id: SplitId((*id).into()), position: position.clone() });
     let mut reader = source.open(starts.collect(), context(batch_rows)).await.expect("a reader");
     let mut rows: Vec<Vec<RecordBatch>> = vec![Vec::new(); splits.len()];
     let mut open = splits.len();
@@ -268,7 +269,9 @@ fn errors_name_the_column_and_what_there_is() {
 #[tokio::test]
 async fn positions_of_other_splits_are_refused() {
     let source = source(None, &[]);
-    for (id, position) in [("0-of-3", None), ("2-of-2", None), ("x", None), ("0-of-2", Some("1")), ("1-of-2", Some("y"))] {
+    for (id, position) in
+        [("0-of-3", None), ("2-of-2", None), ("x", None), ("0-of-2", Some("1")), ("1-of-2", Some("y"))]
+    {
         let start = SplitStart { id: SplitId(id.into()), position: position.map(Bytes::from) };
         assert!(source.open(vec![start], context(1)).await.is_err(), "{id} {position:?}");
     }

@@ -79,9 +79,9 @@ pub(crate) struct StoredScript {
 pub struct SinkTarget {
     /// The table.
     pub table: String,
-    /// Its connector; empty for a built-in stream.
+    /// Its connector.
     pub connector: String,
-    /// Its path, where it has one.
+    /// Its path, or the name of its stream where that is not the table's.
     pub path: String,
     /// Its format, where it has one.
     pub format: String,

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, ListArray, MapArray, PrimitiveArray, StringArray, StructArray,
-    Time32MillisecondArray, Time32SecondArray,
+    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, ListArray, MapArray, PrimitiveArray, StringArray,
+    StructArray, Time32MillisecondArray, Time32SecondArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Field, FieldRef, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, TimeUnit,
+    ArrowPrimitiveType, DataType, Date32Type, Field, FieldRef, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, TimeUnit,
 };
 use arrow::error::ArrowError;
 use coulee_runtime::{Error, Result};
@@ -132,7 +132,9 @@ impl Column {
             DataType::Struct(fields) => Values::Struct(Fields::new(fields, fail_on_missing_field)?),
             other => {
                 let name = field.name();
-                return Err(Error::invalid(format!("column '{name}' has type {other}, which cannot be read from JSON")));
+                return Err(Error::invalid(format!(
+                    "column '{name}' has type {other}, which cannot be read from JSON"
+                )));
             }
         };
         let validity = Validity::default();

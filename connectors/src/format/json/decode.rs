@@ -441,7 +441,8 @@ pub fn append_plain(column: &mut Column, text: &str) -> Result<(), String> {
         }
         Values::Timestamp(values, unit) => {
             let time = parse_timestamp(number.as_bytes());
-            let value = time.and_then(|(seconds, nanos)| in_unit(seconds, nanos, *unit)).or_else(|| millis(number, *unit));
+            let value =
+                time.and_then(|(seconds, nanos)| in_unit(seconds, nanos, *unit)).or_else(|| millis(number, *unit));
             values.push(value.ok_or_else(expected)?);
         }
         Values::List(..) | Values::Map(..) | Values::Struct(_) => return Err(expected()),

@@ -265,7 +265,11 @@ impl<'a> Scanner<'a> {
                     }
                     break;
                 }
-                if object { self.take(b'}', "',' or '}'")? } else { self.take(b']', "',' or ']'")? }
+                if object {
+                    self.take(b'}', "',' or '}'")?
+                } else {
+                    self.take(b']', "',' or ']'")?
+                }
                 objects >>= 1;
                 depth -= 1;
             }
@@ -337,8 +341,30 @@ mod tests {
             assert!(accepts(good.as_bytes()), "{good}");
         }
         for bad in [
-            "", "{", "}", "[1,]", r#"{"a"}"#, r#"{"a":}"#, r#"{"a":1,}"#, "01", "-", "1.", ".5", "1e", "tru", "nulL",
-            r#""\x""#, r#""\u12g4""#, "\"a\nb\"", r#""abc"#, "1 2", "[1}", r#"{a:1}"#, "+1", "-01", "00",
+            "",
+            "{",
+            "}",
+            "[1,]",
+            r#"{"a"}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            "01",
+            "-",
+            "1.",
+            ".5",
+            "1e",
+            "tru",
+            "nulL",
+            r#""\x""#,
+            r#""\u12g4""#,
+            "\"a\nb\"",
+            r#""abc"#,
+            "1 2",
+            "[1}",
+            r#"{a:1}"#,
+            "+1",
+            "-01",
+            "00",
         ] {
             assert!(!accepts(bad.as_bytes()), "{bad}");
         }

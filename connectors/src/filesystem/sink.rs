@@ -1,0 +1,171 @@
+//! Writes rows into files, exactly once: recovery, and opening the writers.
+//!
+//! Rows are spooled on the local disk beside the job's state ([`spool`](super::spool)), made into a file when the rolling policy
+//! says so ([`roll`](super::roll)), and the file becomes visible once the checkpoint that lists it is durable
+//! ([`deliver`](super::deliver)). Buffers therefore outlive checkpoints, and files are as large as asked for however
+//! often there is a checkpoint.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use bytes::Bytes;
+use coulee_model::SubtaskIndex;
+use coulee_runtime::connector::{Sink, SinkContext, SinkWriter};
+use coulee_runtime::metrics::SubtaskMetrics;
+use coulee_runtime::options::Options;
+use coulee_runtime::table::TableSpec;
+use coulee_runtime::{Error, Result};
+use parking_lot::Mutex;
+
+use super::deliver::{blocking, check, deliver};
+use super::location::Location;
+use super::partition::{Router, split_columns};
+use super::settings::{FileFormat, SinkSettings};
+use super::state::WriterState;
+use super::writer::FilesystemWriter;
+use crate::format::encoder;
+
+/// A folder, or a prefix in an object store, that rows are delivered to.
+#[derive(Debug)]
+pub struct FilesystemSink {
+    plan: Arc<SinkPlan>,
+    /// The numbers below which every subtask's files may exist, from the states of the last recovery.
+    ///
+    /// SUBTLE: a subtask that comes back after the parallelism was lowered and raised again has no state of its own, but the
+    /// objects of its first life are still there. Counting on from the highest number of all avoids them.
+    floor: Mutex<Numbers>,
+}
+
+/// The numbers of the next files.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Numbers {
+    /// Of spool files.
+    pub open: u64,
+    /// Of objects.
+    pub part: u64,
+}
+
+/// What all writers of a sink share.
+#[derive(Debug)]
+pub struct SinkPlan {
+    /// Where objects become visible.
+    pub target: Location,
+    /// The rolling policy and the form.
+    pub settings: Arc<SinkSettings>,
+    /// The table's columns, and which of them are in the files and which in the path.
+    pub table: SchemaRef,
+    /// Indexes of the columns in the files.
+    pub files: Vec<usize>,
+    /// Indexes of the columns in the path.
+    pub partitions: Vec<usize>,
+    /// The columns in the files.
+    pub schema: SchemaRef,
+}
+
+impl SinkPlan {
+    /// A router of rows into partitions.
+    ///
+    /// # Errors
+    /// `Invalid` when a partition column's type cannot be compared.
+    pub fn router(&self) -> Result<Router> {
+        Router::new(&self.table, &self.files, &self.partitions, self.schema.clone())
+    }
+}
+
+impl FilesystemSink {
+    /// A sink for rows of the table.
+    ///
+    /// # Errors
+    /// `Invalid` when an option is wrong or a column cannot be written.
+    pub fn new(target: Location, table: &TableSpec, options: &Options) -> Result<Self> {
+        let settings = SinkSettings::new(options)?;
+        let (files, partitions) = split_columns(table)?;
+        let schema: SchemaRef = Arc::new(table.schema.project(&files)?);
+        match &settings.format {
+            FileFormat::Lines(lines) => drop(encoder(lines, &schema).map_err(|error| error.at(options.owner()))?),
+            FileFormat::Parquet => {
+                parquet::arrow::ArrowSchemaConverter::new().convert(&schema).map_err(|error| {
+                    Error::invalid(format!("{}: a column has no form in Parquet: {error}", options.owner()))
+                        .because(error)
+                })?;
+            }
+        }
+        if options.get("compression").is_some_and(|kind| !matches!(kind, "auto" | "none")) {
+            let owner = options.owner();
+            return Err(Error::invalid(format!(
+                "{owner}: 'compression' is for reading; sinks compress Parquet with 'parquet.compression'"
+            )));
+        }
+        let plan =
+            SinkPlan { target, settings: Arc::new(settings), table: table.schema.clone(), files, partitions, schema };
+        plan.router()?;
+        Ok(FilesystemSink { plan: Arc::new(plan), floor: Mutex::default() })
+    }
+}
+
+#[async_trait]
+impl Sink for FilesystemSink {
+    fn describe(&self) -> String {
+        format!("filesystem {} ({})", self.plan.target.display(), self.plan.settings.extension())
+    }
+
+    async fn recover(&self, context: &SinkContext, states: &[Bytes]) -> Result<()> {
+        check(&self.plan.target, &context.incarnation).await?;
+        let states = states.iter().map(|state| WriterState::decode(state)).collect::<Result<Vec<_>>>()?;
+        let mut kept = HashSet::new();
+        let mut floor = Numbers::default();
+        for state in &states {
+            floor.open = floor.open.max(state.next_open);
+            floor.part = floor.part.max(state.next_part);
+            kept.extend(state.open.iter().map(|open| open.file.clone()));
+            for ready in &state.ready {
+                deliver(&self.plan.target, context.spool.join(&ready.file), ready).await?;
+            }
+        }
+        *self.floor.lock() = floor;
+        // Also removes what was just delivered: the object is the proof from now on.
+        let spool = context.spool.clone();
+        blocking(move || sweep(&spool, &kept)).await
+    }
+
+    async fn open(
+        &self,
+        context: &SinkContext,
+        subtask: SubtaskIndex,
+        states: &[Bytes],
+        metrics: Arc<SubtaskMetrics>,
+    ) -> Result<Box<dyn SinkWriter>> {
+        let states = states.iter().map(|state| WriterState::decode(state)).collect::<Result<Vec<_>>>()?;
+        let floor = *self.floor.lock();
+        let writer = FilesystemWriter::open(self.plan.clone(), context, subtask, states, floor, metrics)?;
+        Ok(Box::new(writer))
+    }
+}
+
+/// Removes every file in the spool folder that no checkpoint knows.
+fn sweep(spool: &Path, kept: &HashSet<String>) -> Result<()> {
+    let refuse = |path: &Path, cause| Error::io(format!("cannot clear the spool folder {}", path.display()), cause);
+    let folders = match std::fs::read_dir(spool) {
+        Ok(folders) => folders,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(cause) => return Err(refuse(spool, cause)),
+    };
+    for folder in folders {
+        let folder = folder.map_err(|cause| refuse(spool, cause))?;
+        for file in std::fs::read_dir(folder.path()).map_err(|cause| refuse(&folder.path(), cause))? {
+            let file = file.map_err(|cause| refuse(&folder.path(), cause))?;
+            let name = format!("{}/{}", folder.file_name().to_string_lossy(), file.file_name().to_string_lossy());
+            if !kept.contains(&name) {
+                std::fs::remove_file(file.path()).map_err(|cause| refuse(&file.path(), cause))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "sink_tests.rs"]
+mod tests;

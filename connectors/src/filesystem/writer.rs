@@ -1,0 +1,373 @@
+//! Writes the rows of one subtask: fills spool files, rolls them, and delivers on commit.
+//!
+//! A file's way: a [`Buffer`] that is appended to; *sealed*, while a blocking thread makes it into the file to deliver; *ready*, from
+//! the next `prepare` on in the checkpoint's state; visible, at that checkpoint's `commit`. The spool file stays until then,
+//! since the checkpoint before still refers to it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use coulee_model::{CheckpointId, Clock, SubtaskIndex, Timestamp};
+use coulee_runtime::connector::{SinkContext, SinkWriter};
+use coulee_runtime::metrics::SubtaskMetrics;
+use coulee_runtime::{Batch, Error, Result};
+use futures::StreamExt;
+use tokio::task::JoinHandle;
+
+use super::deliver::{blocking, create_folders, deliver};
+use super::partition::Router;
+use super::roll::{Roll, Rolled, sync_folder};
+use super::sink::{Numbers, SinkPlan};
+use super::spool::Buffer;
+use super::state::{OpenFile, ReadyFile, WriterState};
+
+/// Rows that wait in memory, over all partitions, before all of them are written to their files.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// A roll of a spool file up to this size is waited for by the next `prepare`; it takes milliseconds. A larger one may take
+/// seconds, and a barrier should not: it joins the checkpoint in which it is found done.
+const ROLL_AWAITED_BYTES_MAX: u64 = 8 << 20;
+
+/// How many rolls may be under way: each takes a thread and the memory of a row group.
+const ROLLS_MAX: usize = 2;
+
+/// How many objects are put at a time: each may take the memory of its file.
+const DELIVERIES_MAX: usize = 2;
+
+/// How many threads sync spool files.
+const SYNC_THREADS: usize = 4;
+
+/// A spool file that is being made into an object.
+#[derive(Debug)]
+struct Sealed {
+    open: OpenFile,
+    unsynced: Option<Arc<File>>,
+    key: String,
+    file: String,
+    task: JoinHandle<Result<Rolled>>,
+}
+
+/// A finished file that waits for its checkpoint.
+#[derive(Debug)]
+struct Ready {
+    state: ReadyFile,
+    /// What it was made of, to be removed with it.
+    spool: String,
+    /// The first checkpoint whose state has it.
+    listed: Option<CheckpointId>,
+}
+
+/// The writer of one subtask.
+#[derive(Debug)]
+pub struct FilesystemWriter {
+    plan: Arc<SinkPlan>,
+    router: Router,
+    spool: PathBuf,
+    subtask: SubtaskIndex,
+    incarnation: String,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<SubtaskMetrics>,
+    numbers: Numbers,
+    ratio: f64,
+    buffers: HashMap<Arc<str>, Buffer>,
+    sealed: Vec<Sealed>,
+    ready: Vec<Ready>,
+    finished: bool,
+    /// Whether the folder has files whose names are not durable.
+    folder_unsynced: bool,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl FilesystemWriter {
+    /// Goes on where `states` left off. What they list as ready, `recover` has delivered.
+    ///
+    /// # Errors
+    /// `Corrupt` when a spool file that they refer to is gone or shorter.
+    pub fn open(
+        plan: Arc<SinkPlan>,
+        context: &SinkContext,
+        subtask: SubtaskIndex,
+        states: Vec<WriterState>,
+        floor: Numbers,
+        metrics: Arc<SubtaskMetrics>,
+    ) -> Result<Self> {
+        create_folders(&context.spool.join(subtask.to_string()))?;
+        let mut writer = FilesystemWriter {
+            router: plan.router()?,
+            plan,
+            spool: context.spool.clone(),
+            subtask,
+            incarnation: context.incarnation.clone(),
+            clock: context.clock.clone(),
+            metrics,
+            numbers: floor,
+            ratio: 1.0,
+            buffers: HashMap::new(),
+            sealed: Vec::new(),
+            ready: Vec::new(),
+            finished: false,
+            folder_unsynced: true,
+            cancelled: Arc::new(AtomicBool::new(false)),
+        };
+        for state in &states {
+            writer.numbers.open = writer.numbers.open.max(state.next_open);
+            writer.numbers.part = writer.numbers.part.max(state.next_part);
+            writer.ratio = state.ratio;
+        }
+        for open in states.into_iter().flat_map(|state| state.open) {
+            let buffer = Buffer::resume(&writer.spool, &open, writer.plan.schema.clone())?;
+            // Two writers may have filled the same partition before the parallelism changed: one of the files goes out.
+            if open.sealed || writer.buffers.contains_key(buffer.partition()) {
+                writer.seal(buffer)?;
+            } else {
+                writer.buffers.insert(buffer.partition().clone(), buffer);
+            }
+        }
+        Ok(writer)
+    }
+
+    fn new_buffer(&mut self, partition: &Arc<str>) -> Result<Buffer> {
+        let file = format!("{}/open-{}.arrow", self.subtask, self.numbers.open);
+        self.numbers.open += 1;
+        self.folder_unsynced = true;
+        Buffer::create(&self.spool, file, partition.clone(), self.plan.schema.clone(), self.clock.now())
+    }
+
+    /// Whether the file that this spool file becomes is large enough. Spool bytes are translated by what was seen before.
+    fn is_full(&self, buffer: &Buffer) -> bool {
+        let settings = &self.plan.settings;
+        buffer.rows() >= settings.file_rows_max || buffer.bytes() as f64 * self.ratio >= settings.file_bytes_max as f64
+    }
+
+    fn due_at(&self, buffer: &Buffer) -> Timestamp {
+        let interval = i64::try_from(self.plan.settings.interval.as_millis()).unwrap_or(i64::MAX);
+        buffer.opened_at().plus_millis(interval)
+    }
+
+    /// Closes a spool file and starts making it into the file to deliver.
+    fn seal(&mut self, mut buffer: Buffer) -> Result<()> {
+        buffer.flush()?;
+        let unsynced = buffer.take_unsynced();
+        let open = buffer.state(true);
+        let (number, extension) = (self.numbers.part, self.plan.settings.extension());
+        self.numbers.part += 1;
+        let folder = if open.partition.is_empty() { String::new() } else { format!("{}/", open.partition) };
+        let key = format!("{folder}part-{}-{}-{number:08}.{extension}", self.incarnation, self.subtask);
+        // A thread of a dropped writer may still be at work; a random part keeps its file apart from the next writer's.
+        let file = format!("{}/roll-{number}-{:08x}.{extension}", self.subtask, rand::random::<u32>());
+        let roll = Roll {
+            from: self.spool.join(&open.file),
+            length: open.length,
+            rows: open.rows,
+            to: self.spool.join(&file),
+            schema: self.plan.schema.clone(),
+            settings: self.plan.settings.clone(),
+            cancelled: self.cancelled.clone(),
+        };
+        self.folder_unsynced = true;
+        let task = tokio::task::spawn_blocking(move || roll.run());
+        self.sealed.push(Sealed { open, unsynced, key, file, task });
+        Ok(())
+    }
+
+    fn seal_partition(&mut self, partition: &Arc<str>) -> Result<()> {
+        match self.buffers.remove(partition) {
+            Some(buffer) => self.seal(buffer),
+            None => Ok(()),
+        }
+    }
+
+    /// The partitions whose buffers meet a condition, oldest first, so that objects are numbered in that order.
+    fn partitions(&self, which: impl Fn(&Buffer) -> bool) -> Vec<Arc<str>> {
+        let mut found: Vec<&Buffer> = self.buffers.values().filter(|buffer| which(buffer)).collect();
+        found.sort_by_key(|buffer| (buffer.opened_at(), buffer.partition().clone()));
+        found.into_iter().map(|buffer| buffer.partition().clone()).collect()
+    }
+
+    /// Takes a roll that is done (or waits for it) into what is ready.
+    async fn finish_roll(&mut self, index: usize) -> Result<()> {
+        let sealed = self.sealed.remove(index);
+        let rolled = match sealed.task.await {
+            Ok(rolled) => rolled?,
+            Err(error) => return Err(Error::internal(format!("rolling {}: {error}", sealed.open.file))),
+        };
+        if sealed.open.length >= ROLL_AWAITED_BYTES_MAX {
+            // Small files are mostly footer and say little about the ratio.
+            self.ratio = (rolled.bytes as f64 / sealed.open.length as f64).clamp(0.01, 4.0);
+        }
+        let state = ReadyFile {
+            key: sealed.key,
+            file: sealed.file,
+            bytes: rolled.bytes,
+            crc32c: rolled.crc32c,
+            rows: sealed.open.rows,
+        };
+        self.ready.push(Ready { state, spool: sealed.open.file, listed: None });
+        Ok(())
+    }
+
+    /// Rolls that are done, that take no time, or that nothing can follow.
+    async fn finish_rolls(&mut self) -> Result<()> {
+        let mut index = 0;
+        while let Some(sealed) = self.sealed.get(index) {
+            let small = sealed.open.length <= ROLL_AWAITED_BYTES_MAX;
+            if self.finished || small || sealed.task.is_finished() {
+                self.finish_roll(index).await?;
+            } else {
+                index += 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn append(&mut self, partition: &Arc<str>, rows: arrow::record_batch::RecordBatch) -> Result<()> {
+        if !self.buffers.contains_key(partition) {
+            if self.buffers.len() >= self.plan.settings.partitions_max {
+                let oldest = self.partitions(|_| true).swap_remove(0);
+                self.seal_partition(&oldest)?;
+            }
+            let buffer = self.new_buffer(partition)?;
+            self.buffers.insert(partition.clone(), buffer);
+        }
+        let buffer = self.buffers.get_mut(partition).expect("inserted above");
+        buffer.append(rows)?;
+        let full = self.buffers.get(partition).is_some_and(|buffer| self.is_full(buffer));
+        if full {
+            self.seal_partition(partition)?;
+        }
+        while self.sealed.len() > ROLLS_MAX {
+            self.finish_roll(0).await?;
+        }
+        Ok(())
+    }
+
+    /// Syncs the spool files that have changed, and the folder that names them.
+    async fn sync(&mut self) -> Result<()> {
+        let mut files: Vec<Arc<File>> = self.buffers.values_mut().filter_map(Buffer::take_unsynced).collect();
+        files.extend(self.sealed.iter_mut().filter_map(|sealed| sealed.unsynced.take()));
+        let share = files.len().div_ceil(SYNC_THREADS).max(1);
+        let tasks = files.chunks(share).map(|files| {
+            let files = files.to_vec();
+            blocking(move || {
+                let sync =
+                    |file: &Arc<File>| file.sync_data().map_err(|cause| Error::io("cannot sync a spool file", cause));
+                files.iter().try_for_each(sync)
+            })
+        });
+        futures::future::try_join_all(tasks).await?;
+        if std::mem::take(&mut self.folder_unsynced) {
+            let folder = self.spool.join(self.subtask.to_string());
+            blocking(move || sync_folder(&folder)).await?;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> WriterState {
+        let mut open: Vec<OpenFile> = self.buffers.values().map(|buffer| buffer.state(false)).collect();
+        open.extend(self.sealed.iter().map(|sealed| sealed.open.clone()));
+        open.sort_by(|a, b| a.file.cmp(&b.file));
+        WriterState {
+            version: WriterState::VERSION,
+            next_open: self.numbers.open,
+            next_part: self.numbers.part,
+            ratio: self.ratio,
+            open,
+            ready: self.ready.iter().map(|ready| ready.state.clone()).collect(),
+        }
+    }
+}
+
+#[async_trait]
+impl SinkWriter for FilesystemWriter {
+    async fn write(&mut self, batch: Batch) -> Result<()> {
+        if batch.kinds().is_some_and(|kinds| kinds.values().iter().any(|kind| *kind != 0)) {
+            let target = self.plan.target.display();
+            return Err(Error::invalid(format!(
+                "{target}: files take inserts only, but the query updates or deletes rows; aggregate over windows, or write to a stream"
+            )));
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        for (partition, rows) in self.router.route(batch.rows())? {
+            self.append(&partition, rows).await?;
+        }
+        if self.buffers.values().map(Buffer::waiting_bytes).sum::<usize>() > WAITING_BYTES_MAX {
+            self.buffers.values_mut().try_for_each(Buffer::flush)?;
+        }
+        Ok(())
+    }
+
+    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Bytes> {
+        let now = self.clock.now();
+        for partition in self.partitions(|buffer| self.due_at(buffer) <= now) {
+            self.seal_partition(&partition)?;
+        }
+        self.buffers.values_mut().try_for_each(Buffer::flush)?;
+        self.finish_rolls().await?;
+        self.sync().await?;
+        for ready in &mut self.ready {
+            ready.listed.get_or_insert(checkpoint);
+        }
+        Ok(self.state().encode())
+    }
+
+    async fn commit(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        let covered = |ready: &Ready| ready.listed.is_some_and(|listed| listed <= checkpoint);
+        let due: Vec<&Ready> = self.ready.iter().filter(|ready| covered(ready)).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let target = &self.plan.target;
+        let deliveries = due.iter().map(|ready| deliver(target, self.spool.join(&ready.state.file), &ready.state));
+        let mut results = futures::stream::iter(deliveries).buffer_unordered(DELIVERIES_MAX);
+        while let Some(result) = results.next().await {
+            result?;
+        }
+        drop(results);
+        for ready in &due {
+            self.metrics.add_delivered_objects(1);
+            self.metrics.add_delivered_rows(ready.state.rows);
+            self.metrics.add_delivered_bytes(ready.state.bytes);
+            remove(&self.spool.join(&ready.state.file))?;
+            remove(&self.spool.join(&ready.spool))?;
+        }
+        self.ready.retain(|ready| !covered(ready));
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.finished = true;
+        for partition in self.partitions(|_| true) {
+            self.seal_partition(&partition)?;
+            while self.sealed.len() > ROLLS_MAX {
+                self.finish_roll(0).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn next_delivery(&self) -> Option<Timestamp> {
+        self.buffers.values().map(|buffer| self.due_at(buffer)).min()
+    }
+}
+
+impl Drop for FilesystemWriter {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+fn remove(file: &Path) -> Result<()> {
+    match std::fs::remove_file(file) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("cannot remove the spool file {}", file.display()), cause))
+        }
+        _ => Ok(()),
+    }
+}
