@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use coulee_connectors::nexmark::json_line;
+use coulee_connectors::nexmark::{Generator, NexmarkSettings};
 use coulee_log::{BatchBuilder, Compression, Log, LogSettings, Record, StreamSettings, SyncPolicy};
 use coulee_model::{ShardId, StreamName, SystemClock, Timestamp};
 
@@ -80,6 +80,7 @@ fn fill(folder: &Path) -> Result<()> {
     let log = Log::open(folder, LogSettings::default(), Arc::new(SystemClock))?;
     let settings = StreamSettings { shards: SHARDS, sync: SyncPolicy::Os, ..StreamSettings::default() };
     let stream = log.create_stream(&StreamName::new("nexmark")?, settings)?;
+    let generator = Generator::new(NexmarkSettings::default())?;
     let mut line = Vec::new();
     let mut last = Vec::new();
     for start in (0..STORED).step_by(500) {
@@ -87,7 +88,7 @@ fn fill(folder: &Path) -> Result<()> {
         let mut batch = BatchBuilder::new(Compression::None);
         for event in start..start + 500 {
             line.clear();
-            json_line(event, &mut line);
+            generator.json_line(event, &mut line);
             batch.push(&Record { key: None, value: Some(&line), timestamp: Timestamp(event as i64), headers: &[] });
         }
         last.push(shard.append(batch));

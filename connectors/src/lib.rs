@@ -13,6 +13,7 @@ pub mod format;
 pub mod nexmark;
 mod print;
 mod random;
+pub mod stream;
 
 pub use blackhole::BlackholeConnector;
 pub use datagen::DatagenConnector;
@@ -20,3 +21,4 @@ pub use dead_letter::DeadLetters;
 pub use filesystem::FilesystemConnector;
 pub use nexmark::NexmarkConnector;
 pub use print::{PrintConnector, PrintTarget, StandardError, StandardOutput};
+pub use stream::{StreamConnector, StreamDeadLetters};

@@ -113,9 +113,9 @@ mod tests {
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None, Some(-1)]));
         // Computed by an independent program from the definition above.
         let text_hashes = [16_757_150_946_115_053_455, 17_808_715_195_127_037_534, 6_462_926_535_050_963_950];
-        assert_eq!(hashes(&[texts.clone()]), text_hashes);
+        assert_eq!(hashes(std::slice::from_ref(&texts)), text_hashes);
         let number_hashes = [6_791_897_765_849_424_158, 17_808_715_195_127_037_534, 6_755_974_106_381_971_767];
-        assert_eq!(hashes(&[numbers.clone()]), number_hashes);
+        assert_eq!(hashes(std::slice::from_ref(&numbers)), number_hashes);
         let both = [13_632_940_131_722_427_783, 11_861_446_132_007_912_982, 12_614_464_667_490_757_325];
         assert_eq!(hashes(&[texts, numbers]), both);
     }

@@ -23,7 +23,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a client speaks through.
 #[derive(Clone)]
-pub enum Transport {
+enum Transport {
     /// A connection to a server.
     Remote(Channel),
     /// A service in this process.
@@ -196,7 +196,10 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Remote`], here or in the stream.
-    pub async fn tail(&mut self, request: proto::TailRequest) -> Result<BoxStream<'static, Result<Vec<proto::TailRecord>>>> {
+    pub async fn tail(
+        &mut self,
+        request: proto::TailRequest,
+    ) -> Result<BoxStream<'static, Result<Vec<proto::TailRecord>>>> {
         let answers = self.inner.tail(request).await.map_err(failed)?.into_inner();
         Ok(Box::pin(answers.map_ok(|answer| answer.records).map_err(failed)))
     }

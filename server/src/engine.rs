@@ -80,11 +80,12 @@ impl Engine {
         settings.check()?;
         let folder = DataFolder::open(data_dir)?;
         let Components { clock, print } = components;
+        let base = std::env::current_dir().map_err(|e| Error::io("find", Path::new("."), e))?;
         let log = Arc::new(Log::open(&folder.log(), settings.log.clone(), clock.clone())?);
         let jobs = load_jobs(&folder)?;
         let state = StoreSettings::from(&settings.state);
         let engine = Arc::new(Engine {
-            connectors: registry::connectors(&log, &clock, print),
+            connectors: registry::connectors(&log, &base, print),
             jobs: Mutex::new(jobs),
             parts: Parts { clock, state, restart: settings.restart.clone() },
             settings,
@@ -150,12 +151,6 @@ impl Engine {
         let connectors = self.connectors.clone();
         let (script, index) = (record.script, record.statement);
         let (planned, outputs) = blocking(move || plan::replan(&connectors, &script, index)).await?;
-        if planned.name != record.name.as_str() {
-            return Err(Error::Invalid(format!(
-                "the script of job '{}' now names it '{}': submit the script again",
-                record.name, planned.name
-            )));
-        }
         self.launch(&job, planned, outputs, |_| {}).await?;
         Ok(job.report())
     }

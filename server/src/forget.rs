@@ -34,9 +34,10 @@ impl Engine {
         for name in &names {
             self.forget_job(name).await?;
         }
-        let made_by = |stream: &Arc<Stream>| {
+        let script = script.clone();
+        let made_by = move |stream: &Arc<Stream>| {
             let by = stream.settings().properties.get(CREATED_BY);
-            by.is_some_and(|by| by == script.as_str() || names.iter().any(|name| by == name.as_str()))
+            by.is_some_and(|by| is_job_of(by, script.as_str()) || names.iter().any(|name| by == name.as_str()))
         };
         let log = self.log().clone();
         blocking(move || {
@@ -75,6 +76,13 @@ impl Engine {
     }
 }
 
+/// Whether a name is one that jobs of a script get: the script's, or that and a number.
+fn is_job_of(name: &str, script: &str) -> bool {
+    let is_number =
+        |rest: &str| rest.strip_prefix('-').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    name.strip_prefix(script).is_some_and(|rest| rest.is_empty() || is_number(rest))
+}
+
 fn remove_objects(sink: &SinkTarget, incarnation: &str) -> Result<()> {
     assert_eq!(incarnation.len(), 12, "an incarnation has 12 digits: a shorter one would match other people's files");
     match local_path(&sink.path).filter(|_| sink.connector == "filesystem") {
@@ -103,6 +111,12 @@ fn remove_below(folder: &Path, incarnation: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_jobs_of_a_script_are_known_by_their_names() {
+        assert!(is_job_of("delays", "delays") && is_job_of("delays-2", "delays"));
+        assert!(!is_job_of("delays-x", "delays") && !is_job_of("delays2", "delays") && !is_job_of("delays-", "delays"));
+    }
 
     #[test]
     fn only_the_incarnations_objects_go() {

@@ -31,7 +31,7 @@ impl KeyFields {
         self.0.is_empty()
     }
 
-    /// The key of a record, made in `scratch`; `None` when it is no JSON object or a field has no value.
+    /// The key of a record, made in `scratch`; `None` when it is no JSON object or none of the fields has a value.
     pub(crate) fn of<'a>(&self, record: &[u8], scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         if self.is_empty() {
             return None;
@@ -40,15 +40,18 @@ impl KeyFields {
         let mut json = serde_json::Deserializer::from_slice(record);
         Wanted { fields: &self.0, found: &mut found }.deserialize(&mut json).ok()?;
         json.end().ok()?;
+        if found.iter().all(|value| value.as_ref().is_none_or(Value::is_null)) {
+            return None;
+        }
         scratch.clear();
         for (index, value) in found.into_iter().enumerate() {
             if index > 0 {
                 scratch.push(SEPARATOR);
             }
-            match value? {
-                Value::Null => return None,
-                Value::String(text) => scratch.extend_from_slice(text.as_bytes()),
-                other => scratch.extend_from_slice(other.to_string().as_bytes()),
+            match value {
+                None | Some(Value::Null) => {}
+                Some(Value::String(text)) => scratch.extend_from_slice(text.as_bytes()),
+                Some(other) => scratch.extend_from_slice(other.to_string().as_bytes()),
             }
         }
         Some(scratch)
@@ -106,6 +109,7 @@ mod tests {
         let record = r#"{"carrier": "UA", "flight": 1545, "tags": {"carrier": "x"}, "gate": null}"#;
         assert_eq!(key(&["carrier"], record).as_deref(), Some("UA"));
         assert_eq!(key(&["flight", "carrier"], record).as_deref(), Some("1545\u{1f}UA"));
+        assert_eq!(key(&["gate", "carrier"], record).as_deref(), Some("\u{1f}UA"));
         assert_eq!(key(&["gate"], record), None);
         assert_eq!(key(&["missing"], record), None);
         assert_eq!(key(&["carrier"], "not json"), None);

@@ -25,6 +25,7 @@ mod registry;
 mod engine;
 mod forget;
 mod job;
+mod output;
 mod plan;
 mod results;
 mod script;
@@ -38,11 +39,17 @@ pub mod serve;
 pub use engine::{Closing, Components, Engine};
 pub use error::{Error, Result};
 pub use job::{Desired, JobReport, JobState, Operator, Progress, Retry, SinkTarget};
-pub use plan::QuerySink;
-pub use rpc::proto;
+pub use output::{PrintGuard, print_behind, query_rows};
 pub use results::Page;
+pub use rpc::proto;
 pub use script::{Script, ScriptEvent, ScriptRun};
 pub use settings::EngineSettings;
 
 /// The record batches that scripts and results hand out.
 pub use arrow::record_batch::RecordBatch;
+/// Options as connectors declare them, and those that every table has, for the reference.
+pub use coulee_runtime::options::OptionSpec;
+pub use coulee_runtime::table::COMMON_OPTIONS;
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,11 @@
 //! From a script to a job that can be started: one SQL session per script, and again from the stored script for each start.
 
-use std::sync::Arc;
-
-use arrow::datatypes::SchemaRef;
-use coulee_runtime::connector::Sink;
 use coulee_runtime::table::{Connectors, TableSpec};
-use coulee_sql::{Effect, PlannedJob, Session, SessionDefaults, Statement, parse_script};
+use coulee_sql::{Effect, PlannedJob, QuerySink, Session, SessionDefaults, Statement, parse_script};
 
 use crate::job::{SinkTarget, StoredScript};
 use crate::registry::{Written, remembering};
 use crate::{Error, Result};
-
-/// Makes the sink that a `SELECT` prints into, for rows of a schema.
-pub type QuerySink = Arc<dyn Fn(SchemaRef) -> Arc<dyn Sink> + Send + Sync>;
 
 /// Statements that change what later ones see. Planning a job again needs these only.
 const DEFINING: [&str; 4] = ["CREATE", "DROP", "SET", "RESET"];
@@ -26,11 +19,8 @@ pub(crate) struct Planner {
 impl Planner {
     pub(crate) fn new(connectors: &Connectors, script: &StoredScript, query_sink: Option<QuerySink>) -> Self {
         let (connectors, written) = remembering(connectors);
-        let defaults = SessionDefaults {
-            job_name: script.name.as_str().to_owned(),
-            parallelism: script.parallelism,
-            query_sink,
-        };
+        let defaults =
+            SessionDefaults { job_name: script.name.as_str().to_owned(), parallelism: script.parallelism, query_sink };
         Planner { session: Session::new(connectors, defaults), written }
     }
 
@@ -39,12 +29,13 @@ impl Planner {
     /// # Errors
     /// The statement's, with its place.
     pub(crate) fn execute(&mut self, statement: &Statement) -> Result<Effect> {
+        self.written.forget();
         Ok(self.session.execute(statement)?)
     }
 
-    /// The tables that a job writes to.
-    pub(crate) fn outputs(&self, planned: &PlannedJob) -> Vec<TableSpec> {
-        self.written.tables(&planned.sinks)
+    /// The tables that the last statement writes to.
+    pub(crate) fn outputs(&self) -> Vec<TableSpec> {
+        self.written.tables()
     }
 }
 
@@ -63,7 +54,7 @@ pub(crate) fn targets(outputs: &[TableSpec]) -> Vec<SinkTarget> {
     outputs.iter().map(target).collect()
 }
 
-/// Plans a stored job again. Blocks.
+/// Plans a stored job again, without those before it: its name is the record's to know. Blocks.
 ///
 /// # Errors
 /// The script's, and [`Error::Invalid`] when the statement is not a job any more.
@@ -77,8 +68,7 @@ pub(crate) fn replan(
     for (at, statement) in statements.iter().enumerate().take(index + 1) {
         if at == index {
             if let Effect::Insert(planned) = planner.execute(statement)? {
-                let outputs = planner.outputs(&planned);
-                return Ok((planned, outputs));
+                return Ok((planned, planner.outputs()));
             }
         } else if is_defining(statement.text()) {
             planner.execute(statement)?;

@@ -1,22 +1,25 @@
 //! Every connector there is: the only place that knows them all, and a wrapper that remembers what a plan writes to.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use coulee_connectors::{
-    BlackholeConnector, DatagenConnector, FilesystemConnector, NexmarkConnector, PrintConnector, PrintTarget,
+    BlackholeConnector, DatagenConnector, DeadLetters, FilesystemConnector, NexmarkConnector, PrintConnector,
+    PrintTarget, StreamConnector, StreamDeadLetters,
 };
 use coulee_log::Log;
-use coulee_model::Clock;
 use coulee_runtime::connector::{Sink, Source};
 use coulee_runtime::options::OptionSpec;
 use coulee_runtime::table::{Connector, Connectors, TableSpec};
 use parking_lot::Mutex;
 
-/// The connectors of an engine with this log.
-pub(crate) fn connectors(_log: &Arc<Log>, _clock: &Arc<dyn Clock>, print: Arc<dyn PrintTarget>) -> Connectors {
+/// The connectors of an engine with this log. Relative paths begin at `base`.
+pub(crate) fn connectors(log: &Arc<Log>, base: &Path, print: Arc<dyn PrintTarget>) -> Connectors {
+    let dead_letters: Arc<dyn DeadLetters> = Arc::new(StreamDeadLetters::new(log.clone()));
     Connectors::default()
-        .with(Arc::new(FilesystemConnector))
+        .with(Arc::new(StreamConnector::new(log.clone())))
+        .with(Arc::new(FilesystemConnector::new(base, Some(dead_letters))))
         .with(Arc::new(NexmarkConnector))
         .with(Arc::new(DatagenConnector))
         .with(Arc::new(PrintConnector::new(print)))
@@ -28,10 +31,12 @@ pub(crate) fn connectors(_log: &Arc<Log>, _clock: &Arc<dyn Clock>, print: Arc<dy
 pub(crate) struct Written(Arc<Mutex<BTreeMap<String, TableSpec>>>);
 
 impl Written {
-    /// The tables of these names, as far as sinks were made for them.
-    pub(crate) fn tables(&self, names: &[String]) -> Vec<TableSpec> {
-        let known = self.0.lock();
-        names.iter().filter_map(|name| known.get(name).cloned()).collect()
+    pub(crate) fn tables(&self) -> Vec<TableSpec> {
+        self.0.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn forget(&self) {
+        self.0.lock().clear();
     }
 }
 

@@ -92,7 +92,8 @@ fn parquet_page(table: &TableSpec, root: &Path, incarnation: &str, rows: usize) 
     }
     let (mut batches, mut total, mut missing) = (Vec::new(), 0, rows);
     for path in &found {
-        let unreadable = |e: parquet::errors::ParquetError| Error::Damaged { path: path.clone(), reason: e.to_string() };
+        let unreadable =
+            |e: parquet::errors::ParquetError| Error::Damaged { path: path.clone(), reason: e.to_string() };
         let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(unreadable)?;
         total += reader.metadata().file_metadata().num_rows().unsigned_abs();
@@ -180,7 +181,8 @@ fn take_values(
 
 /// The records as rows; `None` when they are not JSON of the table's columns.
 fn decode_json(schema: &SchemaRef, values: &[Vec<u8>]) -> Option<RecordBatch> {
-    let mut decoder = arrow::json::ReaderBuilder::new(schema.clone()).with_batch_size(values.len()).build_decoder().ok()?;
+    let mut decoder =
+        arrow::json::ReaderBuilder::new(schema.clone()).with_batch_size(values.len()).build_decoder().ok()?;
     let mut text = values.join(&b'\n');
     text.push(b'\n');
     let read = decoder.decode(&text).ok()?;

@@ -11,5 +11,5 @@ pub mod proto {
     tonic::include_proto!("coulee.v1");
 }
 
-pub(crate) use convert::{read_table, status_error};
+pub(crate) use convert::status_error;
 pub(crate) use service::{MESSAGE_BYTES_MAX, Server, server};

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use coulee_model::JobName;
 use coulee_runtime::table::TableSpec;
-use coulee_sql::{Effect, PlannedJob, Statement, parse_script};
+use coulee_sql::{Effect, PlannedJob, QuerySink, Statement, parse_script};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::engine::{Engine, blocking};
 use crate::folder::{remove_folder, write_json};
 use crate::job::{Job, JobRecord, JobReport, JobState, StoredScript};
-use crate::plan::{Planner, QuerySink};
+use crate::plan::Planner;
 use crate::settings::check_parallelism;
 use crate::{Error, Result};
 
@@ -31,8 +31,6 @@ pub struct Script {
     pub fresh: bool,
     /// Where a `SELECT` prints; without it, a `SELECT` is refused.
     pub query_sink: Option<QuerySink>,
-    /// Whether its jobs may be running already: a script that goes on after a restart of the server.
-    pub(crate) goes_on: bool,
 }
 
 /// What happens while a script runs, in order.
@@ -71,14 +69,35 @@ impl Engine {
         script: Script,
         events: UnboundedSender<ScriptEvent>,
     ) -> Result<ScriptRun> {
+        self.run_statements(script, false, events).await
+    }
+
+    /// `goes_on`: its jobs may be running already, as the script goes on after a restart of the server.
+    async fn run_statements(
+        self: &Arc<Self>,
+        script: Script,
+        goes_on: bool,
+        events: UnboundedSender<ScriptEvent>,
+    ) -> Result<ScriptRun> {
         let stored = self.stored(&script)?;
         let statements = parse_script(&stored.text, &stored.origin)?;
         if script.fresh {
             self.forget_script(&stored.name).await?;
         }
         let planner = Planner::new(&self.connectors, &stored, script.query_sink.clone());
-        let mut run = Running { engine: self.clone(), stored, script, events, planner, out: ScriptRun::default() };
+        let mut run = Running {
+            engine: self.clone(),
+            stored,
+            fresh: script.fresh,
+            goes_on,
+            events,
+            planner,
+            is_last: false,
+            out: ScriptRun::default(),
+        };
+        let last = statements.len().saturating_sub(1);
         for (index, statement) in statements.into_iter().enumerate() {
+            run.is_last = index == last;
             if self.is_closing() || !run.statement(index, statement).await? {
                 return Ok(run.out);
             }
@@ -91,18 +110,14 @@ impl Engine {
     ///
     /// # Errors
     /// As [`run_script`](Self::run_script).
-    pub async fn submit(
-        self: &Arc<Self>,
-        script: Script,
-        events: UnboundedSender<ScriptEvent>,
-    ) -> Result<ScriptRun> {
+    pub async fn submit(self: &Arc<Self>, script: Script, events: UnboundedSender<ScriptEvent>) -> Result<ScriptRun> {
         let stored = self.stored(&script)?;
         parse_script(&stored.text, &stored.origin)?;
         let scripts = self.folder.scripts();
         std::fs::create_dir_all(&scripts).map_err(|e| Error::io("create", &scripts, e))?;
         let path = scripts.join(format!("{}.json", stored.name));
         write_json(&path, &stored)?;
-        let run = self.run_script(script, events).await;
+        let run = self.run_statements(script, goes_on, events).await;
         if !self.is_closing()
             && let Err(error) = std::fs::remove_file(&path)
         {
@@ -142,12 +157,11 @@ async fn go_on(engine: Arc<Engine>, stored: StoredScript) {
         origin,
         name: Some(name.to_string()),
         parallelism: Some(parallelism),
-        goes_on: true,
         ..Script::default()
     };
     // Nobody listens any more.
     let (events, _) = tokio::sync::mpsc::unbounded_channel();
-    if let Err(error) = engine.submit(script, events).await {
+    if let Err(error) = engine.submit_again(script, true, events).await {
         tracing::error!(script = %name, %error, "the script cannot go on");
     }
 }
@@ -164,16 +178,19 @@ fn name_of(origin: &str) -> JobName {
 struct Running {
     engine: Arc<Engine>,
     stored: StoredScript,
-    script: Script,
+    fresh: bool,
+    goes_on: bool,
     events: UnboundedSender<ScriptEvent>,
     planner: Planner,
+    /// Whether this is the last statement: nothing has to wait for its job.
+    is_last: bool,
     out: ScriptRun,
 }
 
 impl Running {
     /// Runs one statement; says whether to go on.
     async fn statement(&mut self, index: usize, statement: Statement) -> Result<bool> {
-        let (effect, outputs) = self.plan(statement).await?;
+        let (effect, outputs) = self.plan(&statement)?;
         let event = match effect {
             Effect::Insert(planned) => return self.insert(index, planned, outputs).await,
             Effect::Query(planned, _) => return self.query(index, planned).await,
@@ -186,22 +203,15 @@ impl Running {
     }
 
     /// Plans beside the asynchronous tasks: it may make streams and list files.
-    async fn plan(&mut self, statement: Statement) -> Result<(Effect, Vec<TableSpec>)> {
+    fn plan(&mut self, statement: &Statement) -> Result<(Effect, Vec<TableSpec>)> {
         let planner = &mut self.planner;
-        tokio::task::block_in_place(|| {
-            let effect = planner.execute(&statement)?;
-            let outputs = match &effect {
-                Effect::Insert(planned) => planner.outputs(planned),
-                _ => Vec::new(),
-            };
-            Ok((effect, outputs))
-        })
+        tokio::task::block_in_place(|| Ok((planner.execute(statement)?, planner.outputs())))
     }
 
     async fn insert(&mut self, index: usize, planned: PlannedJob, outputs: Vec<TableSpec>) -> Result<bool> {
         let name = JobName::new(planned.name.clone())?;
-        let waits = planned.settings.wait;
-        if self.script.fresh {
+        let waits = planned.settings.wait && !self.is_last;
+        if self.fresh {
             self.engine.forget_job(&name).await?;
         }
         let known = self.engine.jobs.lock().get(&name).cloned();
@@ -211,7 +221,7 @@ impl Running {
                 self.tell(ScriptEvent::AlreadyFinished(job.report()));
                 return Ok(true);
             }
-            Some(job) if job.is_active() && self.script.goes_on => job,
+            Some(job) if job.is_active() && self.goes_on => job,
             Some(job) => {
                 self.resume(&job, index, planned, outputs).await?;
                 job
@@ -226,13 +236,7 @@ impl Running {
         Ok(true)
     }
 
-    async fn resume(
-        &self,
-        job: &Arc<Job>,
-        index: usize,
-        planned: PlannedJob,
-        outputs: Vec<TableSpec>,
-    ) -> Result<()> {
+    async fn resume(&self, job: &Arc<Job>, index: usize, planned: PlannedJob, outputs: Vec<TableSpec>) -> Result<()> {
         let stored = self.stored.clone();
         let change = move |record: &mut JobRecord| {
             record.script = stored;
@@ -310,12 +314,9 @@ mod tests {
 
     #[test]
     fn a_job_is_called_after_its_file() {
-        for (origin, name) in [
-            ("examples/flights/delays.sql", "delays"),
-            ("my job (2).sql", "my-job--2"),
-            ("", "job"),
-            ("....", "..."),
-        ] {
+        for (origin, name) in
+            [("examples/flights/delays.sql", "delays"), ("my job (2).sql", "my-job--2"), ("", "job"), ("....", "...")]
+        {
             assert_eq!(name_of(origin).as_str(), name, "{origin}");
         }
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 
@@ -36,12 +37,14 @@ pub async fn serve(engine: Arc<Engine>, listener: TcpListener, shutdown: impl Fu
     let address = listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
     tracing::info!(%address, data_dir = %engine.data_dir().display(), "listening");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = tonic::transport::Server::builder()
-        .add_service(rpc::server(engine.clone()))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
-            // A sender that is gone says the same.
-            let _ = stopped.await;
-        });
+    let signal = async {
+        // A sender that is gone says the same.
+        let _ = stopped.await;
+    };
+    // Small answers must not wait for company; a socket that cannot do that works all the same.
+    let incoming = TcpListenerStream::new(listener).inspect_ok(|socket| drop(socket.set_nodelay(true)));
+    let service = rpc::server(engine.clone());
+    let server = tonic::transport::Server::builder().serve_with_incoming_shutdown(service, incoming, signal);
     let mut server = tokio::spawn(server);
     engine.resume().await;
     let broken = |error: &dyn std::fmt::Display| Error::Internal(format!("the server broke: {error}"));

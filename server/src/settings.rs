@@ -108,10 +108,7 @@ fn wrong(setting: &str, found: impl std::fmt::Display, expected: &str) -> Error 
 
 impl From<&StateSettings> for StoreSettings {
     fn from(settings: &StateSettings) -> Self {
-        StoreSettings {
-            write_buffer_bytes: settings.write_buffer_bytes,
-            block_cache_bytes: settings.block_cache_bytes,
-        }
+        StoreSettings { write_buffer_bytes: settings.write_buffer_bytes, block_cache_bytes: settings.block_cache_bytes }
     }
 }
 
@@ -121,7 +118,8 @@ impl RestartSettings {
         if failures > self.attempts {
             return None;
         }
-        let doubled = 1_u64.checked_shl(failures.saturating_sub(1)).and_then(|factor| self.pause_ms.checked_mul(factor));
+        let doubled =
+            1_u64.checked_shl(failures.saturating_sub(1)).and_then(|factor| self.pause_ms.checked_mul(factor));
         Some(Duration::from_millis(doubled.unwrap_or(u64::MAX).min(self.pause_ms_max)))
     }
 }

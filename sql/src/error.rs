@@ -204,6 +204,6 @@ mod tests {
         let source = Arc::new(Source { origin: "x".into(), text: "a".into() });
         let far = Span::new(Location::new(9, 9), Location::new(9, 12));
         assert_eq!(source.slice(far), "");
-        assert_eq!(Fault::new("m").in_source(&source, far).to_string(), "x:9:9: m\n 9 | \n   |         ^");
+        assert_eq!(Fault::new("m").in_source(&source, far).to_string(), "x:9:9: m\n 9 | \n   | ^");
     }
 }

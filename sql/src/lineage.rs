@@ -36,7 +36,7 @@ fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> Origin<'a> {
 }
 
 /// An expression without the aliases and the casts between kinds of timestamps around it, which change neither an instant nor its order.
-fn bare(expr: &Expr) -> &Expr {
+pub(crate) fn bare(expr: &Expr) -> &Expr {
     match expr {
         Expr::Alias(alias) => bare(&alias.expr),
         Expr::Cast(cast) if crate::table_function::is_timestamp(cast.field.data_type()) => bare(&cast.expr),

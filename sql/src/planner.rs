@@ -53,7 +53,6 @@ impl Functions {
             Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
             Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
             Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
-            Arc::new(datafusion_functions::planner::UserDefinedFunctionPlanner),
             Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
         ];
         let relation_planners: Vec<Arc<dyn RelationPlanner>> = vec![Arc::new(WindowFunctions)];

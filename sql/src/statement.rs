@@ -44,11 +44,6 @@ impl Statement {
     pub(crate) fn error(&self, fault: Fault) -> SqlError {
         fault.in_source(&self.source, self.start())
     }
-
-    /// Where a word first stands, whatever its case.
-    pub(crate) fn find(&self, word: &str) -> Option<Span> {
-        find(&self.tokens, word)
-    }
 }
 
 /// Where a word first stands, whatever its case.

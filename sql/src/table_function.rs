@@ -1,6 +1,7 @@
 //! Window table functions in `FROM`: `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR))`.
 
 use arrow::datatypes::DataType;
+use datafusion_common::ExprSchema;
 use datafusion_common::{Column, DFSchema, DataFusionError, ScalarValue};
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};

@@ -52,7 +52,7 @@ impl LineFile {
             return Err(shorter(file, at, length));
         }
         let refuse = |cause| Error::io(format!("cannot read {file}"), cause);
-        let raw = BufReader::with_capacity(BUFFER_BYTES, input.from(seek).map_err(refuse)?);
+        let raw = BufReader::with_capacity(BUFFER_BYTES, input.from(seek));
         let mut reader: Box<dyn BufRead + Send> = match compression {
             LineCompression::None => Box::new(raw),
             LineCompression::Gzip => {

@@ -1,7 +1,9 @@
 //! Where files are: a local path or a prefix in an object store, from the option `path`; and reading one of them.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,11 +14,13 @@ use coulee_runtime::{Error, Result};
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt};
+use parking_lot::Mutex;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-/// How much of an object is fetched at a time.
-const FETCH_BYTES: u64 = 8 << 20;
+/// How much of an object is fetched at a time, and how many such blocks are kept: Parquet reads a place per column in turn.
+const BLOCK_BYTES: u64 = 4 << 20;
+const BLOCKS_KEPT: usize = 16;
 
 /// A file, a folder or a pattern, and what holds it.
 #[derive(Debug, Clone)]
@@ -80,7 +84,13 @@ impl Location {
                 let key = Key::parse(key).map_err(|error| Error::invalid(format!("{file} is not a key: {error}")))?;
                 let runtime = tokio::runtime::Handle::current();
                 let meta = runtime.block_on(store.head(&key)).map_err(|error| store_error(file, error))?;
-                Ok(Input::Object(ObjectInput { store: store.clone(), key, size: meta.size, runtime }))
+                Ok(Input::Object(ObjectInput {
+                    store: store.clone(),
+                    key,
+                    size: meta.size,
+                    runtime,
+                    blocks: Arc::default(),
+                }))
             }
         }
     }
@@ -138,57 +148,70 @@ pub enum Input {
     Object(ObjectInput),
 }
 
-/// An object, read in ranges by a thread that may block.
+/// An object, read in blocks by a thread that may block. Parquet asks for one page of one column at a time, which would be a
+/// request each; the blocks read last are kept.
 #[derive(Debug, Clone)]
 pub struct ObjectInput {
     store: Arc<dyn ObjectStore>,
     key: Key,
     size: u64,
     runtime: tokio::runtime::Handle,
+    blocks: Arc<Mutex<VecDeque<(u64, Bytes)>>>,
 }
 
 impl ObjectInput {
-    fn range(&self, start: u64, end: u64) -> std::io::Result<Bytes> {
-        self.runtime.block_on(self.store.get_range(&self.key, start..end)).map_err(std::io::Error::other)
+    /// The bytes from `offset` to the end of its block; none at the end of the object.
+    fn read(&self, offset: u64) -> std::io::Result<Bytes> {
+        if offset >= self.size {
+            return Ok(Bytes::new());
+        }
+        let start = offset / BLOCK_BYTES * BLOCK_BYTES;
+        let mut blocks = self.blocks.lock();
+        let block = match blocks.iter().position(|(at, _)| *at == start) {
+            Some(i) => blocks.remove(i).expect("found above").1,
+            None => {
+                let range = start..(start + BLOCK_BYTES).min(self.size);
+                self.runtime.block_on(self.store.get_range(&self.key, range)).map_err(std::io::Error::other)?
+            }
+        };
+        // Used last, dropped last.
+        blocks.push_back((start, block.clone()));
+        if blocks.len() > BLOCKS_KEPT {
+            blocks.pop_front();
+        }
+        Ok(block.slice((offset - start) as usize..))
     }
 }
 
 impl Input {
-    /// The bytes from `offset` on.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn from(&self, offset: u64) -> std::io::Result<Box<dyn Read + Send>> {
-        match self {
-            Input::Local(file) => {
-                // One seek, then only this reader moves the handle: a split is read by one thread.
-                let mut file = file.clone();
-                file.seek(SeekFrom::Start(offset))?;
-                Ok(Box::new(file))
-            }
-            Input::Object(object) => {
-                Ok(Box::new(ObjectReader { object: object.clone(), offset, fetched: Bytes::new() }))
-            }
-        }
+    /// The bytes from `offset` on, unbuffered.
+    pub fn from(&self, offset: u64) -> InputReader {
+        InputReader { input: self.clone(), offset, block: Bytes::new() }
     }
 }
 
-/// Reads an object from some offset on.
-struct ObjectReader {
-    object: ObjectInput,
+/// Reads a file from some offset on. Readers of the same file do not disturb each other.
+#[derive(Debug)]
+pub struct InputReader {
+    input: Input,
     offset: u64,
-    fetched: Bytes,
+    block: Bytes,
 }
 
-impl Read for ObjectReader {
+impl Read for InputReader {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        if self.fetched.is_empty() && self.offset < self.object.size {
-            let end = (self.offset + FETCH_BYTES).min(self.object.size);
-            self.fetched = self.object.range(self.offset, end)?;
-            self.offset = end;
-        }
-        let taken = self.fetched.len().min(out.len());
-        out[..taken].copy_from_slice(&self.fetched.split_to(taken));
+        let taken = match &self.input {
+            Input::Local(file) => file.read_at(out, self.offset)?,
+            Input::Object(object) => {
+                if self.block.is_empty() {
+                    self.block = object.read(self.offset)?;
+                }
+                let taken = self.block.len().min(out.len());
+                out[..taken].copy_from_slice(&self.block.split_to(taken));
+                taken
+            }
+        };
+        self.offset += taken as u64;
         Ok(taken)
     }
 }
@@ -203,20 +226,15 @@ impl Length for Input {
 }
 
 impl ChunkReader for Input {
-    type T = Box<dyn Read + Send>;
+    type T = BufReader<InputReader>;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(self.from(start)?)
+        Ok(BufReader::new(self.from(start)))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        match self {
-            Input::Local(file) => {
-                let mut bytes = vec![0; length];
-                std::os::unix::fs::FileExt::read_exact_at(file.as_ref(), &mut bytes, start)?;
-                Ok(bytes.into())
-            }
-            Input::Object(object) => Ok(object.range(start, start + length as u64)?),
-        }
+        let mut bytes = vec![0; length];
+        self.from(start).read_exact(&mut bytes)?;
+        Ok(bytes.into())
     }
 }

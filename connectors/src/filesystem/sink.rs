@@ -158,8 +158,13 @@ fn sweep(spool: &Path, kept: &HashSet<String>) -> Result<()> {
         for file in std::fs::read_dir(folder.path()).map_err(|cause| refuse(&folder.path(), cause))? {
             let file = file.map_err(|cause| refuse(&folder.path(), cause))?;
             let name = format!("{}/{}", folder.file_name().to_string_lossy(), file.file_name().to_string_lossy());
-            if !kept.contains(&name) {
-                std::fs::remove_file(file.path()).map_err(|cause| refuse(&file.path(), cause))?;
+            if kept.contains(&name) {
+                continue;
+            }
+            match std::fs::remove_file(file.path()) {
+                // A thread of a writer that was dropped a moment ago removes its own file.
+                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(refuse(&file.path(), cause)),
+                _ => {}
             }
         }
     }

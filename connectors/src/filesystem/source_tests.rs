@@ -1,1 +1,274 @@
+//! Reading files from every position, in every compression, with good and bad records.
 
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use coulee_model::{ErrorKind, ManualClock, OperatorId, SubtaskIndex, Timestamp};
+use futures::FutureExt;
+
+use super::*;
+use crate::filesystem::settings::option_specs;
+
+fn context(batch_rows: usize) -> SourceContext {
+    SourceContext {
+        batch_rows,
+        clock: Arc::new(ManualClock::new(Timestamp(0))),
+        metrics: Arc::new(SubtaskMetrics::new(OperatorId(0), SubtaskIndex(0))),
+    }
+}
+
+fn source(path: &Path, options: &[(&str, &str)], columns: Vec<Field>) -> FilesystemSource {
+    let mut options: BTreeMap<String, String> =
+        options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    options.insert("path".to_owned(), path.to_str().unwrap().to_owned());
+    let table = TableSpec {
+        name: "t".to_owned(),
+        schema: Arc::new(Schema::new(columns)),
+        metadata_columns: BTreeMap::new(),
+        partitioned_by: Vec::new(),
+        options,
+        created_by: "job".to_owned(),
+    };
+    let checked = table.options(option_specs()).unwrap();
+    let projection: Vec<usize> = (0..table.schema.fields().len()).collect();
+    FilesystemSource::new(Location::Local(path.to_owned()), &table, &checked, &projection).unwrap()
+}
+
+fn n() -> Vec<Field> {
+    vec![Field::new("n", DataType::Int64, true)]
+}
+
+/// The numbers read from one split, where they were read to, and the origins and reasons of what was rejected.
+#[derive(Debug, Default, PartialEq)]
+struct Got {
+    numbers: Vec<i64>,
+    rejected: Vec<String>,
+}
+
+async fn read(
+    source: &FilesystemSource,
+    position: Option<Bytes>,
+    batch_rows: usize,
+) -> Result<(Got, Vec<(usize, Bytes)>)> {
+    let id = source.splits().await?.remove(0);
+    let mut reader = source.open(vec![SplitStart { id, position }], context(batch_rows)).await?;
+    let mut got = Got::default();
+    let mut positions = vec![(0, reader.positions().remove(0).1)];
+    loop {
+        match reader.next().await? {
+            SourceEvent::Rows { rows, rejected, .. } => {
+                got.numbers.extend(rows.column(0).as_primitive::<Int64Type>().values());
+                if let Some(rejected) = rejected {
+                    let (origins, reasons) =
+                        (rejected.column(0).as_string::<i32>(), rejected.column(1).as_string::<i32>());
+                    got.rejected.extend(origins.iter().zip(reasons).map(|(origin, reason)| {
+                        format!("{}: {}", origin.unwrap().rsplit('/').next().unwrap(), reason.unwrap())
+                    }));
+                }
+                positions.push((got.numbers.len(), reader.positions().remove(0).1));
+            }
+            SourceEvent::Ended { .. } => return Ok((got, positions)),
+            SourceEvent::CaughtUp { .. } => {}
+        }
+    }
+}
+
+/// Writes a file, compressed by its extension: gzip in two members, zstd in two frames.
+fn write(path: &Path, text: &[u8]) {
+    let (first, second) = text.split_at(text.len() / 2);
+    let bytes = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("gz") => [first, second]
+            .into_iter()
+            .flat_map(|part| {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(part).unwrap();
+                encoder.finish().unwrap()
+            })
+            .collect(),
+        Some("zst") => [first, second].into_iter().flat_map(|part| zstd::encode_all(part, 1).unwrap()).collect(),
+        _ => text.to_vec(),
+    };
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn reading_on_from_any_position_gives_the_same_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = |format: &str, end: &str| -> Vec<u8> {
+        let mut text = if format == "csv" { format!("other,n{end}") } else { String::new() };
+        for n in 0..50 {
+            match format {
+                _ if n % 11 == 3 => text.push_str(&format!("bad{end}{end}")),
+                "csv" => text.push_str(&format!("\"a\"\"b\nc\",{n}{end}")),
+                _ => text.push_str(&format!("{{\"n\":{n}}}{end}")),
+            }
+        }
+        text.truncate(text.len() - end.len());
+        text.into_bytes()
+    };
+    for format in ["json", "csv"] {
+        for (name, end) in [("a.txt", "\n"), ("b.gz", "\n"), ("c.zst", "\n"), ("d.txt", "\r\n")] {
+            let path = folder.path().join(name);
+            write(&path, &lines(format, end));
+            let columns = match format {
+                "csv" => vec![Field::new("n", DataType::Int64, true)],
+                _ => n(),
+            };
+            let source = source(&path, &[("format", format)], columns);
+            let (all, positions) = read(&source, None, 4).await.unwrap();
+            let expected: Vec<i64> = (0..50).filter(|n| n % 11 != 3).collect();
+            assert_eq!(all.numbers, expected, "{format} {name}");
+            assert_eq!(all.rejected.len(), 5, "{all:?}");
+            assert!(positions.len() > 10);
+            for (rows, position) in positions {
+                let (rest, _) = read(&source, Some(position), 3).await.unwrap();
+                assert_eq!(rest.numbers, expected[rows..], "{format} {name} from row {rows}");
+                assert!(all.rejected.ends_with(&rest.rejected), "line numbers go on counting: {rest:?}");
+            }
+        }
+    }
+    let source = source(&folder.path().join("a.txt"), &[("format", "csv")], n());
+    let first = &read(&source, None, 100).await.unwrap().0.rejected[0];
+    assert_eq!(first, "a.txt:8: expected 2 fields, found 1");
+}
+
+fn parquet(path: &Path, column: ArrayRef) {
+    let rows = RecordBatch::try_from_iter([("x", column.clone()), ("n", column)]).unwrap();
+    let properties =
+        parquet::file::properties::WriterProperties::builder().set_max_row_group_row_count(Some(10)).build();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, rows.schema(), Some(properties)).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+}
+
+#[tokio::test]
+async fn parquet_is_read_from_any_row_group_and_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.parquet");
+    parquet(&path, Arc::new(Int64Array::from_iter_values(0..45)));
+    let source = source(&path, &[("format", "parquet")], n());
+    let (all, positions) = read(&source, None, 4).await.unwrap();
+    assert_eq!(all.numbers, (0..45).collect::<Vec<_>>());
+    for (rows, position) in positions {
+        let (rest, _) = read(&source, Some(position), 7).await.unwrap();
+        assert_eq!(rest.numbers, (rows as i64..45).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn parquet_types_are_cast_when_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.parquet");
+    parquet(&path, Arc::new(Int64Array::from(vec![Some(1), None, Some(300)])));
+    let open = |data_type: DataType, name: &str| {
+        source(&path, &[("format", "parquet")], vec![Field::new(name, data_type, true)])
+    };
+    let id = open(DataType::Int64, "n").splits().await.unwrap().remove(0);
+    let first = async |source: FilesystemSource| {
+        let splits = vec![SplitStart { id: id.clone(), position: None }];
+        source.open(splits, context(10)).await.unwrap().next().await
+    };
+    for fits in [DataType::Int16, DataType::Float64, DataType::Decimal128(10, 2)] {
+        let SourceEvent::Rows { rows, .. } = first(open(fits.clone(), "n")).await.unwrap() else { panic!("rows") };
+        assert_eq!((rows.column(0).data_type(), rows.column(0).null_count()), (&fits, 1));
+    }
+    let file = path.display();
+    for (data_type, name, message) in [
+        (
+            DataType::Int8,
+            "n",
+            format!(
+                "{file}: column 'n' is BIGINT in the file and TINYINT in the table, and not every value fits: declare it as BIGINT"
+            ),
+        ),
+        (DataType::Utf8, "n", format!("{file}: column 'n' is BIGINT in the file and STRING in the table")),
+        (DataType::Int64, "m", format!("{file} has no column 'm'; it has: x, n")),
+    ] {
+        assert_eq!(first(open(data_type, name)).await.unwrap_err().to_string(), message);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.json");
+    let text: String = (0..200).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    std::fs::write(&path, text).unwrap();
+    let source = source(&path, &[("format", "json")], n());
+    let id = source.splits().await.unwrap().remove(0);
+    let mut reader = source.open(vec![SplitStart { id, position: None }], context(3)).await.unwrap();
+    let mut numbers = Vec::new();
+    loop {
+        // Each pending call is dropped at once.
+        let Some(event) = reader.next().now_or_never() else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        match event.unwrap() {
+            SourceEvent::Rows { rows, .. } => {
+                numbers.extend(rows.column(0).as_primitive::<Int64Type>().values().to_vec())
+            }
+            _ => break,
+        }
+    }
+    assert_eq!(numbers, (0..200).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn malformed_records_are_treated_as_the_table_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.json");
+    std::fs::write(&path, "{\"n\":1}\n{\"n\":\"x\"}\n{\"n\":3").unwrap();
+    let with = |on_error: &str| source(&path, &[("format", "json"), ("format.on-error", on_error)], n());
+    let (kept, _) = read(&with("dead-letter"), None, 10).await.unwrap();
+    assert_eq!(kept.numbers, [1]);
+    assert_eq!(
+        kept.rejected,
+        [
+            "a.json:2: field 'n': expected BIGINT, found text \"x\"",
+            "a.json:3: not a JSON object: expected ',' or '}' at byte 6, found the end"
+        ]
+    );
+    let error = read(&with("fail"), None, 10).await.unwrap_err().to_string();
+    assert_eq!(error, format!("{}:2: field 'n': expected BIGINT, found text \"x\"", path.display()));
+
+    let skipping = with("skip");
+    let id = skipping.splits().await.unwrap().remove(0);
+    let context = context(10);
+    let metrics = context.metrics.clone();
+    let mut reader = skipping.open(vec![SplitStart { id, position: None }], context).await.unwrap();
+    let SourceEvent::Rows { rows, rejected, .. } = reader.next().await.unwrap() else { panic!("rows") };
+    assert_eq!((rows.num_rows(), rejected), (1, None));
+    assert_eq!(metrics.totals().rejected_rows, 2);
+}
+
+#[tokio::test]
+async fn damaged_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.json.gz");
+    write(&path, "{\"n\":1}\n".repeat(1000).as_bytes());
+    let bytes = std::fs::read(&path).unwrap();
+    for damaged in [bytes[..bytes.len() - 9].to_vec(), b"{\"n\":1}\n".to_vec()] {
+        std::fs::write(&path, damaged).unwrap();
+        let error = read(&source(&path, &[("format", "json")], n()), None, 10).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains("a.json.gz cannot be decompressed behind line"), "{error}");
+    }
+    let path = folder.path().join("b.parquet");
+    std::fs::write(&path, "no").unwrap();
+    let error = read(&source(&path, &[("format", "parquet")], n()), None, 10).await.unwrap_err();
+    assert!(error.to_string().contains("b.parquet is not a readable Parquet file"), "{error}");
+
+    // Shorter than what was read of it.
+    let path = folder.path().join("c.json");
+    std::fs::write(&path, "{\"n\":1}\n{\"n\":2}\n").unwrap();
+    let source = source(&path, &[("format", "json")], n());
+    let (_, positions) = read(&source, None, 10).await.unwrap();
+    std::fs::write(&path, "{\"n\":1}\n").unwrap();
+    let error = read(&source, Some(positions[1].1.clone()), 10).await.unwrap_err();
+    assert!(error.to_string().contains("files must not change while a job reads them"), "{error}");
+}

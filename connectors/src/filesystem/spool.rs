@@ -48,7 +48,6 @@ impl Write for Gate {
 }
 
 /// A spool file and the rows that are not in it yet.
-#[derive(Debug)]
 pub struct Buffer {
     partition: Arc<str>,
     file: String,
@@ -201,7 +200,7 @@ impl Buffer {
 /// # Errors
 /// `Corrupt` when it is gone or shorter than `length`.
 fn open_existing(path: &Path, length: u64) -> Result<File> {
-    let place = path.display();
+    let place = path.display().to_string();
     let open = OpenOptions::new().write(true).open(path).map_err(|cause| match cause.kind() {
         std::io::ErrorKind::NotFound => Error::corrupt(format!(
             "the spool file {place} is gone, but the last checkpoint has rows in it: restore the folder, or start the job anew"
@@ -209,7 +208,7 @@ fn open_existing(path: &Path, length: u64) -> Result<File> {
         .because(cause),
         _ => Error::io(format!("cannot open the spool file {place}"), cause),
     })?;
-    let found = open.metadata().map_err(|cause| Error::io(place, cause))?.len();
+    let found = open.metadata().map_err(|cause| Error::io(&place, cause))?.len();
     if found < length {
         return Err(Error::corrupt(format!("the spool file {place} has {found} bytes, expected {length} or more")));
     }

@@ -57,18 +57,6 @@ impl WriterState {
     /// The version that is written.
     pub const VERSION: u32 = 1;
 
-    /// Before the first row.
-    pub fn new() -> Self {
-        WriterState {
-            version: Self::VERSION,
-            next_open: 0,
-            next_part: 0,
-            ratio: 1.0,
-            open: Vec::new(),
-            ready: Vec::new(),
-        }
-    }
-
     /// As bytes.
     pub fn encode(&self) -> Bytes {
         serde_json::to_vec(self).expect("texts and finite numbers have a form in JSON").into()

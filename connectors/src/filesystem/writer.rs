@@ -63,7 +63,6 @@ struct Ready {
 }
 
 /// The writer of one subtask.
-#[derive(Debug)]
 pub struct FilesystemWriter {
     plan: Arc<SinkPlan>,
     router: Router,
@@ -323,8 +322,13 @@ impl SinkWriter for FilesystemWriter {
         if due.is_empty() {
             return Ok(());
         }
-        let target = &self.plan.target;
-        let deliveries = due.iter().map(|ready| deliver(target, self.spool.join(&ready.state.file), &ready.state));
+        let deliveries: Vec<_> = due
+            .iter()
+            .map(|ready| {
+                let (plan, file, state) = (self.plan.clone(), self.spool.join(&ready.state.file), ready.state.clone());
+                async move { deliver(&plan.target, file, &state).await }
+            })
+            .collect();
         let mut results = futures::stream::iter(deliveries).buffer_unordered(DELIVERIES_MAX);
         while let Some(result) = results.next().await {
             result?;

@@ -144,8 +144,7 @@ impl SourceReader for StreamReader {
                 }
             }
             let open = self.shards.iter_mut().filter(|shard| !shard.ended);
-            let tails: Vec<_> =
-                open.map(|shard| Box::pin(shard.tail.changed(SequenceNumber(shard.decoded)))).collect();
+            let tails: Vec<_> = open.map(|shard| Box::pin(shard.tail.changed(SequenceNumber(shard.decoded)))).collect();
             if tails.is_empty() {
                 // Only a reader without shards gets here; it has nothing to say.
                 std::future::pending::<()>().await;

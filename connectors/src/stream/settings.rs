@@ -19,19 +19,84 @@ const CREATED_BY: &str = "created-by";
 
 const STREAM_OPTIONS: &[OptionSpec] = &[
     OptionSpec::new("stream", OptionKind::Text, None, "The stream's name. Absent: the table's name."),
-    OptionSpec::new("shards", OptionKind::Count, None, "How many shards the stream gets when it is created: 1 if absent. Must be what the stream has if it exists."),
-    OptionSpec::new("key.fields", OptionKind::Text, None, "The columns, separated by ';' or ',', whose text is a record's key: records of one key go to one shard and keep their order. The texts of several are joined by the character U+001F. Without a value in any of them a record has no key."),
-    OptionSpec::new("log.sync", OptionKind::Choice(&["group", "interval", "os"]), Some("group"), "When a new stream acknowledges a record: once it is on the disk (appends share a sync), or once the operating system has it, with a sync every 'log.sync.interval' or when the system likes."),
-    OptionSpec::new("log.sync.interval", OptionKind::Span, Some("100 ms"), "The longest time between a write and its sync when 'log.sync' is 'interval'."),
-    OptionSpec::new("log.compression", OptionKind::Choice(&["none", "gzip", "snappy", "lz4", "zstd"]), Some("none"), "How a new stream compresses records."),
-    OptionSpec::new("retention.time", OptionKind::Span, None, "How long a new stream keeps records at least. Absent: for ever."),
-    OptionSpec::new("retention.bytes", OptionKind::Bytes, None, "How many bytes each shard of a new stream keeps at least. Absent: all."),
-    OptionSpec::new("scan.startup.mode", OptionKind::Choice(&["earliest-offset", "latest-offset", "timestamp", "specific-offsets"]), Some("earliest-offset"), "Where a job without a checkpoint begins to read."),
-    OptionSpec::new("scan.startup.timestamp-millis", OptionKind::Count, None, "For 'timestamp': from the first record of this time or later, in milliseconds since 1970."),
-    OptionSpec::new("scan.startup.specific-offsets", OptionKind::Text, None, "For 'specific-offsets': 'partition:0,offset:42;partition:1,offset:300'. Other shards are read from their beginning."),
-    OptionSpec::new("scan.bounded.mode", OptionKind::Choice(&["unbounded", "latest-offset", "timestamp"]), Some("unbounded"), "Where a job ends to read: never, at what was the end when it first started, or at 'scan.bounded.timestamp-millis'."),
-    OptionSpec::new("scan.bounded.timestamp-millis", OptionKind::Count, None, "For 'timestamp': before the first record of this time or later, or at what is the end when the job first starts."),
-    OptionSpec::new("sink.timestamp-field", OptionKind::Text, None, "The column that becomes the record's timestamp. Absent: a metadata column 'timestamp', or the time of writing."),
+    OptionSpec::new(
+        "shards",
+        OptionKind::Count,
+        None,
+        "How many shards the stream gets when it is created: 1 if absent. Must be what the stream has if it exists.",
+    ),
+    OptionSpec::new(
+        "key.fields",
+        OptionKind::Text,
+        None,
+        "The columns, separated by ';' or ',', whose text is a record's key: records of one key go to one shard and keep their order. The texts of several are joined by the character U+001F. Without a value in any of them a record has no key.",
+    ),
+    OptionSpec::new(
+        "log.sync",
+        OptionKind::Choice(&["group", "interval", "os"]),
+        Some("group"),
+        "When a new stream acknowledges a record: once it is on the disk (appends share a sync), or once the operating system has it, with a sync every 'log.sync.interval' or when the system likes.",
+    ),
+    OptionSpec::new(
+        "log.sync.interval",
+        OptionKind::Span,
+        Some("100 ms"),
+        "The longest time between a write and its sync when 'log.sync' is 'interval'.",
+    ),
+    OptionSpec::new(
+        "log.compression",
+        OptionKind::Choice(&["none", "gzip", "snappy", "lz4", "zstd"]),
+        Some("none"),
+        "How a new stream compresses records.",
+    ),
+    OptionSpec::new(
+        "retention.time",
+        OptionKind::Span,
+        None,
+        "How long a new stream keeps records at least. Absent: for ever.",
+    ),
+    OptionSpec::new(
+        "retention.bytes",
+        OptionKind::Bytes,
+        None,
+        "How many bytes each shard of a new stream keeps at least. Absent: all.",
+    ),
+    OptionSpec::new(
+        "scan.startup.mode",
+        OptionKind::Choice(&["earliest-offset", "latest-offset", "timestamp", "specific-offsets"]),
+        Some("earliest-offset"),
+        "Where a job without a checkpoint begins to read.",
+    ),
+    OptionSpec::new(
+        "scan.startup.timestamp-millis",
+        OptionKind::Count,
+        None,
+        "For 'timestamp': from the first record of this time or later, in milliseconds since 1970.",
+    ),
+    OptionSpec::new(
+        "scan.startup.specific-offsets",
+        OptionKind::Text,
+        None,
+        "For 'specific-offsets': 'partition:0,offset:42;partition:1,offset:300'. Other shards are read from their beginning.",
+    ),
+    OptionSpec::new(
+        "scan.bounded.mode",
+        OptionKind::Choice(&["unbounded", "latest-offset", "timestamp"]),
+        Some("unbounded"),
+        "Where a job ends to read: never, at what was the end when it first started, or at 'scan.bounded.timestamp-millis'.",
+    ),
+    OptionSpec::new(
+        "scan.bounded.timestamp-millis",
+        OptionKind::Count,
+        None,
+        "For 'timestamp': before the first record of this time or later, or at what is the end when the job first starts.",
+    ),
+    OptionSpec::new(
+        "sink.timestamp-field",
+        OptionKind::Text,
+        None,
+        "The column that becomes the record's timestamp. Absent: a metadata column 'timestamp', or the time of writing.",
+    ),
 ];
 
 /// All options of the connector.
@@ -176,9 +241,9 @@ fn startup(options: &Options) -> Result<Startup> {
             let key = "scan.startup.specific-offsets";
             options.require(key)?;
             let offsets = offsets(options.get(key).unwrap_or_default());
-            offsets.map(Startup::Specific).ok_or_else(|| {
-                wrong(options, key, "pairs such as 'partition:0,offset:42;partition:1,offset:300'")
-            })
+            offsets
+                .map(Startup::Specific)
+                .ok_or_else(|| wrong(options, key, "pairs such as 'partition:0,offset:42;partition:1,offset:300'"))
         }
         _ => Ok(Startup::Earliest),
     }
@@ -217,10 +282,7 @@ mod tests {
 
     #[test]
     fn offsets_are_written_as_in_flink() {
-        assert_eq!(
-            offsets("partition:0,offset:42;partition:1,offset:300"),
-            Some(BTreeMap::from([(0, 42), (1, 300)]))
-        );
+        assert_eq!(offsets("partition:0,offset:42;partition:1,offset:300"), Some(BTreeMap::from([(0, 42), (1, 300)])));
         for bad in ["", "0:42", "partition:0", "partition:0,offset:x", "partition:-1,offset:1"] {
             assert_eq!(offsets(bad), None, "{bad}");
         }

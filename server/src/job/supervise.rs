@@ -105,6 +105,7 @@ impl Supervisor {
         let environment = Environment {
             store: Arc::new(store),
             spool: self.job.folder.join("spool"),
+            snapshots: None,
             clock: self.parts.clock.clone(),
         };
         let handle = Arc::new(launch(spec, environment)?);
@@ -114,7 +115,7 @@ impl Supervisor {
     }
 
     async fn run(self, first: Arc<JobHandle>) {
-        let mut attempt = Ok(first);
+        let mut attempt: Result<Arc<JobHandle>> = Ok(first);
         let mut failures = 0;
         loop {
             let (outcome, progress) = match attempt {
@@ -262,7 +263,9 @@ fn next(ended: Ended, wish: Wish, failures: u32, restart: &RestartSettings) -> N
         (Ended::Failed { kind, cause }, wish) => match (kind, wish, restart.pause(failures)) {
             (ErrorKind::Unavailable | ErrorKind::Internal, Wish::Run, Some(pause)) => Next::Again { pause, cause },
             // It was to end anyway; what it did since its last checkpoint is done again at the next start.
-            (ErrorKind::Unavailable | ErrorKind::Internal, Wish::Stop | Wish::Pause, _) => Next::Rest(JobState::Stopped),
+            (ErrorKind::Unavailable | ErrorKind::Internal, Wish::Stop | Wish::Pause, _) => {
+                Next::Rest(JobState::Stopped)
+            }
             _ => Next::Rest(JobState::Failed { cause }),
         },
     }

@@ -261,7 +261,7 @@ fn write_table(rows: &RecordBatch) -> Result<Bytes> {
 
 /// # Errors
 /// When the bytes are not one batch of Arrow IPC.
-pub(crate) fn read_table(bytes: &[u8]) -> Result<RecordBatch> {
+fn read_table(bytes: &[u8]) -> Result<RecordBatch> {
     let mut reader = StreamReader::try_new(bytes, None).map_err(coulee_runtime::Error::from)?;
     match reader.next() {
         Some(batch) => Ok(batch.map_err(coulee_runtime::Error::from)?),
@@ -313,6 +313,9 @@ mod tests {
         let status = Status::from(Error::NoJob { name: "x".into(), existing: Vec::new() });
         assert_eq!(status.code(), Code::NotFound);
         let back = status_error(&status);
-        assert_eq!((back.kind(), back.to_string().as_str()), (ErrorKind::NotFound, "there is no job 'x'; there are no jobs yet"));
+        assert_eq!(
+            (back.kind(), back.to_string().as_str()),
+            (ErrorKind::NotFound, "there is no job 'x'; there are no jobs yet")
+        );
     }
 }

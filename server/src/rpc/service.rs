@@ -81,10 +81,7 @@ impl Coulee for Service {
         Ok(Response::new(events.chain(end.filter_map(|end| async { end })).boxed()))
     }
 
-    async fn list_jobs(
-        &self,
-        _: Request<proto::ListJobsRequest>,
-    ) -> Result<Response<proto::ListJobsResponse>, Status> {
+    async fn list_jobs(&self, _: Request<proto::ListJobsRequest>) -> Result<Response<proto::ListJobsResponse>, Status> {
         let jobs = self.engine.jobs().into_iter().map(proto::Job::from).collect();
         Ok(Response::new(proto::ListJobsResponse { jobs }))
     }

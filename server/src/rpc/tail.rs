@@ -47,7 +47,8 @@ pub(super) async fn tail(stream: &Arc<Stream>, request: &TailRequest, answers: &
     let from = request.from.unwrap_or(From::Latest(true));
     let mut budget = Budget(if request.limit == 0 { u64::MAX } else { request.limit });
     let (owned, place) = (stream.clone(), from);
-    let mut cursors = blocking(move || owned.shards().iter().map(|shard| cursor(shard, place)).collect()).await?;
+    let cursors = move || owned.shards().iter().map(|shard| cursor(shard, place)).collect::<Result<Vec<_>>>();
+    let mut cursors = blocking(cursors).await?;
     match from {
         From::Newest(count) => newest(&mut cursors, count, &mut budget, answers).await?,
         _ => to_the_end(&mut cursors, &mut budget, answers).await?,

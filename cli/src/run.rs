@@ -1,0 +1,229 @@
+//! `coulee run`: a script in this process, with what people and programs want to see of it.
+
+mod show;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coulee_server::{Closing, Components, Engine, JobState, Script, ScriptRun, print_behind, query_rows};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::args::Run;
+use crate::failure::Failure;
+use crate::screen::{self, note};
+use crate::settings::Settings;
+use crate::summary;
+use show::{PrintRoom, Show};
+
+/// How many rows of a result are shown.
+const PAGE_ROWS: usize = 20;
+
+/// How often a failed job is started again here, without a checkpoint in between: within 7 seconds.
+const RESTARTS_MAX: u32 = 3;
+
+/// Runs the command.
+pub async fn run(args: Run, settings: Settings) -> Result<(), Failure> {
+    let text = script_text(&args)?;
+    let folder = Folder::new(settings.data_dir(args.data_dir.clone()))?;
+    let components = Components { print: print_behind(PrintRoom), ..Components::default() };
+    let mut engine_settings = settings.engine(args.script.parallelism);
+    // Somebody waits: what does not pass within seconds is told rather than sat out.
+    engine_settings.restart.attempts = engine_settings.restart.attempts.min(RESTARTS_MAX);
+    let engine = Engine::open_with(folder.path(), engine_settings, components)?;
+    let (query_sink, rows) = query_rows();
+    let script = Script {
+        text,
+        origin: origin(&args),
+        name: args.script.name.clone(),
+        parallelism: args.script.parallelism,
+        fresh: args.script.fresh,
+        query_sink: Some(query_sink),
+        ..Script::default()
+    };
+    let ended = watch(&engine, script, rows, &args).await;
+    engine.close(Closing::Stop).await;
+    let query_keeps_rows = ended.as_ref().is_ok_and(|(show, _)| show.keeps_rows());
+    let result = finish(&engine, ended).await;
+    let unfinished = engine.jobs().iter().any(|job| job.state != JobState::Finished);
+    let keeps_rows = query_keeps_rows || engine.jobs().iter().any(summary::keeps_rows);
+    // The engine writes while it closes: the folder goes after it.
+    drop(engine);
+    folder.leave(&args, unfinished, keeps_rows)?;
+    result
+}
+
+fn script_text(args: &Run) -> Result<String, Failure> {
+    let mut text = match &args.file {
+        Some(file) => read_script(file)?,
+        None => String::new(),
+    };
+    for statement in &args.execute {
+        if !text.is_empty() && !text.trim_end().ends_with(';') {
+            text.push(';');
+        }
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(statement);
+    }
+    Ok(text)
+}
+
+/// Reads a script; `-` is the standard input.
+pub fn read_script(file: &Path) -> Result<String, Failure> {
+    let read =
+        if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
+    read.map_err(|error| Failure::io(&format!("cannot read the script {}", file.display()), &error))
+}
+
+fn origin(args: &Run) -> String {
+    args.file.as_ref().map_or("command-line".to_owned(), |file| file.display().to_string())
+}
+
+/// Runs the script and waits for its jobs, while showing what happens.
+async fn watch(
+    engine: &Arc<Engine>,
+    script: Script,
+    rows: mpsc::Receiver<coulee_server::RecordBatch>,
+    args: &Run,
+) -> Result<(Show, ScriptRun), Failure> {
+    let (events, received) = mpsc::unbounded_channel();
+    let mut show = Show::new(engine.clone(), args.output);
+    let work = async {
+        let run = engine.run_script(script, events).await?;
+        for name in &run.running {
+            engine.wait_job(name.as_str()).await?;
+        }
+        Ok::<ScriptRun, coulee_server::Error>(run)
+    };
+    let run = show.during(work, received, rows).await?;
+    Ok((show, run))
+}
+
+/// Says how it went.
+async fn finish(engine: &Arc<Engine>, ended: Result<(Show, ScriptRun), Failure>) -> Result<(), Failure> {
+    let (show, run) = ended?;
+    let mut failed = None;
+    for name in &run.running {
+        let job = engine.job(name.as_str())?;
+        show.summarise(&job)?;
+        if let JobState::Failed { cause } = &job.state {
+            failed = Some(Failure::Failed(format!("job '{name}' failed: {cause}")));
+        }
+        if job.state == JobState::Finished {
+            show_pages(engine, name.as_str()).await?;
+        }
+    }
+    match failed {
+        Some(failure) => Err(failure),
+        None if show.is_interrupted() => Err(Failure::Interrupted),
+        None => Ok(()),
+    }
+}
+
+async fn show_pages(engine: &Arc<Engine>, job: &str) -> Result<(), Failure> {
+    for page in engine.first_pages(job, PAGE_ROWS).await? {
+        let shown = page.rows.num_rows() as u64;
+        let which = if shown < page.total {
+            format!("the first {shown} of {} rows", page.total)
+        } else {
+            format!("{shown} rows")
+        };
+        note(&format!("\n{which} of '{}' in {}:", page.table, page.place))?;
+        screen::data(&crate::rows::table(&page.rows)?)?;
+    }
+    Ok(())
+}
+
+/// The data folder: the user's, or a temporary one.
+enum Folder {
+    Given(PathBuf),
+    Temporary(TempDir),
+}
+
+impl Folder {
+    fn new(given: Option<PathBuf>) -> Result<Self, Failure> {
+        match given {
+            Some(path) => Ok(Folder::Given(path)),
+            None => {
+                let made = tempfile::Builder::new().prefix("coulee-").tempdir();
+                let folder = made.map_err(|error| Failure::io("cannot make a temporary folder", &error))?;
+                note(&format!("data folder: {} (temporary; keep one with --data-dir)", folder.path().display()))?;
+                Ok(Folder::Temporary(folder))
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Folder::Given(path) => path,
+            Folder::Temporary(folder) => folder.path(),
+        }
+    }
+
+    /// Removes a temporary folder unless something needs it, and says how to go on.
+    fn leave(self, args: &Run, unfinished: bool, keeps_rows: bool) -> Result<(), Failure> {
+        let path = self.path().to_owned();
+        if let Folder::Temporary(folder) = self {
+            if !unfinished && !keeps_rows {
+                // What cannot be removed is the system's to tidy up.
+                let _ = folder.close();
+                return Ok(());
+            }
+            let _ = folder.keep();
+        }
+        if unfinished {
+            note(&format!("resume with: {}", resume_command(args, &path)))?;
+        } else if keeps_rows {
+            note(&format!("the records kept aside are in: {}", path.display()))?;
+            note(&format!("list them with: coulee stream ls --data-dir {}", quoted(&path.display().to_string())))?;
+        }
+        Ok(())
+    }
+}
+
+/// The same command without `--fresh`, on the folder.
+fn resume_command(args: &Run, folder: &Path) -> String {
+    let mut words = vec!["coulee".to_owned(), "run".to_owned()];
+    words.extend(args.file.iter().map(|file| quoted(&file.display().to_string())));
+    for statement in &args.execute {
+        words.extend(["-e".to_owned(), quoted(statement)]);
+    }
+    words.extend(["--data-dir".to_owned(), quoted(&folder.display().to_string())]);
+    if let Some(name) = &args.script.name {
+        words.extend(["--name".to_owned(), quoted(name)]);
+    }
+    if let Some(parallelism) = args.script.parallelism {
+        words.extend(["--parallelism".to_owned(), parallelism.to_string()]);
+    }
+    words.join(" ")
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    #[test]
+    fn the_resume_command_is_what_was_typed_on_the_folder() {
+        let typed = ["coulee", "run", "my jobs/x.sql", "--fresh", "--name", "x", "-e", "SELECT 'a'"];
+        let Command::Run(args) = Args::try_parse_from(typed).unwrap().command else { panic!("a run") };
+        assert_eq!(
+            resume_command(&args, Path::new("/tmp/coulee-1")),
+            r"coulee run 'my jobs/x.sql' -e 'SELECT '\''a'\''' --data-dir /tmp/coulee-1 --name x"
+        );
+    }
+}

@@ -1,0 +1,397 @@
+//! Writing: every record exactly once, whenever the process dies, and nothing before its commit.
+
+use coulee_model::CheckpointId;
+use coulee_runtime::connector::{Sink, SinkWriter};
+use coulee_runtime::rejected_schema;
+
+use super::super::dead_letters::StreamDeadLetters;
+use super::super::staged;
+use super::*;
+use crate::dead_letter::DeadLetters;
+
+/// A job that writes ids to the stream "t", and can die.
+struct Job {
+    place: Place,
+    parallelism: u32,
+    writers: Vec<Box<dyn SinkWriter>>,
+    /// What the last durable checkpoint holds: its number, the writers' states, and the next id.
+    durable: (u64, Vec<Bytes>, i64),
+    checkpoint: u64,
+    next_id: i64,
+}
+
+impl Job {
+    async fn start(options: &[(&str, &str)], parallelism: u32) -> Self {
+        let place = Place::new();
+        place.connector().create(&table(options)).expect("created");
+        let mut job =
+            Job { place, parallelism, writers: Vec::new(), durable: (0, Vec::new(), 0), checkpoint: 0, next_id: 0 };
+        job.attempt(options).await;
+        job
+    }
+
+    fn sink(&self, options: &[(&str, &str)]) -> Arc<dyn Sink> {
+        self.place.connector().sink(&table(options)).expect("a sink")
+    }
+
+    /// A new attempt from the last durable checkpoint, in a new process.
+    async fn attempt(&mut self, options: &[(&str, &str)]) {
+        self.writers.clear();
+        self.place.reopen();
+        let (checkpoint, states, next_id) = self.durable.clone();
+        (self.checkpoint, self.next_id) = (checkpoint, next_id);
+        let (sink, context) = (self.sink(options), self.place.sink_context());
+        // Twice: recovery may itself be interrupted.
+        sink.recover(&context, &states).await.expect("recovered");
+        sink.recover(&context, &states).await.expect("recovered again");
+        for subtask in 0..self.parallelism {
+            // The states of former writers go to whoever is there.
+            let inherited = states.iter().enumerate().filter(|(i, _)| *i as u32 % self.parallelism == subtask);
+            let inherited: Vec<Bytes> = inherited.map(|(_, state)| state.clone()).collect();
+            let writer = sink.open(&context, SubtaskIndex(subtask), &inherited, metrics()).await.expect("a writer");
+            self.writers.push(writer);
+        }
+    }
+
+    async fn write(&mut self, count: i64) {
+        let ids: Vec<i64> = (self.next_id..self.next_id + count).collect();
+        self.next_id += count;
+        for (i, part) in ids.chunks(ids.len().div_ceil(self.writers.len())).enumerate() {
+            self.writers[i].write(rows(part)).await.expect("written");
+        }
+    }
+
+    async fn prepare(&mut self) -> Vec<Bytes> {
+        self.checkpoint += 1;
+        let mut states = Vec::new();
+        for writer in &mut self.writers {
+            states.push(writer.prepare(CheckpointId(self.checkpoint)).await.expect("prepared"));
+        }
+        states
+    }
+
+    fn make_durable(&mut self, states: Vec<Bytes>) {
+        self.durable = (self.checkpoint, states, self.next_id);
+    }
+
+    async fn commit(&mut self) {
+        for writer in &mut self.writers {
+            writer.commit(CheckpointId(self.checkpoint)).await.expect("committed");
+        }
+    }
+
+    fn visible(&self) -> Vec<i64> {
+        let id = |value: &String| -> i64 {
+            let (id, name) = value.strip_prefix("{\"id\":").and_then(|rest| rest.split_once(',')).expect("a record");
+            assert_eq!(name, format!("\"name\":\"n{id}\"}}"));
+            id.parse().expect("an id")
+        };
+        let mut ids: Vec<i64> = self.place.values("t").iter().flatten().map(id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn assert_visible(&self, count: i64, when: &str) {
+        assert_eq!(self.visible(), (0..count).collect::<Vec<_>>(), "{when}");
+    }
+
+    fn files(&self) -> usize {
+        staged::list(&self.place.sink_context().spool).expect("listed").len()
+    }
+}
+
+/// Kills the process after each step of three epochs in turn.
+#[tokio::test]
+async fn every_record_is_there_once_wherever_the_process_dies() {
+    const STEPS: usize = 12;
+    // The process dies, not the machine: what the system has is kept, and the test need not wait for the disk.
+    let os = ("log.sync", "os");
+    for options in [&[os][..], &[os, ("shards", "3"), ("key.fields", "name")], &[os, ("shards", "3")]] {
+        for dies_after in 0..=STEPS {
+            let mut job = Job::start(options, 2).await;
+            let mut step = 0;
+            let mut died = false;
+            let mut committed = 0;
+            while committed < 3 {
+                macro_rules! step {
+                    ($what:expr) => {
+                        $what;
+                        step += 1;
+                        if step == dies_after && !died {
+                            died = true;
+                            job.attempt(options).await;
+                            // What was durable is visible, and nothing else.
+                            job.assert_visible(job.durable.2, "after the recovery");
+                            committed = job.durable.0;
+                            continue;
+                        }
+                    };
+                }
+                // Long enough for several batches.
+                step!(job.write(2_500).await);
+                job.assert_visible(job.durable.2, "before the commit");
+                let states = job.prepare().await;
+                step!(job.assert_visible(job.durable.2, "after the prepare"));
+                step!(job.make_durable(states));
+                step!(job.commit().await);
+                job.assert_visible(job.next_id, "after the commit");
+                committed += 1;
+            }
+            job.assert_visible(7_500, "at the end");
+            // An empty checkpoint lets go of the last file.
+            let states = job.prepare().await;
+            job.make_durable(states);
+            job.commit().await;
+            assert_eq!(job.files(), 0);
+            assert_eq!(job.visible().len(), 7_500);
+        }
+    }
+}
+
+/// A commit that dies between two batches is completed, not repeated.
+#[tokio::test]
+async fn a_delivery_goes_on_where_it_was_interrupted() {
+    let options = [("shards", "2"), ("key.fields", "id")];
+    for stored_batches in 0..12 {
+        let mut job = Job::start(&options, 1).await;
+        job.write(100).await;
+        let states = job.prepare().await;
+        job.make_durable(states);
+        job.commit().await;
+        job.write(9_000).await;
+        let states = job.prepare().await;
+        job.make_durable(states);
+        // What a commit would have appended to the first shard before it died, batch by batch.
+        let state = super::super::state::WriterState::decode(&job.durable.1[0]).expect("a state");
+        let numbering = state.numbering[&0];
+        let spool = job.place.sink_context().spool;
+        let mut reader = staged::StagedReader::open(&state.staged[0], &spool).expect("a reader");
+        let stream = job.place.log().stream(&StreamName::new("t").expect("a name")).expect("the stream");
+        let shard = stream.shard(ShardId(0)).expect("the shard");
+        let mut batch = BatchBuilder::new(Compression::None);
+        let mut appended = 0;
+        while let Some(record) = reader.next().expect("a record") {
+            if record.shard == 0 && appended < stored_batches {
+                let value = Some(record.value);
+                batch.push(&Record { key: record.key, value, timestamp: record.timestamp, headers: &[] });
+                if batch.len() == 1000 {
+                    let full = std::mem::replace(&mut batch, BatchBuilder::new(Compression::None));
+                    let number = numbering.next as i32 + appended * 1000;
+                    shard.append(full.producer(numbering.producer, 0, number)).now();
+                    appended += 1;
+                }
+            }
+        }
+        drop((reader, shard, stream));
+        job.attempt(&options).await;
+        job.assert_visible(9_100, &format!("{appended} batches were stored"));
+        job.write(10).await;
+        let states = job.prepare().await;
+        job.make_durable(states);
+        job.commit().await;
+        job.assert_visible(9_110, "going on");
+    }
+}
+
+#[tokio::test]
+async fn several_checkpoints_may_wait_for_their_commit() {
+    let mut job = Job::start(&[], 1).await;
+    let mut durable = Vec::new();
+    for _ in 0..3 {
+        job.write(8_000).await;
+        durable = job.prepare().await;
+    }
+    job.assert_visible(0, "nothing is committed");
+    // The middle one: the third is not durable.
+    job.writers[0].commit(CheckpointId(2)).await.expect("committed");
+    job.assert_visible(16_000, "two are committed");
+    job.writers[0].commit(CheckpointId(2)).await.expect("nothing to do");
+    job.assert_visible(16_000, "a commit said twice");
+    // Then the third becomes durable, whose state lists all three, and the process dies.
+    job.make_durable(durable);
+    job.attempt(&[]).await;
+    job.assert_visible(24_000, "the first two are not repeated");
+}
+
+#[tokio::test]
+async fn the_number_of_writers_may_change() {
+    let options = [("shards", "2"), ("key.fields", "id")];
+    let mut job = Job::start(&options, 1).await;
+    let mut expected = 0;
+    for parallelism in [3, 1, 2, 5, 1] {
+        job.parallelism = parallelism;
+        job.attempt(&options).await;
+        for _ in 0..2 {
+            job.write(50).await;
+            expected += 50;
+            let states = job.prepare().await;
+            job.make_durable(states);
+            job.commit().await;
+        }
+        job.write(50).await;
+        expected += 50;
+        // Dies between checkpoint and commit, and comes back as more or fewer.
+        let states = job.prepare().await;
+        job.make_durable(states);
+    }
+    job.attempt(&options).await;
+    job.assert_visible(expected, "after five changes");
+}
+
+#[tokio::test]
+async fn nothing_is_staged_or_changed_when_nothing_is_written() {
+    let mut job = Job::start(&[], 1).await;
+    let first = job.prepare().await;
+    job.commit().await;
+    assert_eq!(job.prepare().await, first, "a state that does not change need not be stored");
+    assert_eq!(job.files(), 0);
+    assert!(!job.place.sink_context().spool.exists());
+}
+
+#[tokio::test]
+async fn what_was_staged_and_is_not_listed_is_removed() {
+    let mut job = Job::start(&[], 2).await;
+    job.write(10).await;
+    job.prepare().await;
+    assert_eq!(job.files(), 2);
+    // The checkpoint never became durable.
+    job.attempt(&[]).await;
+    assert_eq!(job.files(), 0);
+    job.assert_visible(0, "it was never there");
+}
+
+#[tokio::test]
+async fn a_lost_or_damaged_file_is_an_error_and_not_silence() {
+    for damage in ["lost", "damaged"] {
+        let mut job = Job::start(&[], 1).await;
+        job.write(10).await;
+        let states = job.prepare().await;
+        job.make_durable(states.clone());
+        let (_, _, path) = staged::list(&job.place.sink_context().spool).expect("listed").remove(0);
+        match damage {
+            "lost" => std::fs::remove_file(&path).expect("removed"),
+            _ => std::fs::write(&path, b"COULEES1").expect("written"),
+        }
+        let error = job.sink(&[]).recover(&job.place.sink_context(), &states).await.unwrap_err().to_string();
+        assert!(error.contains(".staged"), "{error}");
+    }
+    // Unless the log has it all.
+    let mut job = Job::start(&[], 1).await;
+    job.write(10).await;
+    let states = job.prepare().await;
+    job.make_durable(states.clone());
+    job.commit().await;
+    let (_, _, path) = staged::list(&job.place.sink_context().spool).expect("listed").remove(0);
+    std::fs::remove_file(&path).expect("removed");
+    job.attempt(&[]).await;
+    job.assert_visible(10, "it was delivered");
+}
+
+/// Retention removes the records of a writer, and with them the log's memory of it, while the writer lives.
+#[tokio::test]
+async fn a_writer_that_the_log_has_forgotten_begins_anew() {
+    let options = [("retention.bytes", "1 b")];
+    let mut job = Job::start(&options, 1).await;
+    let others: i64 = 200;
+    for round in 0..3 {
+        job.write(5).await;
+        let states = job.prepare().await;
+        job.make_durable(states);
+        job.commit().await;
+        let end_before = end(&job.place, "t", 0);
+        append_ids(&job.place, 0, (0..others).map(|i| 1_000_000 + i), 10);
+        job.place.log().enforce_retention().expect("removed");
+        let seen = job.visible();
+        assert!(seen.iter().all(|id| *id >= 1_000_000), "round {round}: what the writer wrote is gone");
+        assert_eq!(end(&job.place, "t", 0).0 - end_before.0, others as u64);
+        // And a crash in the middle of the next delivery is still recognised.
+        let before = end(&job.place, "t", 0);
+        job.write(5).await;
+        let states = job.prepare().await;
+        job.make_durable(states);
+        if round % 2 == 0 {
+            job.commit().await;
+        }
+        job.attempt(&options).await;
+        assert_eq!(end(&job.place, "t", 0).0 - before.0, 5, "once, after the writer was forgotten");
+    }
+}
+
+#[tokio::test]
+async fn records_have_their_key_and_their_time() {
+    let place = Place::new();
+    let mut spec = table(&[("key.fields", "name"), ("shards", "4"), ("sink.timestamp-field", "at")]);
+    let at = Field::new("at", DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None), true);
+    spec.schema = Arc::new(Schema::new(vec![columns().field(0).clone(), columns().field(1).clone(), at]));
+    place.connector().create(&spec).expect("created");
+    let sink = place.connector().sink(&spec).expect("a sink");
+    let mut writer = sink.open(&place.sink_context(), SubtaskIndex(0), &[], metrics()).await.expect("a writer");
+    let times = arrow::array::TimestampMicrosecondArray::from(vec![Some(7_000_000), None]);
+    let names = StringArray::from(vec![Some("a"), None]);
+    let columns = vec![Arc::new(Int64Array::from(vec![1, 2])) as _, Arc::new(names) as _, Arc::new(times) as _];
+    let rows = RecordBatch::try_new(Arc::clone(&spec.schema), columns).expect("rows");
+    writer.write(Batch::inserts(rows)).await.expect("written");
+    writer.prepare(CheckpointId(1)).await.expect("prepared");
+    writer.commit(CheckpointId(1)).await.expect("committed");
+
+    let stream = place.log().stream(&StreamName::new("t").expect("a name")).expect("the stream");
+    let mut found = Vec::new();
+    for shard in stream.shards() {
+        for batch in shard.read(SequenceNumber(0), 1 << 20).expect("read").batches() {
+            for record in batch.expect("a batch").decode().expect("records").records() {
+                let key = record.key.map(<[u8]>::to_vec);
+                if let Some(key) = &key {
+                    assert_eq!(shard.id(), stream.route(Some(key)));
+                }
+                found.push((record.timestamp.0, key));
+            }
+        }
+    }
+    found.sort();
+    assert_eq!(found, [(5000, None), (7000, Some(b"a".to_vec()))]);
+}
+
+#[tokio::test]
+async fn changes_are_refused() {
+    let mut job = Job::start(&[], 1).await;
+    let changes = Batch::changes(rows(&[1]).into_rows(), arrow::array::Int8Array::from(vec![3]));
+    let error = job.writers[0].write(changes).await.unwrap_err().to_string();
+    assert!(error.contains("table 't': a stream keeps inserts only"), "{error}");
+}
+
+#[tokio::test]
+async fn dead_letters_get_a_stream_with_the_first_of_them() {
+    let place = Place::new();
+    place.connector().create(&table(&[])).expect("created");
+    assert!(place.connector().rejected_sink(&table(&[("format.on-error", "skip")])).expect("none").is_none());
+    let sink = place.connector().rejected_sink(&table(&[])).expect("a sink").expect("one by default");
+    let context = place.sink_context();
+    sink.recover(&context, &[]).await.expect("recovered");
+    let mut writer = sink.open(&context, SubtaskIndex(0), &[], metrics()).await.expect("a writer");
+    writer.write(Batch::inserts(RecordBatch::new_empty(rejected_schema()))).await.expect("nothing");
+    writer.prepare(CheckpointId(1)).await.expect("prepared");
+    writer.commit(CheckpointId(1)).await.expect("committed");
+    assert_eq!(place.log().streams().len(), 1, "no record, no stream");
+
+    let raw: Vec<&[u8]> = vec![b"{\"a\"", b"\xff\x00"];
+    let columns = vec![
+        Arc::new(StringArray::from(vec!["t/0@1", "t/0@2"])) as _,
+        Arc::new(StringArray::from(vec!["no \"end\"", "not UTF-8"])) as _,
+        Arc::new(arrow::array::BinaryArray::from(raw)) as _,
+    ];
+    let rejected = RecordBatch::try_new(rejected_schema(), columns).expect("rows");
+    writer.write(Batch::inserts(rejected)).await.expect("written");
+    let state = writer.prepare(CheckpointId(2)).await.expect("prepared");
+    drop(writer);
+    assert!(place.values("t_dead_letter")[0].is_empty());
+    sink.recover(&context, &[state]).await.expect("recovered");
+    assert_eq!(
+        place.values("t_dead_letter")[0],
+        [
+            r#"{"origin":"t/0@1","reason":"no \"end\"","raw":"{\"a\""}"#,
+            r#"{"origin":"t/0@2","reason":"not UTF-8","raw_base64":"/wA="}"#
+        ]
+    );
+    let letters = StreamDeadLetters::new(Arc::clone(place.log()));
+    assert!(letters.sink(&table(&[]), "a b").unwrap_err().to_string().contains("set 'format.dead-letter.stream'"));
+}

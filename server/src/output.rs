@@ -1,0 +1,109 @@
+//! Ways out of a job that end in this process: the rows of a `SELECT` through a channel, and what `print` prints.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use coulee_connectors::{PrintTarget, StandardOutput};
+use coulee_model::{CheckpointId, SubtaskIndex};
+use coulee_runtime::connector::{Sink, SinkContext, SinkWriter};
+use coulee_runtime::metrics::SubtaskMetrics;
+use coulee_runtime::{Batch, Error, Result};
+use coulee_sql::QuerySink;
+use tokio::sync::mpsc;
+
+/// How many batches wait for a slow reader before the query waits for it.
+const QUEUED_BATCHES: usize = 4;
+
+/// A sink for `SELECT`s, and where its rows come out, batch by batch. Rows come as they are made: a query that is started
+/// again gives them again.
+pub fn query_rows() -> (QuerySink, mpsc::Receiver<RecordBatch>) {
+    let (rows, received) = mpsc::channel(QUEUED_BATCHES);
+    let sink = move |_: SchemaRef| -> Arc<dyn Sink> { Arc::new(ChannelSink { rows: rows.clone() }) };
+    (Arc::new(sink), received)
+}
+
+#[derive(Debug)]
+struct ChannelSink {
+    rows: mpsc::Sender<RecordBatch>,
+}
+
+#[tonic::async_trait]
+impl Sink for ChannelSink {
+    fn describe(&self) -> String {
+        "print the rows".to_owned()
+    }
+
+    async fn recover(&self, _: &SinkContext, _: &[Bytes]) -> Result<()> {
+        Ok(())
+    }
+
+    async fn open(
+        &self,
+        _: &SinkContext,
+        _: SubtaskIndex,
+        _: &[Bytes],
+        metrics: Arc<SubtaskMetrics>,
+    ) -> Result<Box<dyn SinkWriter>> {
+        Ok(Box::new(ChannelWriter { rows: self.rows.clone(), metrics }))
+    }
+}
+
+struct ChannelWriter {
+    rows: mpsc::Sender<RecordBatch>,
+    metrics: Arc<SubtaskMetrics>,
+}
+
+#[tonic::async_trait]
+impl SinkWriter for ChannelWriter {
+    async fn write(&mut self, batch: Batch) -> Result<()> {
+        self.metrics.add_delivered_rows(batch.len() as u64);
+        let gone = |_| Error::invalid("nobody reads the query's rows any more");
+        self.rows.send(batch.into_rows()).await.map_err(gone)
+    }
+
+    async fn prepare(&mut self, _: CheckpointId) -> Result<Bytes> {
+        Ok(Bytes::new())
+    }
+
+    async fn commit(&mut self, _: CheckpointId) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What the connector `print` prints through, on the standard output.
+pub trait PrintGuard: Send + Sync {
+    /// Something is about to be printed: whatever is drawn on the terminal must make room.
+    fn before(&self);
+
+    /// Nobody reads the standard output any more.
+    fn closed(&self);
+}
+
+/// The standard output for the connector `print`, behind a guard.
+pub fn print_behind(guard: impl PrintGuard + 'static) -> Arc<dyn PrintTarget> {
+    Arc::new(Guarded(Box::new(guard)))
+}
+
+struct Guarded(Box<dyn PrintGuard>);
+
+impl fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guarded(StandardOutput)")
+    }
+}
+
+impl PrintTarget for Guarded {
+    fn print(&self, identifier: &str, batch: &Batch) -> Result<()> {
+        self.0.before();
+        StandardOutput.print(identifier, batch).inspect_err(|error| {
+            let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+            if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {
+                self.0.closed();
+            }
+        })
+    }
+}

@@ -1,0 +1,231 @@
+//! The engine as a whole: scripts, jobs and streams over a real folder, also through the gRPC service.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use crate::client::{Client, in_process};
+use crate::proto;
+use crate::{Closing, Engine, EngineSettings, Error, JobState, Script, ScriptEvent, ScriptRun, query_rows};
+
+const ROWS: usize = 1_000;
+
+/// A folder with input, and a script that copies it to Parquet.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let lines: String = (0..ROWS).map(|n| format!("{{\"n\":{n},\"k\":\"k{}\"}}\n", n % 7)).collect();
+    std::fs::write(dir.path().join("in.ndjson"), lines).unwrap();
+    dir
+}
+
+fn copy_script(dir: &Path, source_options: &str) -> String {
+    let dir = dir.display();
+    format!(
+        "CREATE TABLE source (n BIGINT, k STRING)
+           WITH ('connector' = 'filesystem', 'path' = '{dir}/in.ndjson', 'format' = 'json'{source_options});
+         CREATE TABLE copied (n BIGINT, k STRING)
+           WITH ('connector' = 'filesystem', 'path' = '{dir}/out', 'format' = 'parquet');
+         INSERT INTO copied SELECT n, k FROM source WHERE n >= 10;"
+    )
+}
+
+fn open(dir: &Path) -> Arc<Engine> {
+    Engine::open(&dir.join("data"), EngineSettings::default()).unwrap()
+}
+
+fn script(text: String) -> Script {
+    Script { text, origin: "copy.sql".into(), ..Script::default() }
+}
+
+async fn run(engine: &Arc<Engine>, script: Script) -> (Result<ScriptRun, Error>, Vec<ScriptEvent>) {
+    let (events, mut received) = mpsc::unbounded_channel();
+    let ran = engine.run_script(script, events).await;
+    let mut all = Vec::new();
+    while let Some(event) = received.recv().await {
+        all.push(event);
+    }
+    (ran, all)
+}
+
+/// Waits for a condition that will come true.
+async fn until(mut condition: impl FnMut() -> bool) {
+    for _ in 0..3_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it did not happen within 30 s");
+}
+
+fn delivered(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(dir.join("out")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_becomes_parquet_and_running_it_again_says_so() {
+    let dir = folder();
+    let engine = open(dir.path());
+    let (ran, _) = run(&engine, script(copy_script(dir.path(), ""))).await;
+    assert_eq!(ran.unwrap().running.iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["copy"]);
+    let job = engine.wait_job("copy").await.unwrap();
+    assert_eq!(job.state, JobState::Finished, "{job:?}");
+    let progress = job.progress.unwrap();
+    assert_eq!((progress.rows_read, progress.rows_written), (ROWS as u64, ROWS as u64 - 10));
+    let pages = engine.first_pages("copy", 20).await.unwrap();
+    assert_eq!((pages[0].rows.num_rows(), pages[0].total), (20, ROWS as u64 - 10));
+
+    let files = delivered(dir.path());
+    drop(engine);
+    let engine = open(dir.path());
+    let (ran, events) = run(&engine, script(copy_script(dir.path(), ""))).await;
+    assert!(ran.unwrap().running.is_empty());
+    assert!(
+        events.iter().any(|event| matches!(event, ScriptEvent::AlreadyFinished(job) if job.name.as_str() == "copy"))
+    );
+    assert_eq!(delivered(dir.path()), files);
+
+    let (ran, _) = run(&engine, Script { fresh: true, ..script(copy_script(dir.path(), "")) }).await;
+    ran.unwrap();
+    assert_eq!(engine.wait_job("copy").await.unwrap().state, JobState::Finished);
+    assert!(delivered(dir.path()).iter().all(|file| !files.contains(file)), "what was delivered before is gone");
+    assert_eq!(engine.first_pages("copy", 1).await.unwrap()[0].total, ROWS as u64 - 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_job_goes_on_where_it_was() {
+    let dir = folder();
+    let engine = open(dir.path());
+    let text = copy_script(dir.path(), ", 'scan.rate-limit' = '1000'");
+    run(&engine, script(text.clone())).await.0.unwrap();
+    until(|| engine.job("copy").unwrap().progress.is_some_and(|progress| progress.rows_read > 0)).await;
+    let stopped = engine.stop_job("copy").await.unwrap();
+    assert_eq!(stopped.state, JobState::Stopped);
+    let before = stopped.progress.unwrap();
+    assert!(before.rows_read < ROWS as u64, "it was stopped in the middle");
+    engine.close(Closing::Pause).await;
+    drop(engine);
+
+    let engine = open(dir.path());
+    assert_eq!(engine.job("copy").unwrap().state, JobState::Stopped);
+    let started = engine.start_job("copy").await.unwrap();
+    assert_eq!(started.state, JobState::Running);
+    let running = engine.start_job("copy").await.unwrap_err();
+    assert!(running.to_string().contains("job 'copy' is running"), "{running}");
+    let job = engine.wait_job("copy").await.unwrap();
+    assert_eq!(job.state, JobState::Finished, "{job:?}");
+    let after = job.progress.unwrap();
+    assert_eq!((after.rows_read, after.rows_restored), (ROWS as u64, before.rows_read));
+    let finished = engine.start_job("copy").await.unwrap_err();
+    assert!(finished.to_string().contains("job 'copy' has finished"), "{finished}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_resumes_what_was_running_and_not_what_was_stopped() {
+    let dir = folder();
+    let engine = open(dir.path());
+    let text = copy_script(dir.path(), ", 'scan.rate-limit' = '1000'");
+    run(&engine, script(text.clone())).await.0.unwrap();
+    engine.close(Closing::Pause).await;
+    assert_eq!(engine.job("copy").unwrap().state, JobState::Stopped);
+    drop(engine);
+    let engine = open(dir.path());
+    engine.resume().await;
+    assert_eq!(engine.job("copy").unwrap().state, JobState::Running);
+    engine.close(Closing::Stop).await;
+    drop(engine);
+    let engine = open(dir.path());
+    engine.resume().await;
+    assert_eq!(engine.job("copy").unwrap().state, JobState::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_cannot_start_leaves_nothing_behind() {
+    let dir = folder();
+    let engine = open(dir.path());
+    let (ran, _) = run(&engine, script("INSERT INTO nowhere SELECT 1".into())).await;
+    let error = ran.unwrap_err();
+    assert!(error.to_string().starts_with("copy.sql:1:"), "{error}");
+    assert!(engine.jobs().is_empty());
+    let unknown = engine.job("nope").unwrap_err();
+    assert_eq!(unknown.to_string(), "there is no job 'nope'; there are no jobs yet");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_select_gives_its_rows_and_leaves_nothing_behind() {
+    let dir = folder();
+    let engine = open(dir.path());
+    let text = copy_script(dir.path(), "");
+    let (definitions, _) = text.split_once("CREATE TABLE copied").unwrap();
+    let text = format!("{definitions} SELECT n FROM source WHERE n < 5");
+    let (query_sink, mut rows) = query_rows();
+    let counted = tokio::spawn(async move {
+        let mut count = 0;
+        while let Some(batch) = rows.recv().await {
+            count += batch.num_rows();
+        }
+        count
+    });
+    let (ran, _) = run(&engine, Script { query_sink: Some(query_sink), ..script(text) }).await;
+    assert!(ran.unwrap().complete);
+    assert_eq!(counted.await.unwrap(), 5);
+    assert!(engine.jobs().is_empty());
+}
+
+fn produce(stream: &str, create_shards: u32, values: &[String]) -> proto::ProduceRequest {
+    let record = |value: &String| proto::ProduceRecord { value: value.clone().into(), key: None, timestamp_ms: None };
+    proto::ProduceRequest {
+        stream: stream.into(),
+        key_fields: vec!["k".into()],
+        create_shards,
+        records: values.iter().map(record).collect(),
+    }
+}
+
+async fn appended(client: &mut Client, request: proto::ProduceRequest) -> Result<proto::ProduceResponse, Error> {
+    let mut answers = client.produce(futures::stream::iter([request])).await?;
+    let mut last = Err(Error::Invalid("no answer".into()));
+    while let Some(answer) = answers.next().await {
+        last = Ok(answer?);
+    }
+    last
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_produced_and_tailed_through_the_service() {
+    let dir = folder();
+    let mut client = in_process(open(dir.path()));
+    let values: Vec<String> = (0..100).map(|n| format!("{{\"n\":{n},\"k\":\"k{}\"}}", n % 7)).collect();
+    let missing = appended(&mut client, produce("numbers", 0, &values)).await.unwrap_err();
+    assert!(missing.to_string().contains("there is no stream 'numbers'"), "{missing}");
+    let done = appended(&mut client, produce("numbers", 3, &values)).await.unwrap();
+    assert_eq!((done.records, done.keyless), (100, 0));
+    assert_eq!(done.ends.iter().map(|end| end.end).sum::<u64>(), 100);
+    let keyless = appended(&mut client, produce("numbers", 0, &["not json".to_owned()])).await.unwrap();
+    assert_eq!(keyless.keyless, 1);
+
+    let request = proto::TailRequest {
+        stream: "numbers".into(),
+        from: Some(proto::tail_request::From::Earliest(true)),
+        follow: true,
+        limit: 101,
+    };
+    let mut answers = client.tail(request).await.unwrap();
+    let mut found = Vec::new();
+    while let Some(records) = answers.next().await {
+        found.extend(records.unwrap());
+    }
+    let mut texts: Vec<&[u8]> = found.iter().map(|record| record.value.as_deref().unwrap()).collect();
+    texts.sort_unstable();
+    let mut expected: Vec<&[u8]> = values.iter().map(String::as_bytes).chain([&b"not json"[..]]).collect();
+    expected.sort_unstable();
+    assert_eq!(texts, expected);
+    let of_one_key = found.iter().filter(|record| record.key.as_deref() == Some(b"k3"));
+    let shards: std::collections::BTreeSet<u32> = of_one_key.map(|record| record.shard).collect();
+    assert_eq!(shards.len(), 1, "records of one key share a shard");
+}

@@ -1,0 +1,181 @@
+//! Translates `GROUP BY` with a window: partial aggregation before the shuffle where it pays, the late rows' stream, and the keys.
+
+use std::sync::Arc;
+
+use arrow::datatypes::FieldRef;
+use coulee_model::OperatorId;
+use coulee_runtime::graph::{NodeKind, Partitioning, Port};
+use coulee_runtime::group_table::Aggregate as RuntimeAggregate;
+use coulee_runtime::table::TableSpec;
+use coulee_runtime::window::{
+    WindowAggregateSpec, WindowColumn, partial_key_columns, window_final, window_partial, window_single,
+};
+use datafusion_common::DFSchema;
+use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::{Aggregate, Expr};
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
+use sqlparser::tokenizer::TokenWithSpan;
+
+use crate::error::{Fault, Result};
+use crate::faults::{fault, first_of};
+use crate::lineage::window_of;
+use crate::translate::{Stream, Translator, physical};
+use crate::tumble::{Part, Tumbling};
+
+/// What the group expressions of an aggregation say.
+struct Groups<'a> {
+    window: Tumbling,
+    /// The end of the row's window.
+    end: Expr,
+    keys: Vec<(&'a Expr, FieldRef)>,
+    output: Vec<WindowColumn>,
+}
+
+impl Translator<'_> {
+    pub(crate) fn aggregate(&mut self, aggregate: &Aggregate, tokens: &[TokenWithSpan]) -> Result<Stream> {
+        let groups = groups(aggregate, tokens)?;
+        let stream = self.plan(&aggregate.input, tokens)?;
+        let stream = self.flush(stream)?;
+        let spec = spec(aggregate, &groups, &stream.schema, tokens)?;
+        self.windows += 1;
+        let uid = format!("window:{}", self.windows);
+        self.states.push(state(&uid, &spec));
+        let (node, parallelism) = self.window(&stream, &uid, spec)?;
+        Ok(Stream::new(node, parallelism, aggregate.schema.as_ref().clone()))
+    }
+
+    /// Adds the operators of one aggregation: its last one, and how many subtasks that has.
+    fn window(&mut self, stream: &Stream, uid: &str, spec: WindowAggregateSpec) -> Result<(OperatorId, u32)> {
+        // Without keys there is one group per window, which one subtask holds.
+        let parallelism = if spec.keys.is_empty() { 1 } else { self.context.parallelism };
+        if stream.parallelism == 1 && parallelism == 1 {
+            let node = self.operator(uid, 1, window_single(spec))?;
+            self.graph.connect(stream.node, Port::MAIN, node, Partitioning::Forward)?;
+            self.late_rows(stream, uid, node)?;
+            return Ok((node, 1));
+        }
+        if self.context.late_rows.is_some() {
+            // Late rows leave as they came, so they must reach the stage that knows the watermark unaggregated.
+            let keys = spec.keys.iter().map(|(expr, _)| expr.clone()).collect();
+            let node = self.operator(uid, parallelism, window_single(spec))?;
+            self.graph.connect(stream.node, Port::MAIN, node, Partitioning::Hash(keys))?;
+            self.late_rows(stream, uid, node)?;
+            return Ok((node, parallelism));
+        }
+        let partial = self.operator(&format!("{uid}:partial"), stream.parallelism, window_partial(spec.clone()))?;
+        self.graph.connect(stream.node, Port::MAIN, partial, Partitioning::Forward)?;
+        let keys = partial_key_columns(&spec);
+        let node = self.operator(uid, parallelism, window_final(spec))?;
+        self.graph.connect(partial, Port::MAIN, node, Partitioning::Hash(keys))?;
+        Ok((node, parallelism))
+    }
+
+    /// Leads late rows to the built-in stream that `late-rows.stream` names.
+    fn late_rows(&mut self, stream: &Stream, uid: &str, window: OperatorId) -> Result<()> {
+        let Some(name) = &self.context.late_rows else { return Ok(()) };
+        let connector = self.context.connectors.get("stream")?.clone();
+        let spec = TableSpec {
+            name: name.clone(),
+            schema: stream.schema.inner().clone(),
+            metadata_columns: Default::default(),
+            partitioned_by: Vec::new(),
+            options: [("format".to_owned(), "json".to_owned())].into(),
+            created_by: self.context.job.clone(),
+        };
+        connector.create(&spec)?;
+        let sink = self.graph.add(format!("late:{uid}"), 1, NodeKind::Sink(connector.sink(&spec)?))?;
+        Ok(self.graph.connect(window, Port::LATE, sink, Partitioning::Rebalance)?)
+    }
+}
+
+fn groups<'a>(aggregate: &'a Aggregate, tokens: &[TokenWithSpan]) -> Result<Groups<'a>> {
+    let mut found: Option<(Tumbling, Part, &Expr)> = None;
+    let (mut keys, mut output) = (Vec::new(), Vec::new());
+    for (index, expr) in aggregate.group_expr.iter().enumerate() {
+        if matches!(expr, Expr::GroupingSet(_)) {
+            return Err(Fault::new("GROUPING SETS, ROLLUP and CUBE come in a later version")
+                .or_at(first_of(tokens, &["GROUPING", "ROLLUP", "CUBE"]))
+                .help("write one INSERT per set of keys"));
+        }
+        let Some((window, part)) = window_of(expr, &aggregate.input) else {
+            output.push(WindowColumn::Key(keys.len()));
+            keys.push((expr, aggregate.schema.field(index).clone()));
+            continue;
+        };
+        match found {
+            Some((other, _, _)) if other != window => {
+                let message = "the GROUP BY has bounds of two different windows";
+                return Err(Fault::new(message).or_at(first_of(tokens, &["GROUP"])));
+            }
+            // The end is what the operator wants; the others serve to compute it.
+            Some((_, Part::End, _)) => {}
+            _ => found = Some((window, part, expr)),
+        }
+        output.push(match part {
+            Part::Start => WindowColumn::Start,
+            Part::End => WindowColumn::End,
+            Part::Time => WindowColumn::Time,
+        });
+    }
+    let Some((window, part, expr)) = found else { return Err(unwindowed(aggregate, tokens)) };
+    let bare = crate::lineage::bare(expr).clone();
+    let end = if part == Part::End { bare } else { window.end(bare) };
+    output.extend((0..aggregate.aggr_expr.len()).map(WindowColumn::Aggregate));
+    Ok(Groups { window, end, keys, output })
+}
+
+fn unwindowed(aggregate: &Aggregate, tokens: &[TokenWithSpan]) -> Fault {
+    if aggregate.aggr_expr.is_empty() {
+        return Fault::new("GROUP BY without a window and without an aggregate keeps every key for ever")
+            .or_at(first_of(tokens, &["GROUP", "DISTINCT"]))
+            .help("group by window_start, window_end of TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) as well");
+    }
+    Fault::new("an aggregation without a window never ends, and its updates come in a later version")
+        .or_at(first_of(tokens, &["GROUP"]))
+        .or_at(first_of(tokens, &["SELECT"]))
+        .help("read FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) and GROUP BY window_start, window_end")
+}
+
+fn spec(
+    aggregate: &Aggregate,
+    groups: &Groups<'_>,
+    input: &DFSchema,
+    tokens: &[TokenWithSpan],
+) -> Result<WindowAggregateSpec> {
+    let mut keys: Vec<(Arc<dyn PhysicalExpr>, FieldRef)> = Vec::with_capacity(groups.keys.len());
+    for (expr, field) in &groups.keys {
+        keys.push((physical(expr, input, tokens)?, field.clone()));
+    }
+    let aggregates = aggregate.aggr_expr.iter().map(|expr| lowered(expr, input, tokens));
+    Ok(WindowAggregateSpec {
+        window_end: physical(&groups.end, input, tokens)?,
+        window_millis: groups.window.size,
+        keys,
+        aggregates: aggregates.collect::<Result<_>>()?,
+        output: groups.output.clone(),
+        schema: aggregate.schema.inner().clone(),
+    })
+}
+
+fn lowered(expr: &Expr, input: &DFSchema, tokens: &[TokenWithSpan]) -> Result<RuntimeAggregate> {
+    let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
+    let lowered = LoweredAggregateBuilder::new(expr, input, input.as_arrow(), &props, &context)
+        .with_name(expr.schema_name().to_string())
+        .build()
+        .map_err(|error| fault(&error, tokens))?;
+    if !lowered.order_bys.is_empty() {
+        return Err(Fault::new("an aggregate with ORDER BY comes in a later version")
+            .or_at(first_of(tokens, &["ORDER", "WITHIN"]))
+            .help("leave the ORDER BY out"));
+    }
+    Ok(RuntimeAggregate { function: lowered.aggregate, filter: lowered.filter })
+}
+
+fn state(uid: &str, spec: &WindowAggregateSpec) -> String {
+    let keys: Vec<&str> = spec.keys.iter().map(|(_, field)| field.name().as_str()).collect();
+    let per = if keys.is_empty() { "window".to_owned() } else { format!("window and key ({})", keys.join(", ")) };
+    let size = crate::explain::span(std::time::Duration::from_millis(spec.window_millis.unsigned_abs()));
+    format!("{uid}: one partial result per {per} of {size}, freed when the watermark passes window_end")
+}

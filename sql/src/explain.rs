@@ -1,0 +1,88 @@
+//! `EXPLAIN`: the graph from the sinks up, where event time comes from, and what state is kept and until when.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use coulee_runtime::graph::{Edge, Graph, Partitioning, Port};
+
+/// Renders a graph and what the translation noted about it.
+pub(crate) fn explain(graph: &Graph, event_times: &[String], states: &[String]) -> String {
+    let mut out = String::from("Graph\n");
+    for node in graph.nodes.iter().filter(|node| !graph.edges.iter().any(|edge| edge.from == node.id)) {
+        let _ = writeln!(out, "  {}", line(graph, node.id.0 as usize));
+        inputs(graph, node.id.0 as usize, 2, &mut out);
+    }
+    section(&mut out, "Event time", event_times, "none: no table has a watermark");
+    section(&mut out, "State", states, "none");
+    out.push_str("Changelog\n  insert-only\n");
+    out
+}
+
+fn section(out: &mut String, title: &str, lines: &[String], none: &str) {
+    let _ = writeln!(out, "{title}");
+    if lines.is_empty() {
+        let _ = writeln!(out, "  {none}");
+    }
+    for line in lines {
+        let _ = writeln!(out, "  {line}");
+    }
+}
+
+fn line(graph: &Graph, index: usize) -> String {
+    let node = &graph.nodes[index];
+    let description = node.describe();
+    let separator = if description.is_empty() { "" } else { "  " };
+    format!("{} ×{}{separator}{description}", node.uid, node.parallelism)
+}
+
+fn inputs(graph: &Graph, index: usize, depth: usize, out: &mut String) {
+    let id = graph.nodes[index].id;
+    for edge in graph.edges.iter().filter(|edge| edge.to == id) {
+        let indent = "   ".repeat(depth - 2);
+        let _ = writeln!(out, "  {indent}└─ {} ─ {}", how(graph, edge), line(graph, edge.from.0 as usize));
+        inputs(graph, edge.from.0 as usize, depth + 1, out);
+    }
+}
+
+fn how(graph: &Graph, edge: &Edge) -> String {
+    let how = match &edge.partitioning {
+        Partitioning::Forward if is_chained(graph, edge) => "chained".to_owned(),
+        Partitioning::Forward => "forward".to_owned(),
+        Partitioning::Hash(keys) if keys.is_empty() => "to one".to_owned(),
+        Partitioning::Hash(keys) => {
+            let keys: Vec<String> = keys.iter().map(|key| key_name(&key.to_string())).collect();
+            format!("hash({})", keys.join(", "))
+        }
+        Partitioning::Rebalance => "rebalance".to_owned(),
+        Partitioning::Broadcast => "broadcast".to_owned(),
+    };
+    match edge.port {
+        Port::MAIN => how,
+        Port::LATE => format!("late rows, {how}"),
+        Port::REJECTED => format!("rejected records, {how}"),
+        Port(port) => format!("port {port}, {how}"),
+    }
+}
+
+/// `carrier@3` is the column carrier.
+fn key_name(key: &str) -> String {
+    key.split_once('@').map_or(key, |(name, _)| name).to_owned()
+}
+
+/// Whether two nodes run in one subtask: as the executor decides it.
+fn is_chained(graph: &Graph, edge: &Edge) -> bool {
+    let into = graph.edges.iter().filter(|other| other.to == edge.to).count();
+    let out = graph.edges.iter().filter(|other| other.from == edge.from && other.port == Port::MAIN).count();
+    edge.port == Port::MAIN && into == 1 && out == 1
+}
+
+/// A span of time in the largest unit that fits.
+pub(crate) fn span(span: Duration) -> String {
+    let millis = span.as_millis();
+    for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")] {
+        if millis >= unit && millis.is_multiple_of(unit) {
+            return format!("{} {name}", millis / unit);
+        }
+    }
+    format!("{millis} ms")
+}

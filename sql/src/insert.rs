@@ -1,0 +1,100 @@
+//! Checks what an `INSERT` brings against the table's columns, and shapes the query to them.
+
+use arrow::datatypes::{FieldRef, Schema};
+use datafusion_common::ExprSchema;
+use datafusion_common::{Column, ScalarValue};
+use datafusion_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};
+use sqlparser::tokenizer::Span;
+
+use crate::catalog::Table;
+use crate::error::{Fault, Result};
+use crate::faults::{fault, first_of};
+use crate::statement::Insert;
+use crate::types::{converts, type_name};
+
+/// The query with the columns of the table's sink, in their order.
+pub(crate) fn shaped(insert: &Insert, table: &Table, query: LogicalPlan, schema: &Schema) -> Result<LogicalPlan> {
+    let targets = targets(insert, table, schema)?;
+    let given = query.schema().columns();
+    let select = first_of(&insert.tokens, &["SELECT", "VALUES"]);
+    if given.len() != targets.len() {
+        let wanted: Vec<String> = targets.iter().map(|field| describe(field)).collect();
+        let message =
+            format!("the query gives {} for the {} of '{}'", columns(given.len()), columns(targets.len()), table.name());
+        return Err(Fault::new(message).or_at(select).help(format!("expected {}", wanted.join(", "))));
+    }
+    let mut exprs = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        let expr = match targets.iter().position(|target| target.name() == field.name()) {
+            Some(index) => converted(&query, &given[index], field, select)?,
+            None if field.is_nullable() => null(field, insert)?,
+            None => {
+                let message = format!("column '{}' of '{}' is NOT NULL and gets no value", field.name(), table.name());
+                return Err(Fault::new(message).at(insert.table.span).help("add it to the column list and the query"));
+            }
+        };
+        exprs.push(expr.alias(field.name()));
+    }
+    LogicalPlanBuilder::new(query)
+        .project(exprs)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(|error| fault(&error, &insert.tokens))
+}
+
+/// The columns that the query's go to, in its order.
+fn targets(insert: &Insert, table: &Table, schema: &Schema) -> Result<Vec<FieldRef>> {
+    if insert.columns.is_empty() {
+        return Ok(schema.fields().iter().cloned().collect());
+    }
+    let mut targets: Vec<FieldRef> = Vec::with_capacity(insert.columns.len());
+    for name in &insert.columns {
+        if targets.iter().any(|target| target.name() == &name.value) {
+            return Err(Fault::new(format!("column '{}' is named twice", name.value)).at(name.span));
+        }
+        match schema.fields().iter().find(|field| field.name() == &name.value) {
+            Some(field) => targets.push(field.clone()),
+            None => return Err(unknown(&name.value, table, schema).at(name.span)),
+        }
+    }
+    Ok(targets)
+}
+
+fn unknown(name: &str, table: &Table, schema: &Schema) -> Fault {
+    if table.columns.iter().any(|column| column.name == name) {
+        return Fault::new(format!("column '{name}' of '{}' is computed or virtual: it cannot be written", table.name()));
+    }
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let fault = Fault::new(format!("'{}' has no column '{name}'", table.name()));
+    match coulee_runtime::options::nearest(name, &names) {
+        Some(near) => fault.help(format!("did you mean '{near}'?")),
+        None => fault.help(format!("columns: {}", names.join(", "))),
+    }
+}
+
+fn converted(query: &LogicalPlan, column: &Column, to: &FieldRef, select: Option<Span>) -> Result<Expr> {
+    let from = query.schema().field_from_column(column).map_err(|error| fault(&error, &[]))?.data_type().clone();
+    let expr = Expr::Column(column.clone());
+    if from == *to.data_type() {
+        return Ok(expr);
+    }
+    if converts(&from, to.data_type()) {
+        return Ok(Expr::Cast(Cast::new(Box::new(expr), to.data_type().clone())));
+    }
+    let (from, to_type) = (type_name(&from), type_name(to.data_type()));
+    let message = format!("column '{}' is {to_type}, and the query gives {from} ('{}')", to.name(), column.name);
+    let help = format!("write CAST({} AS {to_type})", column.name);
+    Err(Fault::new(message).or_at(select).help(help))
+}
+
+fn null(field: &FieldRef, insert: &Insert) -> Result<Expr> {
+    let value = ScalarValue::try_from(field.data_type()).map_err(|error| fault(&error, &insert.tokens))?;
+    Ok(Expr::Literal(value, None))
+}
+
+fn describe(field: &FieldRef) -> String {
+    format!("{} {}", field.name(), type_name(field.data_type()))
+}
+
+fn columns(count: usize) -> String {
+    if count == 1 { "1 column".to_owned() } else { format!("{count} columns") }
+}

@@ -1,0 +1,378 @@
+//! A session: what statements have set and created, and what the next one does.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use coulee_runtime::connector::Sink;
+use coulee_runtime::graph::Graph;
+use coulee_runtime::table::Connectors;
+use datafusion_common::Column;
+use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use sqlparser::ast::{Ident, Query};
+use sqlparser::tokenizer::TokenWithSpan;
+
+use crate::catalog::{Catalog, Entry, View};
+use crate::define::define;
+use crate::error::{Fault, Result, SqlError};
+use crate::explain::explain;
+use crate::faults::fault;
+use crate::optimize::optimize;
+use crate::planner::{Functions, Planner};
+use crate::settings::{JobSettings, Settings};
+use crate::show::{describe, text_table};
+use crate::statement::{Body, CreateTable, CreateView, Insert, Relation, Show, Statement};
+use crate::translate::{JobContext, Translator};
+
+/// Makes the sink that the rows of a `SELECT` go to.
+pub type QuerySink = Arc<dyn Fn(SchemaRef) -> Arc<dyn Sink> + Send + Sync>;
+
+/// What a session starts from.
+#[derive(Clone)]
+pub struct SessionDefaults {
+    /// The name of the first job that does not get one by `SET 'pipeline.name'`; further ones are `<name>-2`, `<name>-3`.
+    pub job_name: String,
+    /// Subtasks per operator, unless `SET 'parallelism.default'` says otherwise.
+    pub parallelism: u32,
+    /// Where the rows of a `SELECT` go; `None` refuses `SELECT`.
+    pub query_sink: Option<QuerySink>,
+}
+
+impl fmt::Debug for SessionDefaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionDefaults")
+            .field("job_name", &self.job_name)
+            .field("parallelism", &self.parallelism)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A job that is planned and not started.
+#[derive(Debug)]
+pub struct PlannedJob {
+    /// What its state is filed under.
+    pub name: String,
+    /// What it does.
+    pub graph: Graph,
+    /// How it runs.
+    pub settings: JobSettings,
+    /// The tables that it reads and writes: sources first, each once.
+    pub tables: Vec<String>,
+}
+
+/// What a statement did, or asks its caller to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// It is done; a sentence says what.
+    Done(String),
+    /// Run this job.
+    Insert(PlannedJob),
+    /// Run this job, whose rows go to the query sink with this schema.
+    Query(PlannedJob, SchemaRef),
+    /// Show this text.
+    Explain(String),
+    /// Show these rows.
+    Table(RecordBatch),
+}
+
+/// Settings, tables and views, as the statements so far made them.
+#[derive(Debug)]
+pub struct Session {
+    connectors: Connectors,
+    defaults: SessionDefaults,
+    settings: Settings,
+    catalog: Catalog,
+    functions: Functions,
+    /// Jobs named after the script so far.
+    unnamed_jobs: u32,
+}
+
+impl Session {
+    /// A session without tables.
+    pub fn new(connectors: Connectors, defaults: SessionDefaults) -> Self {
+        Session {
+            connectors,
+            defaults,
+            settings: Settings::default(),
+            catalog: Catalog::default(),
+            functions: Functions::new(),
+            unnamed_jobs: 0,
+        }
+    }
+
+    /// What was set so far.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Executes one statement. Jobs are planned, not run.
+    ///
+    /// # Errors
+    /// What is wrong with the statement, and where. The session is as before then.
+    pub fn execute(&mut self, statement: &Statement) -> Result<Effect, SqlError> {
+        self.run(&statement.body, &statement.tokens).map_err(|fault| statement.error(fault))
+    }
+
+    fn run(&mut self, body: &Body, tokens: &[TokenWithSpan]) -> Result<Effect> {
+        match body {
+            Body::CreateTable(create) => self.create_table(create, tokens),
+            Body::CreateView(create) => self.create_view(create, tokens),
+            Body::Drop { what, name, if_exists } => self.drop_relation(*what, name, *if_exists),
+            Body::Set(None) => self.show_settings(),
+            Body::Set(Some((key, value))) => self.set(key, value),
+            Body::Reset(key) => {
+                let span = key.as_ref().map(|key| key.span);
+                self.settings.reset(key.as_ref().map(|key| key.value.as_str())).map_err(|fault| fault.or_at(span))?;
+                Ok(Effect::Done(key.as_ref().map_or("settings reset".into(), |key| format!("'{}' reset", key.value))))
+            }
+            Body::Show(show) => self.show(*show),
+            Body::ShowCreate(what, name) => self.show_create(*what, name),
+            Body::Describe(name) => {
+                let entry = self.catalog.find(&name.value).map_err(|fault| fault.at(name.span))?;
+                Ok(Effect::Table(describe(entry)?))
+            }
+            Body::Explain(body) => self.explain(body, tokens),
+            Body::Insert(insert) => self.insert(std::slice::from_ref(insert)),
+            Body::StatementSet(inserts) => self.insert(inserts),
+            Body::Query(query) => self.query(query, tokens),
+        }
+    }
+
+    fn planner(&self) -> Planner<'_> {
+        Planner { catalog: &self.catalog, functions: &self.functions }
+    }
+
+    fn create_table(&mut self, create: &CreateTable, tokens: &[TokenWithSpan]) -> Result<Effect> {
+        let name = &create.name.value;
+        if let Some(done) = self.exists(&create.name, create.if_not_exists, false)? {
+            return Ok(done);
+        }
+        let table = define(create, &self.planner(), &self.connectors, &self.job_name(), tokens)?;
+        self.catalog.insert(name.clone(), Entry::Table(Arc::new(table)));
+        Ok(Effect::Done(format!("table '{name}' created")))
+    }
+
+    fn create_view(&mut self, create: &CreateView, tokens: &[TokenWithSpan]) -> Result<Effect> {
+        let name = &create.name.value;
+        if let Some(done) = self.exists(&create.name, create.if_not_exists, create.or_replace)? {
+            return Ok(done);
+        }
+        let plan = self.planner().query(&create.query, tokens)?;
+        let plan = with_names(plan, &create.columns, &create.name, tokens)?;
+        self.catalog.insert(name.clone(), Entry::View(Arc::new(View { plan, text: create.text.clone() })));
+        Ok(Effect::Done(format!("view '{name}' created")))
+    }
+
+    /// What to answer when the name is taken.
+    fn exists(&self, name: &Ident, if_not_exists: bool, or_replace: bool) -> Result<Option<Effect>> {
+        match self.catalog.get(&name.value) {
+            None => Ok(None),
+            Some(Entry::View(_)) if or_replace => Ok(None),
+            Some(entry) if if_not_exists => {
+                Ok(Some(Effect::Done(format!("{} '{}' exists already", relation(entry).word(), name.value))))
+            }
+            Some(entry) => {
+                let message = format!("{} '{}' exists already", relation(entry).word(), name.value);
+                Err(Fault::new(message).at(name.span).help("DROP it first, or write IF NOT EXISTS"))
+            }
+        }
+    }
+
+    fn drop_relation(&mut self, what: Relation, name: &Ident, if_exists: bool) -> Result<Effect> {
+        match self.catalog.get(&name.value) {
+            None if if_exists => Ok(Effect::Done(format!("there is no {} '{}'", what.word(), name.value))),
+            None => Err(self.catalog.unknown(&name.value).at(name.span)),
+            Some(entry) if relation(entry) != what => {
+                let is = relation(entry).word();
+                let message = format!("'{}' is a {is}", name.value);
+                Err(Fault::new(message).at(name.span).help(format!("write DROP {}", is.to_uppercase())))
+            }
+            Some(_) => {
+                self.catalog.remove(&name.value);
+                Ok(Effect::Done(format!("{} '{}' dropped", what.word(), name.value)))
+            }
+        }
+    }
+
+    fn set(&mut self, key: &Ident, value: &Ident) -> Result<Effect> {
+        let known = crate::settings::SETTINGS.iter().any(|spec| spec.key == key.value);
+        let span = if known { value.span } else { key.span };
+        self.settings.set(&key.value, &value.value).map_err(|error| Fault::from(error).at(span))?;
+        Ok(Effect::Done(format!("'{}' is '{}'", key.value, value.value)))
+    }
+
+    fn show_settings(&self) -> Result<Effect> {
+        let rows: Vec<Vec<String>> =
+            self.settings.iter().map(|(key, value)| vec![key.to_owned(), value.to_owned()]).collect();
+        Ok(Effect::Table(text_table(&["key", "value"], &rows)?))
+    }
+
+    fn show(&self, show: Show) -> Result<Effect> {
+        let (names, rows): (&[&str], Vec<Vec<String>>) = match show {
+            Show::Tables => (&["table name"], self.catalog.iter().map(|(name, _)| vec![name.to_owned()]).collect()),
+            Show::Views => {
+                let views = self.catalog.iter().filter(|(_, entry)| relation(entry) == Relation::View);
+                (&["view name"], views.map(|(name, _)| vec![name.to_owned()]).collect())
+            }
+            Show::Functions => {
+                let functions = self.functions.list();
+                let rows = functions.into_iter().map(|(name, kind)| vec![name.to_owned(), kind.to_owned()]);
+                (&["function name", "kind"], rows.collect())
+            }
+        };
+        Ok(Effect::Table(text_table(names, &rows)?))
+    }
+
+    fn show_create(&self, what: Relation, name: &Ident) -> Result<Effect> {
+        let entry = self.catalog.find(&name.value).map_err(|fault| fault.at(name.span))?;
+        if relation(entry) != what {
+            let is = relation(entry).word();
+            let help = format!("write SHOW CREATE {}", is.to_uppercase());
+            return Err(Fault::new(format!("'{}' is a {is}", name.value)).at(name.span).help(help));
+        }
+        let text = match entry {
+            Entry::Table(table) => &table.text,
+            Entry::View(view) => &view.text,
+        };
+        Ok(Effect::Table(text_table(&["result"], &[vec![text.clone()]])?))
+    }
+
+    /// What the next job is called.
+    fn job_name(&self) -> String {
+        match (self.settings.get("pipeline.name"), self.unnamed_jobs) {
+            (Some(name), _) => name.to_owned(),
+            (None, 0) => self.defaults.job_name.clone(),
+            (None, before) => format!("{}-{}", self.defaults.job_name, before + 1),
+        }
+    }
+
+    fn job_context(&self) -> Result<JobContext<'_>> {
+        Ok(JobContext {
+            connectors: &self.connectors,
+            parallelism: self.settings.job(self.defaults.parallelism)?.parallelism,
+            idle_timeout: self.settings.idle_timeout(),
+            late_rows: self.settings.get("late-rows.stream").map(str::to_owned),
+            job: self.job_name(),
+        })
+    }
+
+    fn planned(&mut self, graph: Graph, tables: Vec<String>) -> Result<PlannedJob> {
+        graph.check()?;
+        let settings = self.settings.job(self.defaults.parallelism)?;
+        let name = self.job_name();
+        if self.settings.get("pipeline.name").is_none() {
+            self.unnamed_jobs += 1;
+        }
+        Ok(PlannedJob { name, graph, settings, tables })
+    }
+
+    fn insert(&mut self, inserts: &[Insert]) -> Result<Effect> {
+        let context = self.job_context()?;
+        let mut translator = Translator::new(&context);
+        self.translate_inserts(inserts, &mut translator)?;
+        let (graph, tables) = (translator.graph, translator.tables);
+        Ok(Effect::Insert(self.planned(graph, tables)?))
+    }
+
+    fn translate_inserts(&self, inserts: &[Insert], translator: &mut Translator<'_>) -> Result<()> {
+        let mut written = Vec::new();
+        for insert in inserts {
+            let tokens = &insert.tokens;
+            let at = |fault: Fault| fault.or_at(Some(insert.table.span));
+            let table = self.catalog.table(&insert.table.value).map_err(at)?;
+            let mut spec = table.sink_spec();
+            spec.created_by.clone_from(&translator.context.job);
+            let query = self.planner().query(&insert.query, tokens)?;
+            let plan = optimize(crate::insert::shaped(insert, table, query, &spec.schema)?, tokens)?;
+            let sink = table.connector.sink(&spec).map_err(|error| at(error.into()))?;
+            let parallelism = translator.count(table, "sink.parallelism").map_err(at)?;
+            let uid = format!("sink:{}", table.name());
+            translator.insert(&plan, spec.schema.clone(), &uid, parallelism, sink, tokens)?;
+            written.push(table.name().to_owned());
+        }
+        written.iter().for_each(|table| translator.touch(table));
+        Ok(())
+    }
+
+    fn query(&mut self, query: &Query, tokens: &[TokenWithSpan]) -> Result<Effect> {
+        let Some(query_sink) = self.defaults.query_sink.clone() else {
+            return Err(Fault::new("there is nowhere to show the rows of a SELECT here").help("write INSERT INTO table SELECT …"));
+        };
+        let context = self.job_context()?;
+        let mut translator = Translator::new(&context);
+        let schema = self.translate_query(query, tokens, &query_sink, &mut translator)?;
+        let (graph, tables) = (translator.graph, translator.tables);
+        Ok(Effect::Query(self.planned(graph, tables)?, schema))
+    }
+
+    fn translate_query(
+        &self,
+        query: &Query,
+        tokens: &[TokenWithSpan],
+        query_sink: &QuerySink,
+        translator: &mut Translator<'_>,
+    ) -> Result<SchemaRef> {
+        let plan = optimize(self.planner().query(query, tokens)?, tokens)?;
+        let schema = distinct_names(plan.schema().inner());
+        translator.insert(&plan, schema.clone(), "sink:query", 1, query_sink(schema.clone()), tokens)?;
+        Ok(schema)
+    }
+
+    fn explain(&self, body: &Body, tokens: &[TokenWithSpan]) -> Result<Effect> {
+        let context = self.job_context()?;
+        let mut translator = Translator::new(&context);
+        match body {
+            Body::Insert(insert) => self.translate_inserts(std::slice::from_ref(insert), &mut translator)?,
+            Body::StatementSet(inserts) => self.translate_inserts(inserts, &mut translator)?,
+            Body::Query(query) => {
+                let Some(query_sink) = &self.defaults.query_sink else {
+                    return Err(Fault::new("there is nowhere to show the rows of a SELECT here").help("EXPLAIN an INSERT INTO"));
+                };
+                self.translate_query(query, tokens, query_sink, &mut translator)?;
+            }
+            _ => return Err(Fault::new("EXPLAIN takes a query or INSERT INTO")),
+        }
+        translator.graph.check()?;
+        Ok(Effect::Explain(explain(&translator.graph, &translator.event_times, &translator.states)))
+    }
+}
+
+fn relation(entry: &Entry) -> Relation {
+    match entry {
+        Entry::Table(_) => Relation::Table,
+        Entry::View(_) => Relation::View,
+    }
+}
+
+/// The plan of a view with the names of its column list.
+fn with_names(plan: LogicalPlan, names: &[Ident], view: &Ident, tokens: &[TokenWithSpan]) -> Result<LogicalPlan> {
+    if names.is_empty() {
+        return Ok(plan);
+    }
+    let columns: Vec<Column> = plan.schema().columns();
+    if columns.len() != names.len() {
+        let message = format!("view '{}' names {} columns, and its query gives {}", view.value, names.len(), columns.len());
+        return Err(Fault::new(message).at(view.span));
+    }
+    let renamed = columns.into_iter().zip(names).map(|(column, name)| Expr::Column(column).alias(&name.value));
+    LogicalPlanBuilder::new(plan)
+        .project(renamed)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(|error| fault(&error, tokens))
+}
+
+/// The columns of a query's result, told apart: `SELECT a.x, b.x` gives `x` and `x:2`.
+fn distinct_names(schema: &Schema) -> SchemaRef {
+    let mut fields: Vec<arrow::datatypes::Field> = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        let mut name = field.name().clone();
+        let mut number = 2;
+        while fields.iter().any(|known| *known.name() == name) {
+            name = format!("{}:{number}", field.name());
+            number += 1;
+        }
+        fields.push(field.as_ref().clone().with_name(name));
+    }
+    Arc::new(Schema::new(fields))
+}

@@ -1,0 +1,99 @@
+//! A connector that does nothing but say what it was asked for.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use bytes::Bytes;
+use coulee_model::SubtaskIndex;
+use coulee_runtime::connector::{
+    Sink, SinkContext, SinkWriter, Source, SourceContext, SourceReader, SplitId, SplitStart,
+};
+use coulee_runtime::metrics::SubtaskMetrics;
+use coulee_runtime::options::{OptionKind, OptionSpec};
+use coulee_runtime::table::{Connector, TableSpec};
+use coulee_runtime::{Error, Result};
+
+#[derive(Debug)]
+pub struct Fake(pub &'static str);
+
+impl Connector for Fake {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn options(&self) -> Vec<OptionSpec> {
+        vec![
+            OptionSpec::new("format", OptionKind::Choice(&["json", "csv"]), Some("json"), "how records are written"),
+            OptionSpec::new("key.fields", OptionKind::Text, None, "the key"),
+            OptionSpec::new("shards", OptionKind::Count, None, "how many shards"),
+            OptionSpec::new("rejected", OptionKind::Text, None, "where rejected records go"),
+        ]
+    }
+
+    fn source(&self, table: &TableSpec, projection: &[usize]) -> Result<Arc<dyn Source>> {
+        let schema = Arc::new(table.schema.project(projection)?);
+        Ok(Arc::new(FakeSource { schema }))
+    }
+
+    fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>> {
+        Ok(Arc::new(FakeSink(table.name.clone())))
+    }
+
+    fn rejected_sink(&self, table: &TableSpec) -> Result<Option<Arc<dyn Sink>>> {
+        Ok(table.options.get("rejected").map(|name| Arc::new(FakeSink(name.clone())) as _))
+    }
+}
+
+#[derive(Debug)]
+struct FakeSource {
+    schema: SchemaRef,
+}
+
+#[async_trait]
+impl Source for FakeSource {
+    fn describe(&self) -> String {
+        let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        format!("Read {}", names.join(", "))
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn is_bounded(&self) -> bool {
+        true
+    }
+
+    async fn splits(&self) -> Result<Vec<SplitId>> {
+        Ok(Vec::new())
+    }
+
+    async fn open(&self, _: Vec<SplitStart>, _: SourceContext) -> Result<Box<dyn SourceReader>> {
+        Err(Error::internal("a fake source does not open"))
+    }
+}
+
+#[derive(Debug)]
+pub struct FakeSink(pub String);
+
+#[async_trait]
+impl Sink for FakeSink {
+    fn describe(&self) -> String {
+        format!("Write {}", self.0)
+    }
+
+    async fn recover(&self, _: &SinkContext, _: &[Bytes]) -> Result<()> {
+        Ok(())
+    }
+
+    async fn open(
+        &self,
+        _: &SinkContext,
+        _: SubtaskIndex,
+        _: &[Bytes],
+        _: Arc<SubtaskMetrics>,
+    ) -> Result<Box<dyn SinkWriter>> {
+        Err(Error::internal("a fake sink does not open"))
+    }
+}
