@@ -19,7 +19,9 @@ const IN_FLIGHT: usize = 64;
 
 pub fn run() -> Result<()> {
     let folder = tempfile::tempdir_in(".")?;
-    println!("{RECORDS} records of {RECORD_BYTES} bytes; {BATCH} in a batch, {IN_FLIGHT} batches in flight, one shard, one producer\n");
+    println!(
+        "{RECORDS} records of {RECORD_BYTES} bytes; {BATCH} in a batch, {IN_FLIGHT} batches in flight, one shard, one producer\n"
+    );
     println!("| what | seconds | records/s | MB/s |\n| --- | ---: | ---: | ---: |");
     let log = Log::open(&folder.path().join("log"), LogSettings::default(), Arc::new(SystemClock))?;
     let stream = log.create_stream(&StreamName::new("bench")?, StreamSettings::default())?;
@@ -31,7 +33,11 @@ pub fn run() -> Result<()> {
     row("log: read and decode", read);
     let plain = plain_read(&folder.path().join("plain"))?;
     row("peer: plain file, read", plain);
-    println!("\nappend is {:.2} of the plain write, read {:.2} of the plain read", ratio(written, appended), ratio(plain, read));
+    println!(
+        "\nappend is {:.2} of the plain write, read {:.2} of the plain read",
+        ratio(written, appended),
+        ratio(plain, read)
+    );
     Ok(())
 }
 

@@ -200,8 +200,12 @@ mod tests {
         let graph = graph(2, source, Arc::new(delays.clone()), Arc::new(alerts.clone())).expect("a complete graph");
         let folder = tempfile::tempdir().expect("a folder");
         let store = JobStore::open(&folder.path().join("state"), &StoreSettings::default()).expect("a store");
-        let environment =
-            Environment { store: Arc::new(store), spool: folder.path().join("spool"), clock: Arc::new(SystemClock), snapshots: None };
+        let environment = Environment {
+            store: Arc::new(store),
+            spool: folder.path().join("spool"),
+            clock: Arc::new(SystemClock),
+            snapshots: None,
+        };
         let spec = JobSpec {
             name: JobName::new("flights").expect("a name"),
             incarnation: "0123456789ab".into(),

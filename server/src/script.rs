@@ -111,6 +111,15 @@ impl Engine {
     /// # Errors
     /// As [`run_script`](Self::run_script).
     pub async fn submit(self: &Arc<Self>, script: Script, events: UnboundedSender<ScriptEvent>) -> Result<ScriptRun> {
+        self.submit_again(script, false, events).await
+    }
+
+    async fn submit_again(
+        self: &Arc<Self>,
+        script: Script,
+        goes_on: bool,
+        events: UnboundedSender<ScriptEvent>,
+    ) -> Result<ScriptRun> {
         let stored = self.stored(&script)?;
         parse_script(&stored.text, &stored.origin)?;
         let scripts = self.folder.scripts();
@@ -152,13 +161,8 @@ impl Engine {
 
 async fn go_on(engine: Arc<Engine>, stored: StoredScript) {
     let StoredScript { text, origin, name, parallelism } = stored;
-    let script = Script {
-        text,
-        origin,
-        name: Some(name.to_string()),
-        parallelism: Some(parallelism),
-        ..Script::default()
-    };
+    let script =
+        Script { text, origin, name: Some(name.to_string()), parallelism: Some(parallelism), ..Script::default() };
     // Nobody listens any more.
     let (events, _) = tokio::sync::mpsc::unbounded_channel();
     if let Err(error) = engine.submit_again(script, true, events).await {

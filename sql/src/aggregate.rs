@@ -135,7 +135,9 @@ fn unwindowed(aggregate: &Aggregate, tokens: &[TokenWithSpan]) -> Fault {
     Fault::new("an aggregation without a window never ends, and its updates come in a later version")
         .or_at(first_of(tokens, &["GROUP"]))
         .or_at(first_of(tokens, &["SELECT"]))
-        .help("read FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) and GROUP BY window_start, window_end")
+        .help(
+            "read FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) and GROUP BY window_start, window_end",
+        )
 }
 
 fn spec(
@@ -162,7 +164,7 @@ fn spec(
 fn lowered(expr: &Expr, input: &DFSchema, tokens: &[TokenWithSpan]) -> Result<RuntimeAggregate> {
     let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
     let lowered = LoweredAggregateBuilder::new(expr, input, input.as_arrow(), &props, &context)
-        .with_name(expr.schema_name().to_string())
+        .with_name(expr.human_display().to_string().replace("count(1)", "count(*)"))
         .build()
         .map_err(|error| fault(&error, tokens))?;
     if !lowered.order_bys.is_empty() {

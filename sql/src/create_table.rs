@@ -109,7 +109,9 @@ fn not_enforced(words: &mut Words<'_>) -> Result<()> {
     if words.accept_all(&["NOT", "ENFORCED"]) {
         return Ok(());
     }
-    Err(words.unexpected("NOT ENFORCED").help("Coulee does not check that keys are unique; say so with PRIMARY KEY … NOT ENFORCED"))
+    Err(words
+        .unexpected("NOT ENFORCED")
+        .help("Coulee does not check that keys are unique; say so with PRIMARY KEY … NOT ENFORCED"))
 }
 
 fn comment(words: &mut Words<'_>) -> Result<()> {
@@ -140,7 +142,9 @@ fn distribution(words: &mut Words<'_>) -> Result<Distribution> {
     let mut columns = Vec::new();
     if words.accept("BY") {
         if words.accept("RANGE") {
-            return Err(Fault::new("shards are chosen by hash").at(words.peek_span()).help("write DISTRIBUTED BY HASH(…)"));
+            return Err(Fault::new("shards are chosen by hash")
+                .at(words.peek_span())
+                .help("write DISTRIBUTED BY HASH(…)"));
         }
         words.accept("HASH");
         columns = words.names("a column's name")?;

@@ -33,11 +33,8 @@ pub(crate) fn define(
     let (schema, metadata_columns, read_only) = physical(&create.columns);
     let physical = DFSchema::try_from_qualified_schema(TableReference::bare(name), &schema)
         .map_err(|error| fault(&error, tokens))?;
-    let columns = create
-        .columns
-        .iter()
-        .map(|column| resolve(column, planner, &physical, tokens))
-        .collect::<Result<Vec<_>>>()?;
+    let columns =
+        create.columns.iter().map(|column| resolve(column, planner, &physical, tokens)).collect::<Result<Vec<_>>>()?;
     let event_time = create
         .watermark
         .as_ref()
@@ -99,7 +96,9 @@ fn physical(columns: &[ColumnDef]) -> (Schema, BTreeMap<String, String>, Vec<usi
     for column in columns {
         let name = &column.name.value;
         match &column.kind {
-            ColumnDefKind::Physical { data_type, nullable } => fields.push(Field::new(name, data_type.clone(), *nullable)),
+            ColumnDefKind::Physical { data_type, nullable } => {
+                fields.push(Field::new(name, data_type.clone(), *nullable))
+            }
             ColumnDefKind::Metadata { data_type, nullable, key, is_virtual } => {
                 metadata.insert(name.clone(), key.clone().unwrap_or_else(|| name.clone()));
                 if *is_virtual {
@@ -121,9 +120,13 @@ fn resolve(
 ) -> Result<TableColumn> {
     let name = column.name.value.clone();
     Ok(match &column.kind {
-        ColumnDefKind::Physical { data_type, nullable } => {
-            TableColumn { name, data_type: data_type.clone(), nullable: *nullable, extras: String::new(), computed: None }
-        }
+        ColumnDefKind::Physical { data_type, nullable } => TableColumn {
+            name,
+            data_type: data_type.clone(),
+            nullable: *nullable,
+            extras: String::new(),
+            computed: None,
+        },
         ColumnDefKind::Metadata { data_type, nullable, key, is_virtual } => {
             let key = key.as_ref().map(|key| format!(" FROM '{key}'")).unwrap_or_default();
             let extras = format!("METADATA{key}{}", if *is_virtual { " VIRTUAL" } else { "" });
@@ -156,7 +159,8 @@ fn event_time(
         });
     };
     if !is_timestamp(&column.data_type) {
-        let message = format!("the event time '{}' is {}, expected TIMESTAMP(3)", name.value, type_name(&column.data_type));
+        let message =
+            format!("the event time '{}' is {}, expected TIMESTAMP(3)", name.value, type_name(&column.data_type));
         let help = format!(
             "declare it TIMESTAMP(3) or TIMESTAMP_LTZ(3), or compute one: {0}_ts AS CAST({0} AS TIMESTAMP(3))",
             name.value

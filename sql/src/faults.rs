@@ -2,9 +2,10 @@
 
 use coulee_runtime::options::nearest;
 use datafusion_common::{DataFusionError, SchemaError};
-use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
+use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
 
 use crate::error::Fault;
+use crate::script::is_word;
 use crate::statement::find;
 
 /// Turns an error of DataFusion's into a fault. The place is what DataFusion says it is, or else the first word that the message quotes.
@@ -14,11 +15,18 @@ pub(crate) fn fault(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Fault 
     let fault = match error.find_root() {
         DataFusionError::SchemaError(error, _) => schema_fault(error, tokens),
         DataFusionError::Plan(text) if text.starts_with("unknown table ") => plain(text),
+        DataFusionError::Plan(text) if text.starts_with("Invalid function '") => {
+            Fault::new(format!("unknown function '{}'", quoted(text).next().unwrap_or_default()))
+        }
+        DataFusionError::Plan(text) if text.starts_with("Cannot coerce arithmetic") || text.starts_with("Cannot infer common") => {
+            plain(&format!("c{}", &text[1..])).help("CAST one side to the other's type")
+        }
         root => match diagnostic {
             Some(diagnostic) => {
                 let fault = Fault::new(diagnostic.message.clone());
                 let help = diagnostic.helps.first().map(|help| &help.message);
-                help.or(diagnostic.notes.first().map(|note| &note.message)).map_or(fault.clone(), |help| fault.help(help))
+                help.or(diagnostic.notes.first().map(|note| &note.message))
+                    .map_or(fault.clone(), |help| fault.help(help))
             }
             None => plain(&message(root)),
         },
@@ -58,7 +66,7 @@ fn schema_fault(error: &SchemaError, tokens: &[TokenWithSpan]) -> Fault {
             let fault = Fault::new(format!("unknown column '{}'", field.name));
             let fault = match nearest(&field.name, &names) {
                 Some(near) => fault.help(format!("did you mean '{near}'?")),
-                None if names.is_empty() => fault,
+                None if names.is_empty() => fault.help("there are no columns here: is FROM missing, or the value in front of it?"),
                 None => fault.help(format!("columns: {}", names.join(", "))),
             };
             fault.or_at(find(tokens, &field.name))
@@ -86,13 +94,7 @@ fn to_span(span: datafusion_common::Span) -> Span {
     Span::new(location(span.start), location(span.end))
 }
 
-/// Where the first of some keywords stands.
+/// Where the first of these keywords stands that there is.
 pub(crate) fn first_of(tokens: &[TokenWithSpan], words: &[&str]) -> Option<Span> {
-    tokens
-        .iter()
-        .find(|token| match &token.token {
-            Token::Word(word) => words.iter().any(|w| word.quote_style.is_none() && word.value.eq_ignore_ascii_case(w)),
-            _ => false,
-        })
-        .map(|token| token.span)
+    words.iter().find_map(|word| tokens.iter().find(|token| is_word(&token.token, word))).map(|token| token.span)
 }

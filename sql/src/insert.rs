@@ -19,14 +19,21 @@ pub(crate) fn shaped(insert: &Insert, table: &Table, query: LogicalPlan, schema:
     let select = first_of(&insert.tokens, &["SELECT", "VALUES"]);
     if given.len() != targets.len() {
         let wanted: Vec<String> = targets.iter().map(|field| describe(field)).collect();
-        let message =
-            format!("the query gives {} for the {} of '{}'", columns(given.len()), columns(targets.len()), table.name());
+        let message = format!(
+            "the query gives {} for the {} of '{}'",
+            columns(given.len()),
+            columns(targets.len()),
+            table.name()
+        );
         return Err(Fault::new(message).or_at(select).help(format!("expected {}", wanted.join(", "))));
     }
     let mut exprs = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         let expr = match targets.iter().position(|target| target.name() == field.name()) {
-            Some(index) => converted(&query, &given[index], field, select)?,
+            Some(index) => {
+                let item = crate::names::item(&insert.query, index);
+                converted(&query, &given[index], field, item).map_err(|fault| fault.or_at(select))?
+            }
             None if field.is_nullable() => null(field, insert)?,
             None => {
                 let message = format!("column '{}' of '{}' is NOT NULL and gets no value", field.name(), table.name());
@@ -61,7 +68,10 @@ fn targets(insert: &Insert, table: &Table, schema: &Schema) -> Result<Vec<FieldR
 
 fn unknown(name: &str, table: &Table, schema: &Schema) -> Fault {
     if table.columns.iter().any(|column| column.name == name) {
-        return Fault::new(format!("column '{name}' of '{}' is computed or virtual: it cannot be written", table.name()));
+        return Fault::new(format!(
+            "column '{name}' of '{}' is computed or virtual: it cannot be written",
+            table.name()
+        ));
     }
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     let fault = Fault::new(format!("'{}' has no column '{name}'", table.name()));
@@ -71,7 +81,7 @@ fn unknown(name: &str, table: &Table, schema: &Schema) -> Fault {
     }
 }
 
-fn converted(query: &LogicalPlan, column: &Column, to: &FieldRef, select: Option<Span>) -> Result<Expr> {
+fn converted(query: &LogicalPlan, column: &Column, to: &FieldRef, item: Option<(String, Span)>) -> Result<Expr> {
     let from = query.schema().field_from_column(column).map_err(|error| fault(&error, &[]))?.data_type().clone();
     let expr = Expr::Column(column.clone());
     if from == *to.data_type() {
@@ -81,9 +91,13 @@ fn converted(query: &LogicalPlan, column: &Column, to: &FieldRef, select: Option
         return Ok(Expr::Cast(Cast::new(Box::new(expr), to.data_type().clone())));
     }
     let (from, to_type) = (type_name(&from), type_name(to.data_type()));
-    let message = format!("column '{}' is {to_type}, and the query gives {from} ('{}')", to.name(), column.name);
-    let help = format!("write CAST({} AS {to_type})", column.name);
-    Err(Fault::new(message).or_at(select).help(help))
+    let (text, span) = item.map_or((column.name.clone(), None), |(text, span)| (text, Some(span)));
+    let message = format!("column '{}' is {to_type}, and the query gives {from}", to.name());
+    let fault = Fault::new(message).help(format!("write CAST({text} AS {to_type})"));
+    Err(match span {
+        Some(span) => fault.at(span),
+        None => fault,
+    })
 }
 
 fn null(field: &FieldRef, insert: &Insert) -> Result<Expr> {

@@ -5,7 +5,7 @@
 //! 1. [`parse_script`] cuts it into statements and parses each (`script`, `parse`, `create_table`; `dialect` and `types` say what Flink's words are).
 //!    Nothing is looked up.
 //! 2. [`Session::execute`] keeps settings (`settings`), tables and views (`catalog`, `define`), and answers `SHOW` and `DESCRIBE` (`show`).
-//! 3. A query is resolved by DataFusion's planner over the catalog (`planner`), where `TUMBLE` becomes a projection (`table_function`, `tumble`);
+//! 3. A query is resolved by DataFusion's planner over the catalog (`planner`, `names`, `functions`), where `TUMBLE` becomes a projection (`table_function`, `tumble`);
 //!    `insert` shapes it to the table it goes to; `optimize` types and optimises it.
 //! 4. `translate` and `aggregate` turn the plan into a [`Graph`](coulee_runtime::graph::Graph). `lineage` tells them which columns are event times and
 //!    which bound a window. What cannot run as a stream is refused by `refuse`.
@@ -14,29 +14,32 @@
 //! Errors point at the SQL (`error`, `faults`). The crate knows no connector: it calls those that it is given, through the runtime's traits. It opens no
 //! file and no socket.
 
-mod script;
-mod statement;
-mod parse;
+mod aggregate;
+mod catalog;
 mod create_table;
+mod define;
 mod dialect;
-mod types;
+mod error;
+mod explain;
+mod faults;
+mod insert;
+mod lineage;
+mod optimize;
+mod parse;
+mod planner;
+mod names;
+mod functions;
+mod refuse;
+mod script;
 mod session;
 mod settings;
-mod catalog;
-mod define;
 mod show;
-mod planner;
+mod statement;
 mod table_function;
-mod tumble;
-mod insert;
-mod optimize;
-mod lineage;
 mod translate;
-mod aggregate;
-mod refuse;
-mod explain;
-mod error;
-mod faults;
+mod fuse;
+mod tumble;
+mod types;
 
 pub use error::SqlError;
 pub use script::parse_script;

@@ -2,8 +2,8 @@
 //!
 //! Both follow a column down through projections, filters, aliases and unions, to the table or the window function that it comes from.
 
-use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_common::Column;
+use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_expr::{Expr, LogicalPlan};
 
 use crate::catalog::ScanSource;
@@ -20,7 +20,9 @@ enum Origin<'a> {
 
 fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> Origin<'a> {
     let Some(index) = plan.schema().maybe_index_of_column(column) else { return Origin::Unknown };
-    let at = |input: &'a LogicalPlan, index: usize| (input, Expr::Column(Column::from(input.schema().qualified_field(index))));
+    let at = |input: &'a LogicalPlan, index: usize| {
+        (input, Expr::Column(Column::from(input.schema().qualified_field(index))))
+    };
     match plan {
         LogicalPlan::Projection(node) => Origin::Below(vec![(&node.input, node.expr[index].clone())]),
         LogicalPlan::Filter(node) => Origin::Below(vec![at(&node.input, index)]),
@@ -72,9 +74,11 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan) -> bool {
     let Expr::Column(column) = expr else { return false };
     match origin(column, plan) {
         Origin::Below(inputs) => inputs.iter().all(|(input, expr)| is_event_time_expr(expr, input)),
-        Origin::Table(table) => {
-            table.0.event_time.as_ref().is_some_and(|time| matches!(&time.value, Expr::Column(own) if own.name == column.name))
-        }
+        Origin::Table(table) => table
+            .0
+            .event_time
+            .as_ref()
+            .is_some_and(|time| matches!(&time.value, Expr::Column(own) if own.name == column.name)),
         Origin::Unknown => false,
     }
 }

@@ -65,10 +65,8 @@ impl<'a> Words<'a> {
 
     /// Takes these words, or nothing.
     pub fn accept_all(&mut self, words: &[&str]) -> bool {
-        let found = words
-            .iter()
-            .enumerate()
-            .all(|(ahead, word)| is_word(&self.parser.peek_nth_token(ahead).token, word));
+        let found =
+            words.iter().enumerate().all(|(ahead, word)| is_word(&self.parser.peek_nth_token(ahead).token, word));
         if found {
             words.iter().for_each(|_| self.parser.advance_token());
         }
@@ -299,7 +297,9 @@ fn statement_set(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Body
         (0..=length).for_each(|_| drop(words.next()));
     }
     if inserts.is_empty() {
-        return Err(Fault::new("the statement set is empty").help("write at least one INSERT INTO between BEGIN and END"));
+        return Err(
+            Fault::new("the statement set is empty").help("write at least one INSERT INTO between BEGIN and END")
+        );
     }
     Ok(Body::StatementSet(inserts))
 }

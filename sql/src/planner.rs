@@ -4,24 +4,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
+use coulee_runtime::options::nearest;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{DFSchema, DataFusionError, TableReference};
 use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
+use datafusion_expr::simplify::SimplifyContext;
 use datafusion_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
-use datafusion_expr::simplify::SimplifyContext;
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast;
 use sqlparser::tokenizer::TokenWithSpan;
 
 use crate::catalog::Catalog;
-use crate::error::Result;
-use crate::faults::fault;
+use crate::error::{Fault, Result};
+use crate::faults::{fault, first_of};
+use crate::functions::{self, NOT_CONSTANT};
+use crate::names::name_columns;
 use crate::table_function::WindowFunctions;
 use crate::types::cast_type;
-
-/// What a session always means the same by: DataFusion would put the planning's time into a plan that runs for months.
-const NOT_CONSTANT: &[&str] = &["now", "current_timestamp", "current_date", "current_time", "today"];
 
 /// The functions that SQL may call, by lower-case name.
 #[derive(Debug)]
@@ -35,20 +35,7 @@ pub(crate) struct Functions {
 
 impl Functions {
     pub fn new() -> Self {
-        let mut scalars = HashMap::new();
-        for function in datafusion_functions::all_default_functions() {
-            for name in function.aliases().iter().map(String::as_str).chain([function.name()]) {
-                if !NOT_CONSTANT.contains(&name) {
-                    scalars.insert(name.to_lowercase(), function.clone());
-                }
-            }
-        }
-        let mut aggregates = HashMap::new();
-        for function in datafusion_functions_aggregate::all_default_aggregate_functions() {
-            for name in function.aliases().iter().map(String::as_str).chain([function.name()]) {
-                aggregates.insert(name.to_lowercase(), function.clone());
-            }
-        }
+        let (scalars, aggregates) = (functions::scalars(), functions::aggregates());
         let expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![
             Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
             Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
@@ -86,7 +73,9 @@ impl Planner<'_> {
 
     /// Plans a query: resolved, but neither typed nor optimised.
     pub fn query(&self, query: &ast::Query, tokens: &[TokenWithSpan]) -> Result<LogicalPlan> {
-        let statement = ast::Statement::Query(Box::new(query.clone()));
+        let mut query = query.clone();
+        name_columns(&mut query);
+        let statement = ast::Statement::Query(Box::new(query));
         self.sql().sql_statement_to_plan(statement).map_err(|error| self.explain(&error, tokens))
     }
 
@@ -99,12 +88,22 @@ impl Planner<'_> {
         coerced.map_err(|error| self.explain(&error, tokens))
     }
 
-    fn explain(&self, error: &DataFusionError, tokens: &[TokenWithSpan]) -> crate::error::Fault {
+    fn explain(&self, error: &DataFusionError, tokens: &[TokenWithSpan]) -> Fault {
         let fault = fault(error, tokens);
-        let called = |name: &str| fault.message.to_lowercase().contains(&format!("function '{name}'"));
-        match NOT_CONSTANT.iter().any(|name| called(name)) {
-            true => fault.help("the time at which a row is processed is not the same after a restart; use an event-time column"),
-            false => fault,
+        let Some(name) = fault.message.strip_prefix("unknown function '").and_then(|rest| rest.strip_suffix('\'')) else {
+            return fault;
+        };
+        if NOT_CONSTANT.contains(&name.to_lowercase().as_str()) {
+            let help = "the time at which a row is processed is another after a restart; use an event-time column";
+            return fault.help(help);
+        }
+        if first_of(tokens, &["OVER"]).is_some() {
+            return crate::refuse::over(tokens);
+        }
+        let known: Vec<&str> = self.functions.list().into_iter().map(|(name, _)| name).collect();
+        match nearest(&name.to_lowercase(), &known) {
+            Some(near) => fault.help(format!("did you mean '{near}'?")),
+            None => fault.help("SHOW FUNCTIONS lists what there is"),
         }
     }
 }

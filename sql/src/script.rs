@@ -62,8 +62,12 @@ fn halves(span: Span) -> [Span; 2] {
 
 /// Whether a `;` here stands inside `EXECUTE STATEMENT SET BEGIN … END`.
 fn is_open_set(words: &[TokenWithSpan]) -> bool {
-    let is = |index: usize, word: &str| words.get(index).is_some_and(|token| is_word(&token.token, word));
-    is(0, "EXECUTE") && is(1, "STATEMENT") && !words.last().is_some_and(|token| is_word(&token.token, "END"))
+    let is = |token: &TokenWithSpan, word: &str| is_word(&token.token, word);
+    // `EXPLAIN` may stand in front.
+    let opens = words.iter().take(4).zip(words.iter().skip(1)).any(|(a, b)| is(a, "EXECUTE") && is(b, "STATEMENT"));
+    // An END behind anything but `;` closes a CASE.
+    let closed = matches!(words, [.., before, last] if is(last, "END") && (before.token == Token::SemiColon || is(before, "BEGIN")));
+    opens && !closed
 }
 
 /// Whether a token is an unquoted word, whatever its case.
@@ -81,8 +85,13 @@ pub(crate) fn parser_fault(error: &ParserError, tokens: &[TokenWithSpan]) -> Fau
         Some((message, place)) => (message.to_owned(), location(place)),
         None => (text, None),
     };
+    let found = message.rsplit_once("found: ").map(|(_, found)| found.to_owned());
     let span = place.map(|at| {
-        let token = tokens.iter().find(|token| token.span.start == at);
+        // The word that the message speaks of is at that place or in front of it.
+        let index = tokens.iter().position(|token| token.span.start == at).unwrap_or(tokens.len());
+        let is_it = |token: &&TokenWithSpan| found.as_ref().is_some_and(|found| token.token.to_string() == *found);
+        let before = tokens[..index].last().filter(is_it);
+        let token = tokens.get(index).filter(is_it).or(before).or(tokens.get(index));
         token.map_or(Span::new(at, Location::new(at.line, at.column + 1)), |token| token.span)
     });
     // Without a place, the statement ended too early.
@@ -102,9 +111,7 @@ fn location(place: &str) -> Option<Location> {
 fn lower_first(message: &str) -> String {
     let mut chars = message.chars();
     match (chars.next(), chars.clone().next()) {
-        (Some(first), second) if !second.is_some_and(char::is_uppercase) => {
-            first.to_lowercase().chain(chars).collect()
-        }
+        (Some(first), second) if !second.is_some_and(char::is_uppercase) => first.to_lowercase().chain(chars).collect(),
         _ => message.to_owned(),
     }
 }

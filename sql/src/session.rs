@@ -297,7 +297,8 @@ impl Session {
 
     fn query(&mut self, query: &Query, tokens: &[TokenWithSpan]) -> Result<Effect> {
         let Some(query_sink) = self.defaults.query_sink.clone() else {
-            return Err(Fault::new("there is nowhere to show the rows of a SELECT here").help("write INSERT INTO table SELECT …"));
+            return Err(Fault::new("there is nowhere to show the rows of a SELECT here")
+                .help("write INSERT INTO table SELECT …"));
         };
         let context = self.job_context()?;
         let mut translator = Translator::new(&context);
@@ -327,7 +328,9 @@ impl Session {
             Body::StatementSet(inserts) => self.translate_inserts(inserts, &mut translator)?,
             Body::Query(query) => {
                 let Some(query_sink) = &self.defaults.query_sink else {
-                    return Err(Fault::new("there is nowhere to show the rows of a SELECT here").help("EXPLAIN an INSERT INTO"));
+                    return Err(
+                        Fault::new("there is nowhere to show the rows of a SELECT here").help("EXPLAIN an INSERT INTO")
+                    );
                 };
                 self.translate_query(query, tokens, query_sink, &mut translator)?;
             }
@@ -352,7 +355,8 @@ fn with_names(plan: LogicalPlan, names: &[Ident], view: &Ident, tokens: &[TokenW
     }
     let columns: Vec<Column> = plan.schema().columns();
     if columns.len() != names.len() {
-        let message = format!("view '{}' names {} columns, and its query gives {}", view.value, names.len(), columns.len());
+        let message =
+            format!("view '{}' names {} columns, and its query gives {}", view.value, names.len(), columns.len());
         return Err(Fault::new(message).at(view.span));
     }
     let renamed = columns.into_iter().zip(names).map(|(column, name)| Expr::Column(column).alias(&name.value));

@@ -91,6 +91,13 @@ fn assign(input: LogicalPlan, parts: &Arguments, window: Tumbling) -> datafusion
         let help = "declare it where the table is created: WATERMARK FOR column AS column - INTERVAL '5' SECOND";
         return Err(Fault::new(message).at(name.span).help(help).into_datafusion());
     }
+    for added in ["window_start", "window_end", "window_time"] {
+        if !input.schema().qualified_fields_with_unqualified_name(added).is_empty() {
+            let message = format!("'{}' has a column '{added}' already, which TUMBLE adds", parts.table);
+            let help = format!("give it another name where it is selected: {added} AS inner_{}", &added["window_".len()..]);
+            return Err(Fault::new(message).at(parts.table.span()).help(help).into_datafusion());
+        }
+    }
     let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
     let time = Expr::Column(column);
     columns.push(window.start(time.clone()).alias("window_start"));
@@ -186,7 +193,9 @@ fn millis(context: &mut dyn RelationPlannerContext, expr: &ast::Expr) -> Result<
     let fault = |message: &str| Fault::new(message).at(expr.span()).help("write for example INTERVAL '15' MINUTE");
     let planned = context.sql_to_expr(expr.clone(), &DFSchema::empty())?;
     let (months, days, nanos) = match planned {
-        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) => (value.months, value.days, value.nanoseconds),
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) => {
+            (value.months, value.days, value.nanoseconds)
+        }
         Expr::Literal(ScalarValue::IntervalDayTime(Some(value)), _) => {
             (0, value.days, i64::from(value.milliseconds) * 1_000_000)
         }

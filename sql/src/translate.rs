@@ -23,6 +23,7 @@ use sqlparser::tokenizer::TokenWithSpan;
 use crate::catalog::{ScanSource, Table};
 use crate::error::{Fault, Result};
 use crate::faults::fault;
+use crate::fuse::{self, is_column};
 
 /// What a job's graph depends on beside the plan.
 pub(crate) struct JobContext<'a> {
@@ -61,6 +62,11 @@ pub(crate) struct Stream {
 impl Stream {
     pub fn new(node: OperatorId, parallelism: u32, schema: DFSchema) -> Self {
         Stream { node, parallelism, schema, filter: None, projection: None }
+    }
+
+    /// The columns once everything that waits is done.
+    fn output(&self) -> &DFSchema {
+        self.projection.as_ref().map_or(&self.schema, |(_, schema)| schema)
     }
 }
 
@@ -105,10 +111,18 @@ impl<'a> Translator<'a> {
             }
             LogicalPlan::Filter(filter) => {
                 let mut stream = self.plan(&filter.input, tokens)?;
-                if stream.projection.is_some() {
-                    stream = self.flush(stream)?;
+                let mut predicate = physical(&filter.predicate, stream.output(), tokens)?;
+                match stream.projection.take() {
+                    Some((columns, schema)) if columns.iter().all(is_column) => {
+                        predicate = fuse::over(&columns, predicate)?;
+                        stream.projection = Some((columns, schema));
+                    }
+                    Some(projection) => {
+                        stream.projection = Some(projection);
+                        stream = self.flush(stream)?;
+                    }
+                    None => {}
                 }
-                let predicate = physical(&filter.predicate, &stream.schema, tokens)?;
                 stream.filter = Some(match stream.filter.take() {
                     Some(first) => Arc::new(BinaryExpr::new(first, datafusion_expr::Operator::And, predicate)),
                     None => predicate,
@@ -117,11 +131,19 @@ impl<'a> Translator<'a> {
             }
             LogicalPlan::Projection(projection) => {
                 let mut stream = self.plan(&projection.input, tokens)?;
-                if stream.projection.is_some() {
-                    stream = self.flush(stream)?;
+                let exprs = projection.expr.iter().map(|expr| physical(expr, stream.output(), tokens));
+                let mut exprs = exprs.collect::<Result<Vec<_>>>()?;
+                match stream.projection.take() {
+                    Some((columns, _)) if fuse::pays(&columns, &exprs) => {
+                        exprs = exprs.into_iter().map(|expr| fuse::over(&columns, expr)).collect::<Result<_>>()?;
+                    }
+                    Some(before) => {
+                        stream.projection = Some(before);
+                        stream = self.flush(stream)?;
+                    }
+                    None => {}
                 }
-                let exprs = projection.expr.iter().map(|expr| physical(expr, &stream.schema, tokens));
-                stream.projection = Some((exprs.collect::<Result<_>>()?, projection.schema.as_ref().clone()));
+                stream.projection = Some((exprs, projection.schema.as_ref().clone()));
                 Ok(stream)
             }
             LogicalPlan::Union(union) => self.union(&union.inputs, &union.schema, tokens),
@@ -230,13 +252,20 @@ impl<'a> Translator<'a> {
     }
 
     /// Does what waits so that the columns are exactly those of `to`. `from` names them as the plan does.
-    fn shaped(&mut self, mut stream: Stream, from: &DFSchema, to: SchemaRef, tokens: &[TokenWithSpan]) -> Result<Stream> {
+    fn shaped(
+        &mut self,
+        mut stream: Stream,
+        from: &DFSchema,
+        to: SchemaRef,
+        tokens: &[TokenWithSpan],
+    ) -> Result<Stream> {
         let schema = DFSchema::try_from(to.as_ref().clone()).map_err(|error| fault(&error, tokens))?;
         match stream.projection.as_mut() {
             Some((_, own)) => *own = schema,
             None if stream.filter.is_none() && stream.schema.inner() == &to => {}
             None => {
-                let columns = from.columns().into_iter().map(|column| physical(&Expr::Column(column), &stream.schema, tokens));
+                let columns =
+                    from.columns().into_iter().map(|column| physical(&Expr::Column(column), &stream.schema, tokens));
                 stream.projection = Some((columns.collect::<Result<_>>()?, schema));
             }
         }

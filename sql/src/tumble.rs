@@ -8,9 +8,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{ArrayRef, AsArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
 use datafusion_common::{Result, ScalarValue, exec_err};
-use datafusion_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
-};
+use datafusion_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit};
 
 use crate::types::TIMESTAMP;
 
@@ -77,8 +75,10 @@ struct Tumble {
 
 impl Tumble {
     fn new() -> Self {
-        let types = |time| datafusion_expr::TypeSignature::Exact(vec![time, DataType::Int64, DataType::Int64, DataType::Int64]);
-        let signature = Signature::one_of(vec![types(TIMESTAMP), types(crate::types::timestamp_ltz())], Volatility::Immutable);
+        let types =
+            |time| datafusion_expr::TypeSignature::Exact(vec![time, DataType::Int64, DataType::Int64, DataType::Int64]);
+        let signature =
+            Signature::one_of(vec![types(TIMESTAMP), types(crate::types::timestamp_ltz())], Volatility::Immutable);
         Tumble { signature }
     }
 }

@@ -44,6 +44,10 @@ fn every_crate_knows_only_what_the_rooms_table_lets_it_know() {
     assert_eq!(listed, real, "ARCHITECTURE.md lists other crates than the workspace has");
     for (name, known) in &found {
         let forbidden: Vec<&String> = known.difference(&table[name]).collect();
-        assert!(forbidden.is_empty(), "{name} depends on {forbidden:?}; ARCHITECTURE.md lets it know {:?}", table[name]);
+        assert!(
+            forbidden.is_empty(),
+            "{name} depends on {forbidden:?}; ARCHITECTURE.md lets it know {:?}",
+            table[name]
+        );
     }
 }

@@ -1,0 +1,76 @@
+//! Names for a query's columns that have none: `EXPR$0`, `EXPR$1`, …, as in Flink.
+//!
+//! DataFusion names them after their text, and then refuses two that read alike (`CAST(ts AS DATE), ts`).
+
+use sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, Spanned, TableFactor};
+use sqlparser::tokenizer::Span;
+
+/// Names the columns of a query and of those within it.
+pub(crate) fn name_columns(query: &mut Query) {
+    for cte in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+        name_columns(&mut cte.query);
+    }
+    name_set(&mut query.body);
+}
+
+fn name_set(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => name_select(select),
+        SetExpr::Query(query) => name_columns(query),
+        SetExpr::SetOperation { left, right, .. } => {
+            name_set(left);
+            name_set(right);
+        }
+        _ => {}
+    }
+}
+
+fn name_select(select: &mut Select) {
+    let joined = select.from.iter_mut().flat_map(|from| {
+        std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|join| &mut join.relation))
+    });
+    for relation in joined {
+        if let TableFactor::Derived { subquery, .. } = relation {
+            name_columns(subquery);
+        }
+    }
+    let mut names: Vec<String> = Vec::new();
+    for (index, item) in select.projection.iter_mut().enumerate() {
+        let name = match item {
+            SelectItem::ExprWithAlias { alias, .. } => alias.value.clone(),
+            SelectItem::UnnamedExpr(expr) => own_name(expr).unwrap_or_else(|| format!("EXPR${index}")),
+            _ => continue,
+        };
+        let unique = (0..).map(|n| if n == 0 { name.clone() } else { format!("{name}{}", n - 1) });
+        let unique = unique.into_iter().find(|name| !names.contains(name)).unwrap_or_default();
+        if let SelectItem::UnnamedExpr(expr) = item
+            && (unique != name || own_name(expr).is_none())
+        {
+            let alias = Ident { value: unique.clone(), quote_style: None, span: expr.span() };
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        }
+        names.push(unique);
+    }
+}
+
+/// The name of a plain column.
+fn own_name(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Identifier(name) => Some(name.value.clone()),
+        Expr::CompoundIdentifier(names) => names.last().map(|name| name.value.clone()),
+        _ => None,
+    }
+}
+
+/// The text and place of a query's column, where a `SELECT` list without `*` says it.
+pub(crate) fn item(query: &Query, index: usize) -> Option<(String, Span)> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let plain = |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. });
+    if !select.projection.iter().take(index + 1).all(plain) {
+        return None;
+    }
+    match select.projection.get(index)? {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some((expr.to_string(), expr.span())),
+        _ => None,
+    }
+}
