@@ -36,7 +36,12 @@ struct Groups<'a> {
 impl Translator<'_> {
     pub(crate) fn aggregate(&mut self, aggregate: &Aggregate, tokens: &[TokenWithSpan]) -> Result<Stream> {
         let groups = groups(aggregate, tokens)?;
-        let stream = self.plan(&aggregate.input, tokens)?;
+        let mut stream = self.plan(&aggregate.input, tokens)?;
+        if self.context.late_rows.is_none() {
+            // Of the window's bounds, only its end is looked at here.
+            let exprs = groups.keys.iter().map(|(expr, _)| *expr).chain([&groups.end]).chain(&aggregate.aggr_expr);
+            stream.keep(exprs.flat_map(Expr::column_refs)).map_err(|error| fault(&error, tokens))?;
+        }
         let stream = self.flush(stream)?;
         let spec = spec(aggregate, &groups, &stream.schema, tokens)?;
         self.windows += 1;
@@ -84,7 +89,9 @@ impl Translator<'_> {
             options: [("format".to_owned(), "json".to_owned())].into(),
             created_by: self.context.job.clone(),
         };
-        connector.create(&spec)?;
+        if self.context.creates {
+            connector.create(&spec)?;
+        }
         let sink = self.graph.add(format!("late:{uid}"), 1, NodeKind::Sink(connector.sink(&spec)?))?;
         Ok(self.graph.connect(window, Port::LATE, sink, Partitioning::Rebalance)?)
     }
@@ -164,7 +171,9 @@ fn spec(
 fn lowered(expr: &Expr, input: &DFSchema, tokens: &[TokenWithSpan]) -> Result<RuntimeAggregate> {
     let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
     let lowered = LoweredAggregateBuilder::new(expr, input, input.as_arrow(), &props, &context)
-        .with_name(expr.human_display().to_string().replace("count(1)", "count(*)"))
+        .with_name(
+            expr.human_display().to_string().replace("count(1)", "count(*)").replace("count(Int64(1))", "count(*)"),
+        )
         .build()
         .map_err(|error| fault(&error, tokens))?;
     if !lowered.order_bys.is_empty() {

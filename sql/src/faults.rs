@@ -18,7 +18,9 @@ pub(crate) fn fault(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Fault 
         DataFusionError::Plan(text) if text.starts_with("Invalid function '") => {
             Fault::new(format!("unknown function '{}'", quoted(text).next().unwrap_or_default()))
         }
-        DataFusionError::Plan(text) if text.starts_with("Cannot coerce arithmetic") || text.starts_with("Cannot infer common") => {
+        DataFusionError::Plan(text)
+            if text.starts_with("Cannot coerce arithmetic") || text.starts_with("Cannot infer common") =>
+        {
             plain(&format!("c{}", &text[1..])).help("CAST one side to the other's type")
         }
         root => match diagnostic {
@@ -48,6 +50,11 @@ fn message(error: &DataFusionError) -> String {
 /// A message whose further lines are advice.
 fn plain(text: &str) -> Fault {
     let text = text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(text);
+    // What a function of ours says of its arguments comes wrapped in what DataFusion says of functions.
+    let text =
+        text.rsplit_once("user-defined coercion failed with: Error during planning: ").map_or(text, |(_, own)| own);
+    let text =
+        text.split_once(" No function matches the given name").map_or(text, |(own, _)| own).trim_end_matches('.');
     match text.split_once('\n') {
         Some((message, help)) => {
             let help = help.trim();
@@ -66,7 +73,9 @@ fn schema_fault(error: &SchemaError, tokens: &[TokenWithSpan]) -> Fault {
             let fault = Fault::new(format!("unknown column '{}'", field.name));
             let fault = match nearest(&field.name, &names) {
                 Some(near) => fault.help(format!("did you mean '{near}'?")),
-                None if names.is_empty() => fault.help("there are no columns here: is FROM missing, or the value in front of it?"),
+                None if names.is_empty() => {
+                    fault.help("there are no columns here: is FROM missing, or the value in front of it?")
+                }
                 None => fault.help(format!("columns: {}", names.join(", "))),
             };
             fault.or_at(find(tokens, &field.name))

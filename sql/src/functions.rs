@@ -111,13 +111,17 @@ impl ScalarUDFImpl for Own {
         match (self.does, types) {
             (Does::ToTimestamp, [text]) if is_text(text) => Ok(vec![DataType::Utf8]),
             (Does::ToTimestamp, [text, _]) if is_text(text) => {
-                plan_err!("TO_TIMESTAMP with a format comes in a later version\nbring the text into the form '2020-10-10 12:00:00' first")
+                plan_err!(
+                    "'TO_TIMESTAMP' with a format comes in a later version\nbring the text into the form '2020-10-10 12:00:00' first"
+                )
             }
             (Does::ToTimestampLtz, [number]) if number.is_integer() => Ok(vec![DataType::Int64]),
             (Does::ToTimestampLtz, [number, precision]) if number.is_integer() && precision.is_integer() => {
                 Ok(vec![DataType::Int64; 2])
             }
-            (Does::DateFormat, [time, format]) if time.is_temporal() && is_text(format) => Ok(vec![TIMESTAMP, DataType::Utf8]),
+            (Does::DateFormat, [time, format]) if time.is_temporal() && is_text(format) => {
+                Ok(vec![TIMESTAMP, DataType::Utf8])
+            }
             (Does::Part(_), [DataType::Date32]) => Ok(vec![DataType::Date32]),
             (Does::Part(_), [time]) if time.is_temporal() => Ok(vec![TIMESTAMP]),
             _ => {
@@ -199,7 +203,9 @@ fn strftime(pattern: &str) -> Result<String> {
             out.push_str(c);
             rest = &rest[word.len()..];
         } else if next.is_ascii_alphabetic() || next == '\'' {
-            return plan_err!("'DATE_FORMAT' does not know '{next}' in '{pattern}'\nit knows yyyy, yy, MM, dd, HH, mm, ss, SSS and 'T'");
+            return plan_err!(
+                "'DATE_FORMAT' does not know '{next}' in '{pattern}'\nit knows yyyy, yy, MM, dd, HH, mm, ss, SSS and 'T'"
+            );
         } else {
             out.push_str(if next == '%' { "%%" } else { &rest[..next.len_utf8()] });
             rest = &rest[next.len_utf8()..];

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use coulee_runtime::options::nearest;
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::{DFSchema, DataFusionError, TableReference};
-use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
+use datafusion_common::{DFSchema, DataFusionError, ScalarValue, TableReference};
+use datafusion_expr::ExprSchemable;
+use datafusion_expr::planner::{
+    ContextProvider, ExprPlanner, PlannerResult, RawBinaryExpr, RelationPlanner, TypePlanner,
+};
 use datafusion_expr::simplify::SimplifyContext;
 use datafusion_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
@@ -37,6 +40,7 @@ impl Functions {
     pub fn new() -> Self {
         let (scalars, aggregates) = (functions::scalars(), functions::aggregates());
         let expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![
+            Arc::new(SmallNumbers),
             Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
             Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
             Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
@@ -90,12 +94,14 @@ impl Planner<'_> {
 
     fn explain(&self, error: &DataFusionError, tokens: &[TokenWithSpan]) -> Fault {
         let fault = fault(error, tokens);
-        let Some(name) = fault.message.strip_prefix("unknown function '").and_then(|rest| rest.strip_suffix('\'')) else {
-            return fault;
-        };
+        let unknown = |what: &str| fault.message.strip_prefix(what).and_then(|rest| rest.strip_suffix('\''));
+        let Some(name) = unknown("unknown function '").or(unknown("unknown column '")) else { return fault };
         if NOT_CONSTANT.contains(&name.to_lowercase().as_str()) {
             let help = "the time at which a row is processed is another after a restart; use an event-time column";
             return fault.help(help);
+        }
+        if fault.message.starts_with("unknown column") {
+            return fault;
         }
         if first_of(tokens, &["OVER"]).is_some() {
             return crate::refuse::over(tokens);
@@ -166,6 +172,39 @@ impl ContextProvider for Planner<'_> {
 
     fn udwf_names(&self) -> Vec<String> {
         Vec::new()
+    }
+}
+
+/// `1` beside an INT is an INT, as in Flink: DataFusion takes it for a BIGINT, and the sum too.
+#[derive(Debug)]
+struct SmallNumbers;
+
+impl ExprPlanner for SmallNumbers {
+    fn plan_binary_op(
+        &self,
+        mut expr: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> datafusion_common::Result<PlannerResult<RawBinaryExpr>> {
+        let is_small = |expr: &Expr| {
+            let data_type = expr.get_type(schema);
+            matches!(data_type, Ok(DataType::Int8 | DataType::Int16 | DataType::Int32))
+        };
+        if is_small(&expr.left) {
+            expr.right = small(expr.right);
+        } else if is_small(&expr.right) {
+            expr.left = small(expr.left);
+        }
+        Ok(PlannerResult::Original(expr))
+    }
+}
+
+fn small(expr: Expr) -> Expr {
+    match expr {
+        Expr::Literal(ScalarValue::Int64(Some(number)), metadata) => match i32::try_from(number) {
+            Ok(number) => Expr::Literal(ScalarValue::Int32(Some(number)), metadata),
+            Err(_) => Expr::Literal(ScalarValue::Int64(Some(number)), metadata),
+        },
+        other => other,
     }
 }
 

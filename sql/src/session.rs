@@ -247,13 +247,14 @@ impl Session {
         }
     }
 
-    fn job_context(&self) -> Result<JobContext<'_>> {
+    fn job_context(&self, creates: bool) -> Result<JobContext<'_>> {
         Ok(JobContext {
             connectors: &self.connectors,
             parallelism: self.settings.job(self.defaults.parallelism)?.parallelism,
             idle_timeout: self.settings.idle_timeout(),
             late_rows: self.settings.get("late-rows.stream").map(str::to_owned),
             job: self.job_name(),
+            creates,
         })
     }
 
@@ -268,7 +269,7 @@ impl Session {
     }
 
     fn insert(&mut self, inserts: &[Insert]) -> Result<Effect> {
-        let context = self.job_context()?;
+        let context = self.job_context(true)?;
         let mut translator = Translator::new(&context);
         self.translate_inserts(inserts, &mut translator)?;
         let (graph, tables) = (translator.graph, translator.tables);
@@ -300,7 +301,7 @@ impl Session {
             return Err(Fault::new("there is nowhere to show the rows of a SELECT here")
                 .help("write INSERT INTO table SELECT …"));
         };
-        let context = self.job_context()?;
+        let context = self.job_context(true)?;
         let mut translator = Translator::new(&context);
         let schema = self.translate_query(query, tokens, &query_sink, &mut translator)?;
         let (graph, tables) = (translator.graph, translator.tables);
@@ -321,7 +322,7 @@ impl Session {
     }
 
     fn explain(&self, body: &Body, tokens: &[TokenWithSpan]) -> Result<Effect> {
-        let context = self.job_context()?;
+        let context = self.job_context(false)?;
         let mut translator = Translator::new(&context);
         match body {
             Body::Insert(insert) => self.translate_inserts(std::slice::from_ref(insert), &mut translator)?,

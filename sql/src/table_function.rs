@@ -94,7 +94,8 @@ fn assign(input: LogicalPlan, parts: &Arguments, window: Tumbling) -> datafusion
     for added in ["window_start", "window_end", "window_time"] {
         if !input.schema().qualified_fields_with_unqualified_name(added).is_empty() {
             let message = format!("'{}' has a column '{added}' already, which TUMBLE adds", parts.table);
-            let help = format!("give it another name where it is selected: {added} AS inner_{}", &added["window_".len()..]);
+            let help =
+                format!("give it another name where it is selected: {added} AS inner_{}", &added["window_".len()..]);
             return Err(Fault::new(message).at(parts.table.span()).help(help).into_datafusion());
         }
     }

@@ -12,7 +12,7 @@ use coulee_runtime::calc::Calc;
 use coulee_runtime::connector::Sink;
 use coulee_runtime::graph::{EventTime, Graph, NodeKind, OperatorFactory, Partitioning, Port, SourceNode};
 use coulee_runtime::table::Connectors;
-use datafusion_common::{DFSchema, TableReference};
+use datafusion_common::{Column, DFSchema, TableReference};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::{Expr, LogicalPlan, TableScan};
@@ -32,6 +32,8 @@ pub(crate) struct JobContext<'a> {
     pub idle_timeout: Option<Duration>,
     pub late_rows: Option<String>,
     pub job: String,
+    /// Whether what the job needs may be created: not by `EXPLAIN`.
+    pub creates: bool,
 }
 
 /// Builds a graph; several plans may go into one.
@@ -62,6 +64,21 @@ pub(crate) struct Stream {
 impl Stream {
     pub fn new(node: OperatorId, parallelism: u32, schema: DFSchema) -> Self {
         Stream { node, parallelism, schema, filter: None, projection: None }
+    }
+
+    /// Drops columns of what waits that nobody will read.
+    pub(crate) fn keep<'c>(&mut self, used: impl Iterator<Item = &'c Column>) -> datafusion_common::Result<()> {
+        let Some((columns, schema)) = &self.projection else { return Ok(()) };
+        let mut kept: Vec<usize> = used.filter_map(|column| schema.maybe_index_of_column(column)).collect();
+        kept.sort_unstable();
+        kept.dedup();
+        let fields = kept.iter().map(|&index| {
+            let (qualifier, field) = schema.qualified_field(index);
+            (qualifier.cloned(), field.clone())
+        });
+        let schema = DFSchema::new_with_metadata(fields.collect(), schema.metadata().clone())?;
+        self.projection = Some((kept.iter().map(|&index| columns[index].clone()).collect(), schema));
+        Ok(())
     }
 
     /// The columns once everything that waits is done.

@@ -310,8 +310,13 @@ impl SinkWriter for FilesystemWriter {
         self.buffers.values_mut().try_for_each(Buffer::flush)?;
         self.finish_rolls().await?;
         self.sync().await?;
-        for ready in &mut self.ready {
-            ready.listed.get_or_insert(checkpoint);
+        for ready in self.ready.iter_mut().filter(|ready| ready.listed.is_none()) {
+            ready.listed = Some(checkpoint);
+            // Counted here rather than at the delivery, as the counters are part of the same checkpoint: a job that dies
+            // between the two has its objects delivered by `recover`.
+            self.metrics.add_delivered_objects(1);
+            self.metrics.add_delivered_rows(ready.state.rows);
+            self.metrics.add_delivered_bytes(ready.state.bytes);
         }
         Ok(self.state().encode())
     }
@@ -335,9 +340,6 @@ impl SinkWriter for FilesystemWriter {
         }
         drop(results);
         for ready in &due {
-            self.metrics.add_delivered_objects(1);
-            self.metrics.add_delivered_rows(ready.state.rows);
-            self.metrics.add_delivered_bytes(ready.state.bytes);
             remove(&self.spool.join(&ready.state.file))?;
             remove(&self.spool.join(&ready.spool))?;
         }

@@ -137,6 +137,9 @@ impl SinkWriter for StreamWriter {
             let next = self.current.next();
             let finished = std::mem::replace(&mut self.current, next);
             let staged = blocking(self.spool.clone(), move |_| finished.finish()).await?;
+            // Counted here rather than at the delivery, as the counters are part of the same checkpoint.
+            self.metrics.add_delivered_rows(staged.records.values().sum());
+            self.metrics.add_delivered_bytes(staged.bytes);
             self.prepared.push_back((checkpoint, staged));
         }
         self.obsolete.extend(self.delivered.drain(..).map(|path| (checkpoint, path)));
@@ -148,9 +151,7 @@ impl SinkWriter for StreamWriter {
         while let Some((_, staged)) = self.prepared.front().filter(|(of, _)| *of <= checkpoint) {
             let staged = staged.clone();
             let stream = self.stream()?;
-            let delivered = deliver(&stream, &self.spool, &staged, self.producer, &mut self.numbering).await?;
-            self.metrics.add_delivered_rows(delivered.records);
-            self.metrics.add_delivered_bytes(delivered.bytes);
+            deliver(&stream, &self.spool, &staged, self.producer, &mut self.numbering).await?;
             self.delivered.push(staged.path(&self.spool));
             self.prepared.pop_front();
         }

@@ -273,6 +273,8 @@ impl Driver {
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut stopping = false;
+        // SUBTLE: waiting for a cancel while the tasks were wired took notice of every other wish as well.
+        self.wishes.mark_changed();
         loop {
             let event = tokio::select! {
                 _ = ticks.tick() => Event::Tick,

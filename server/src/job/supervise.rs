@@ -216,6 +216,16 @@ impl Supervisor {
             JobState::Failed { cause } => tracing::error!(job = %name, cause, "the job failed"),
             state => tracing::info!(job = %name, state = state.word(), "the job ended"),
         }
+        if state == JobState::Finished {
+            // All is delivered. Gone before the end is written down, so that a crash in between leaves no file behind: sinks
+            // recognise what they delivered without its spool.
+            let spool = self.job.folder.join("spool");
+            if let Err(error) = std::fs::remove_dir_all(&spool)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(job = %name, path = %spool.display(), %error, "the spool of a finished job could not be removed");
+            }
+        }
         let saved = self.job.update(|record| {
             record.state = state;
             record.progress = progress.or(record.progress.take());

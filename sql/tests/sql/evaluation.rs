@@ -1,1 +1,112 @@
-//! Empty.
+//! Queries over rows: the planned operators, run one after the other.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Array, StringArray, TimestampMillisecondArray};
+use arrow::record_batch::RecordBatch;
+use coulee_model::Timestamp;
+use coulee_runtime::Batch;
+use coulee_runtime::graph::{NodeKind, Port};
+use coulee_runtime::harness::{Harness, Input, sorted_lines};
+use coulee_sql::Effect;
+
+use crate::run;
+
+const HOUR: i64 = 3_600_000;
+
+/// Rows of `flights`: the columns that the source was asked for.
+fn flights(schema: &arrow::datatypes::SchemaRef) -> RecordBatch {
+    let column = |name: &str| -> ArrayRef {
+        match name {
+            "carrier" => Arc::new(StringArray::from(vec!["UA", "UA", "AA", "UA", "AA"])),
+            "origin" => Arc::new(StringArray::from(vec![Some("JFK"), None, Some("LGA"), Some("JFK"), Some("EWR")])),
+            "delay" => Arc::new(Int32Array::from(vec![Some(5), Some(20), None, Some(40), Some(1)])),
+            _ => {
+                let times = vec![Some(10), Some(HOUR - 1), Some(-1), None, Some(HOUR)];
+                Arc::new(TimestampMillisecondArray::from(times))
+            }
+        }
+    };
+    let columns = schema.fields().iter().map(|field| column(field.name())).collect();
+    RecordBatch::try_new(schema.clone(), columns).expect("the rows")
+}
+
+/// The rows of a query with one source and no branches.
+fn evaluate(query: &str) -> Vec<String> {
+    let Effect::Query(job, _) = run(1, query).unwrap_or_else(|error| panic!("{error}")) else { panic!("a query") };
+    let mut batches = Vec::new();
+    for node in &job.graph.nodes {
+        match &node.kind {
+            NodeKind::Source(source) => batches = vec![flights(&source.source.schema())],
+            NodeKind::Operator(factory) => {
+                let dir = tempfile::tempdir().expect("a folder");
+                let mut harness = Harness::new(factory.clone(), dir.path()).expect("an operator");
+                for batch in batches.drain(..) {
+                    harness.push(Input::Rows(Batch::inserts(batch))).expect("rows");
+                }
+                harness.push(Input::Watermark(Timestamp(HOUR))).expect("a watermark");
+                harness.end().expect("the end");
+                batches = harness.take(Port::MAIN);
+            }
+            NodeKind::Sink(_) => {}
+        }
+    }
+    sorted_lines(&batches).expect("lines")
+}
+
+fn check(query: &str, expected: &[&str]) {
+    assert_eq!(evaluate(query), expected, "{query}");
+}
+
+#[test]
+fn windows_are_half_open_hold_negative_times_and_skip_null() {
+    check(
+        "SELECT window_start, window_end, window_time, carrier, COUNT(*), SUM(delay)
+         FROM TABLE(TUMBLE(TABLE flights, DESCRIPTOR(departed_at), INTERVAL '1' HOUR))
+         GROUP BY window_start, window_end, window_time, carrier",
+        &[
+            "1969-12-31T23:00:00 | 1970-01-01T00:00:00 | 1969-12-31T23:59:59.999 | AA | 1 | ",
+            "1970-01-01T00:00:00 | 1970-01-01T01:00:00 | 1970-01-01T00:59:59.999 | UA | 2 | 25",
+            "1970-01-01T01:00:00 | 1970-01-01T02:00:00 | 1970-01-01T01:59:59.999 | AA | 1 | 1",
+        ],
+    );
+}
+
+#[test]
+fn an_offset_moves_windows() {
+    check(
+        "SELECT window_start, COUNT(*)
+         FROM TABLE(TUMBLE(TABLE flights, DESCRIPTOR(departed_at), INTERVAL '1' HOUR, INTERVAL '-30' MINUTE)) GROUP BY window_start",
+        &["1969-12-31T23:30:00 | 2", "1970-01-01T00:30:00 | 2"],
+    );
+}
+
+#[test]
+fn having_distinct_filter_and_a_window_over_windows() {
+    check(
+        "SELECT carrier, COUNT(DISTINCT origin), COUNT(*) FILTER (WHERE delay > 10), AVG(delay)
+         FROM TABLE(TUMBLE(TABLE flights, DESCRIPTOR(departed_at), INTERVAL '1' HOUR))
+         GROUP BY window_end, carrier HAVING COUNT(*) > 1",
+        &["UA | 1 | 1 | 12.5"],
+    );
+    check(
+        "WITH hourly AS (
+           SELECT carrier, window_time AS rowtime, COUNT(*) AS n
+           FROM TABLE(TUMBLE(TABLE flights, DESCRIPTOR(departed_at), INTERVAL '1' HOUR)) GROUP BY window_time, carrier)
+         SELECT window_start, SUM(n), MAX(n) FROM TABLE(TUMBLE(TABLE hourly, DESCRIPTOR(rowtime), INTERVAL '1' DAY)) GROUP BY window_start",
+        &["1969-12-31T00:00:00 | 1 | 1", "1970-01-01T00:00:00 | 3 | 2"],
+    );
+}
+
+#[test]
+fn flinks_functions() {
+    check(
+        "SELECT DATE_FORMAT(departed_at, 'yyyy-MM-dd HH:mm:ss.SSS'), HOUR(departed_at), YEAR(departed_at), SUBSTRING(carrier, 1, 1),
+           TO_TIMESTAMP_LTZ(delay, 0), TO_TIMESTAMP('2020-10-10 12:00:00'), delay / 2, CAST(departed_at AS DATE)
+         FROM flights WHERE origin = 'LGA' OR delay = 1",
+        &[
+            "1969-12-31 23:59:59.999 | 23 | 1969 | A |  | 2020-10-10T12:00:00 |  | 1969-12-31",
+            "1970-01-01 01:00:00.000 | 1 | 1970 | A | 1970-01-01T00:00:01Z | 2020-10-10T12:00:00 | 0 | 1970-01-01",
+        ],
+    );
+}

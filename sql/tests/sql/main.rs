@@ -4,6 +4,7 @@ mod connector;
 mod ddl;
 mod errors;
 mod evaluation;
+mod golden;
 mod plans;
 
 use coulee_runtime::table::Connectors;
