@@ -16,12 +16,14 @@ use std::process::ExitCode;
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
+type Benchmark = fn() -> Result<()>;
+
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     if cfg!(debug_assertions) {
         eprintln!("bench: this is not a release build; its figures mean little");
     }
-    let all: [(&str, fn() -> Result<()>); 3] = [("log", log::run), ("nexmark", nexmark::run), ("light", light::run)];
+    let all: [(&str, Benchmark); 3] = [("log", log::run), ("nexmark", nexmark::run), ("light", light::run)];
     if let Some(unknown) = wanted.iter().find(|name| all.iter().all(|(known, _)| known != name)) {
         eprintln!("bench: no benchmark '{unknown}'; there are log, nexmark, light");
         return ExitCode::from(2);

@@ -5,7 +5,7 @@ mod show;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coulee_server::{Closing, Components, Engine, JobState, Script, ScriptRun, print_behind, query_rows};
+use coulee_server::{Closing, Components, Engine, JobReport, JobState, Script, ScriptRun, print_behind, query_rows};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -39,13 +39,14 @@ pub async fn run(args: Run, settings: Settings) -> Result<(), Failure> {
         parallelism: args.script.parallelism,
         fresh: args.script.fresh,
         query_sink: Some(query_sink),
-        ..Script::default()
     };
     let ended = watch(&engine, script, rows, &args).await;
     engine.close(Closing::Stop).await;
     let query_keeps_rows = ended.as_ref().is_ok_and(|(show, _)| show.keeps_rows());
     let result = finish(&engine, ended).await;
-    let unfinished = engine.jobs().iter().any(|job| job.state != JobState::Finished);
+    // The folder may have jobs of other scripts, which are not spoken of here.
+    let is_ours = |job: &&JobReport| job.origin == origin(&args);
+    let unfinished = engine.jobs().iter().filter(is_ours).any(|job| job.state != JobState::Finished);
     let keeps_rows = query_keeps_rows || engine.jobs().iter().any(summary::keeps_rows);
     // The engine writes while it closes: the folder goes after it.
     drop(engine);

@@ -6,7 +6,7 @@ mod service;
 mod tail;
 
 /// The messages, the client and the server that `proto/coulee.proto` describes.
-#[expect(missing_docs, clippy::all, reason = "generated; documented in the .proto file")]
+#[allow(missing_docs, clippy::all, reason = "generated; documented in the .proto file")]
 pub mod proto {
     tonic::include_proto!("coulee.v1");
 }

@@ -18,7 +18,7 @@ pub(crate) fn shaped(insert: &Insert, table: &Table, query: LogicalPlan, schema:
     let given = query.schema().columns();
     let select = first_of(&insert.tokens, &["SELECT", "VALUES"]);
     if given.len() != targets.len() {
-        let wanted: Vec<String> = targets.iter().map(|field| describe(field)).collect();
+        let wanted: Vec<String> = targets.iter().map(describe).collect();
         let message = format!(
             "the query gives {} for the {} of '{}'",
             columns(given.len()),

@@ -55,7 +55,7 @@ pub(crate) fn find(tokens: &[TokenWithSpan], word: &str) -> Option<Span> {
 /// The kinds of statements.
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
-    CreateTable(CreateTable),
+    CreateTable(Box<CreateTable>),
     CreateView(CreateView),
     Drop { what: Relation, name: Ident, if_exists: bool },
     Set(Option<(Ident, Ident)>),

@@ -11,7 +11,7 @@ impl Generator {
     /// Appends an event as one JSON object, without a newline:
     /// `{"event_type":2,"person":null,"auction":null,"bid":{"auction":…,"dateTime":"2015-07-15 00:00:00.000",…}}`.
     ///
-    /// The values are those of the columns, timestamps in SQL's notation. About 278 bytes on average.
+    /// The values are those of the columns, timestamps in SQL's notation. About 274 bytes on average.
     pub fn json_line(&self, event_number: u64, out: &mut Vec<u8>) {
         let event = self.event(event_number);
         let kind = self.kind(&event);

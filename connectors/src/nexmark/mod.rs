@@ -16,6 +16,7 @@ mod json;
 mod prices;
 mod settings;
 mod source;
+mod values;
 
 pub use event::Generator;
 pub use settings::NexmarkSettings;

@@ -35,13 +35,6 @@ const BATCH_RECORDS: usize = 1000;
 /// Producers' numbers are below this.
 const NUMBERS: u64 = 1 << 31;
 
-/// What a delivery appended, not counting what was there already.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Delivered {
-    pub(super) records: u64,
-    pub(super) bytes: u64,
-}
-
 /// Appends what the log does not have yet of a staged file, and moves the numberings behind it.
 ///
 /// # Errors
@@ -53,14 +46,13 @@ pub(super) async fn deliver(
     staged: &Staged,
     producer: ProducerId,
     numbering: &mut Numberings,
-) -> Result<Delivered> {
+) -> Result<()> {
     let mut lanes = BTreeMap::new();
     for (shard, count) in &staged.records {
         let from = numbering.get(shard).copied().unwrap_or(Numbering { producer, next: 0 });
         let shard_of_log = stream.shard(ShardId(*shard)).map_err(log_error)?;
         lanes.insert(*shard, Lane::new(shard_of_log, from, staged.number, *count, stream.settings().compression));
     }
-    let mut delivered = Delivered::default();
     let path = staged.path(spool);
     if path.exists() || !lanes.values().all(Lane::is_complete) {
         check(staged.clone(), spool.to_owned()).await?;
@@ -70,11 +62,11 @@ pub(super) async fn deliver(
                 Error::corrupt(format!("{} has records of a shard that the checkpoint does not list", path.display()))
             })?;
             if lane.push(&record) {
-                lane.send(&mut delivered).await;
+                lane.send().await;
             }
         }
         for lane in lanes.values_mut() {
-            lane.send(&mut delivered).await;
+            lane.send().await;
         }
     }
     // All or none: a delivery that fails halfway may be repeated by the same writer.
@@ -83,7 +75,7 @@ pub(super) async fn deliver(
         after.insert(shard, lane.finish().await?);
     }
     numbering.extend(after);
-    Ok(delivered)
+    Ok(())
 }
 
 async fn check(staged: Staged, spool: PathBuf) -> Result<()> {
@@ -126,7 +118,7 @@ impl Lane {
     }
 
     /// Closes the batch, and appends it unless the log has it and the one after it.
-    async fn send(&mut self, delivered: &mut Delivered) {
+    async fn send(&mut self) {
         if self.batch.is_empty() {
             return;
         }
@@ -135,10 +127,6 @@ impl Lane {
         self.closed += batch.len() as u64;
         if self.closed < self.stored {
             return;
-        }
-        if first >= self.stored {
-            delivered.records += batch.len() as u64;
-            delivered.bytes += batch.bytes() as u64;
         }
         let number = (u64::from(self.from.next) + first) % NUMBERS;
         self.under_way.push(self.shard.append(batch.producer(self.from.producer, 0, number as i32)));

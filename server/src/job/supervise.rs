@@ -142,8 +142,11 @@ impl Supervisor {
                 Next::Leave => break,
             }
         }
-        *self.job.retry.lock() = None;
-        self.job.active.send_replace(false);
+        let job = self.job.clone();
+        *job.retry.lock() = None;
+        // The graph first: its sources and sinks hold the log, which may be closed as soon as the job has ended.
+        drop(self);
+        job.active.send_replace(false);
     }
 
     /// Waits for an attempt's end, and forwards what is asked.
