@@ -159,10 +159,11 @@ mod tests {
 
     fn rows(carriers: &[&str], counts: &[Option<i64>]) -> RecordBatch {
         let times: Vec<i64> = counts.iter().map(|_| 1_357_035_420_000).collect();
-        RecordBatch::try_from_iter([
-            ("carrier", Arc::new(StringArray::from(carriers.to_vec())) as ArrayRef),
-            ("n", Arc::new(Int64Array::from(counts.to_vec()))),
-            ("at", Arc::new(TimestampMillisecondArray::from(times))),
+        // The batches of one query have one schema, whatever their values.
+        RecordBatch::try_from_iter_with_nullable([
+            ("carrier", Arc::new(StringArray::from(carriers.to_vec())) as ArrayRef, true),
+            ("n", Arc::new(Int64Array::from(counts.to_vec())), true),
+            ("at", Arc::new(TimestampMillisecondArray::from(times)), true),
         ])
         .unwrap()
     }
