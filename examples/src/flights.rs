@@ -153,8 +153,7 @@ mod tests {
     }
 
     fn flights() -> Vec<Flight> {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/flights-2013-01.ndjson.gz");
-        let file = std::fs::File::open(path).expect("the example's data");
+        let file = std::fs::File::open("data/flights-2013-01.ndjson.gz").expect("the example's data");
         let lines = BufReader::new(flate2::read::GzDecoder::new(file)).lines();
         lines
             .map(|line| {

@@ -21,7 +21,8 @@ mod task;
 
 pub use coordinator::{Action, Coordinator, Event, Phase};
 pub use launch::{
-    Environment, JobHandle, JobSettings, JobSpec, JobStatus, Outcome, SPOOL_FOLDER, STATE_FOLDER, Snapshots, launch,
+    Environment, JobHandle, JobSettings, JobSpec, JobStatus, Outcome, SPOOL_FOLDER, STATE_FOLDER, SnapshotFigures,
+    Snapshots, launch,
 };
 
 use coulee_checkpoint::Changes;

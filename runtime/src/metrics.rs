@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use coulee_model::{OperatorId, SubtaskIndex, Timestamp};
 use parking_lot::Mutex;
@@ -15,6 +16,8 @@ pub struct SubtaskMetrics {
     pub subtask: SubtaskIndex,
     rows_in: AtomicU64,
     rows_out: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
     late_rows: AtomicU64,
     timeless_rows: AtomicU64,
     rejected_rows: AtomicU64,
@@ -24,10 +27,15 @@ pub struct SubtaskMetrics {
     state_bytes: AtomicU64,
     busy_nanos: AtomicU64,
     blocked_nanos: AtomicU64,
+    alignment_nanos: AtomicU64,
     watermark: AtomicI64,
+    /// When the first open window closes; `i64::MAX` without one.
+    next_result: AtomicI64,
     /// Records that a source has still to read; `u64::MAX` where that is not known.
     lag: AtomicU64,
     last_reject: Mutex<Option<String>>,
+    /// Of a source: its splits.
+    splits: Mutex<Vec<SplitFigures>>,
 }
 
 macro_rules! counter {
@@ -48,6 +56,10 @@ counter! {
     add_rows_in => rows_in;
     /// Rows given on.
     add_rows_out => rows_out;
+    /// Bytes of rows taken in, as columns in memory.
+    add_bytes_in => bytes_in;
+    /// Bytes of rows given on.
+    add_bytes_out => bytes_out;
     /// Rows whose window had already fired.
     add_late_rows => late_rows;
     /// Rows without an event time, which cannot enter a window.
@@ -72,6 +84,8 @@ impl SubtaskMetrics {
             subtask,
             rows_in: AtomicU64::new(0),
             rows_out: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
             late_rows: AtomicU64::new(0),
             timeless_rows: AtomicU64::new(0),
             rejected_rows: AtomicU64::new(0),
@@ -81,9 +95,12 @@ impl SubtaskMetrics {
             state_bytes: AtomicU64::new(0),
             busy_nanos: AtomicU64::new(0),
             blocked_nanos: AtomicU64::new(0),
+            alignment_nanos: AtomicU64::new(0),
             watermark: AtomicI64::new(i64::MIN),
+            next_result: AtomicI64::new(i64::MAX),
             lag: AtomicU64::new(u64::MAX),
             last_reject: Mutex::new(None),
+            splits: Mutex::new(Vec::new()),
         }
     }
 
@@ -103,6 +120,21 @@ impl SubtaskMetrics {
         self.watermark.store(watermark.0, Relaxed);
     }
 
+    /// How long the last barrier waited from the first input that brought it to the last.
+    pub fn set_alignment_nanos(&self, nanos: u64) {
+        self.alignment_nanos.store(nanos, Relaxed);
+    }
+
+    /// The instant that the watermark must pass for the first open window to give its result.
+    pub fn set_next_result(&self, at: Option<Timestamp>) {
+        self.next_result.store(at.map_or(i64::MAX, |at| at.0), Relaxed);
+    }
+
+    /// What the splits of a source have come to.
+    pub fn set_splits(&self, splits: Vec<SplitFigures>) {
+        *self.splits.lock() = splits;
+    }
+
     /// Records still to read.
     pub fn set_lag(&self, lag: Option<u64>) {
         self.lag.store(lag.unwrap_or(u64::MAX), Relaxed);
@@ -116,6 +148,9 @@ impl SubtaskMetrics {
             totals: self.totals(),
             watermark: Timestamp(self.watermark.load(Relaxed)),
             lag: Some(self.lag.load(Relaxed)).filter(|lag| *lag != u64::MAX),
+            alignment: Duration::from_nanos(self.alignment_nanos.load(Relaxed)),
+            next_result: Some(self.next_result.load(Relaxed)).filter(|at| *at != i64::MAX).map(Timestamp),
+            splits: self.splits.lock().clone(),
             last_reject: self.last_reject.lock().clone(),
         }
     }
@@ -125,6 +160,8 @@ impl SubtaskMetrics {
         Totals {
             rows_in: self.rows_in.load(Relaxed),
             rows_out: self.rows_out.load(Relaxed),
+            bytes_in: self.bytes_in.load(Relaxed),
+            bytes_out: self.bytes_out.load(Relaxed),
             late_rows: self.late_rows.load(Relaxed),
             timeless_rows: self.timeless_rows.load(Relaxed),
             rejected_rows: self.rejected_rows.load(Relaxed),
@@ -142,6 +179,8 @@ impl SubtaskMetrics {
     pub fn restore(&self, at_checkpoint: &Totals) {
         self.rows_in.store(at_checkpoint.rows_in, Relaxed);
         self.rows_out.store(at_checkpoint.rows_out, Relaxed);
+        self.bytes_in.store(at_checkpoint.bytes_in, Relaxed);
+        self.bytes_out.store(at_checkpoint.bytes_out, Relaxed);
         self.late_rows.store(at_checkpoint.late_rows, Relaxed);
         self.timeless_rows.store(at_checkpoint.timeless_rows, Relaxed);
         self.rejected_rows.store(at_checkpoint.rejected_rows, Relaxed);
@@ -158,6 +197,8 @@ impl SubtaskMetrics {
 pub struct Totals {
     pub rows_in: u64,
     pub rows_out: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
     pub late_rows: u64,
     pub timeless_rows: u64,
     pub rejected_rows: u64,
@@ -174,6 +215,8 @@ impl Totals {
     pub fn add(&mut self, other: &Totals) {
         self.rows_in += other.rows_in;
         self.rows_out += other.rows_out;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
         self.late_rows += other.late_rows;
         self.timeless_rows += other.timeless_rows;
         self.rejected_rows += other.rejected_rows;
@@ -199,8 +242,29 @@ pub struct SubtaskFigures {
     pub watermark: Timestamp,
     /// Records that a source has still to read, where that is known.
     pub lag: Option<u64>,
+    /// How long the last barrier waited from the first input that brought it to the last.
+    pub alignment: Duration,
+    /// What the watermark must pass for the first open window to give its result; `None` without an open window.
+    pub next_result: Option<Timestamp>,
+    /// Of a source: its splits. Refreshed with every checkpoint and whenever one becomes idle.
+    pub splits: Vec<SplitFigures>,
     /// Why the last rejected record was rejected.
     pub last_reject: Option<String>,
+}
+
+/// What one split of a source has come to.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SplitFigures {
+    /// The split's name: `shard 3`, a file.
+    pub id: String,
+    /// The watermark it has reached; [`Timestamp::MIN`] before its first row, and always without event time.
+    pub watermark: Timestamp,
+    /// Whether it has been read to its end for so long that it no longer holds back the watermark.
+    pub is_idle: bool,
+    /// Whether it has ended.
+    pub is_ended: bool,
+    /// Whether it is not read for now, as it is too far ahead of the others (`max-drift`).
+    pub is_paused: bool,
 }
 
 /// The metrics of all subtasks of a job.

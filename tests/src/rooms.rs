@@ -5,8 +5,7 @@ use std::process::Command;
 
 /// Rows `| folder | crate | may know |`: crate to the crates of ours that it may depend on.
 fn table() -> BTreeMap<String, BTreeSet<String>> {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../ARCHITECTURE.md");
-    let page = std::fs::read_to_string(page).expect("ARCHITECTURE.md");
+    let page = std::fs::read_to_string("../ARCHITECTURE.md").expect("ARCHITECTURE.md");
     let mut rooms = BTreeMap::new();
     for line in page.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
@@ -21,7 +20,7 @@ fn table() -> BTreeMap<String, BTreeSet<String>> {
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .current_dir("..")
         .output()
         .expect("cargo runs");
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");

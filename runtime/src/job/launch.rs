@@ -88,10 +88,37 @@ pub struct JobStatus {
     pub checkpoint_took: Duration,
     /// Bytes that it wrote.
     pub checkpoint_bytes: usize,
+    /// Of that time, from the trigger until every subtask had passed the barrier on.
+    pub checkpoint_alignment: Duration,
+    /// Of that time, the synced write.
+    pub checkpoint_write: Duration,
+    /// How many checkpoints became durable since the job was launched.
+    pub checkpoints: u64,
     /// Bytes of the stored state.
     pub stored_bytes: u64,
+    /// Bytes that the state of all subtasks may take in memory before it is served from the disk.
+    pub memory_budget_bytes: u64,
+    /// The last snapshot that was completed since the job was launched.
+    pub snapshot: Option<SnapshotFigures>,
+    /// Why the last snapshot was not taken, if it was not.
+    pub snapshot_failure: Option<String>,
     /// The counters of every subtask.
     pub subtasks: Vec<SubtaskFigures>,
+}
+
+/// What a snapshot was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotFigures {
+    /// Of which checkpoint.
+    pub checkpoint: CheckpointId,
+    /// When it was complete.
+    pub at: Timestamp,
+    /// From the start of its links to its manifest.
+    pub took: Duration,
+    /// Bytes that it refers to.
+    pub bytes: u64,
+    /// Of those, bytes that had to be uploaded.
+    pub uploaded_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,7 +126,10 @@ struct LastCheckpoint {
     id: CheckpointId,
     at: Option<Timestamp>,
     took: Duration,
+    alignment: Duration,
+    write: Duration,
     bytes: usize,
+    count: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +178,12 @@ impl JobHandle {
             checkpoint_at: last.at,
             checkpoint_took: last.took,
             checkpoint_bytes: last.bytes,
+            checkpoint_alignment: last.alignment,
+            checkpoint_write: last.write,
+            checkpoints: last.count,
+            memory_budget_bytes: 0,
+            snapshot: None,
+            snapshot_failure: None,
             stored_bytes: self.store.size_bytes(),
             subtasks: self.metrics.iter().map(|metrics| metrics.read()).collect(),
         }
@@ -349,12 +385,15 @@ impl Driver {
         let stored = StoredJob { operators: operators.map(|node| node.uid.clone()).collect(), totals };
         let job = serde_json::to_string(&stored).map_err(|e| Error::internal(e.to_string()))?;
         let at = self.environment.clock.now();
+        let alignment = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
         let store = self.environment.store.clone();
         let record = CheckpointRecord { id, at, job };
         let written = tokio::task::spawn_blocking(move || store.commit(record, gathered.changes)).await;
         let stats = written.map_err(panicked)??;
         let took = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
-        *self.last.lock() = LastCheckpoint { id, at: Some(at), took, bytes: stats.bytes };
+        let count = self.last.lock().count + 1;
+        *self.last.lock() =
+            LastCheckpoint { id, at: Some(at), took, alignment, write: stats.took, bytes: stats.bytes, count };
         tracing::debug!(job = %self.spec.name, checkpoint = %id, bytes = stats.bytes, ?took, "checkpoint");
         if let Some(snapshooter) = &mut self.snapshooter {
             snapshooter.checkpoint(id, at, &self.environment.store, &self.environment.spool).await?;

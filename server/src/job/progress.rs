@@ -214,6 +214,9 @@ mod tests {
             totals,
             watermark: Timestamp(watermark),
             lag,
+            alignment: Duration::ZERO,
+            next_result: None,
+            splits: Vec::new(),
             last_reject: None,
         }
     }
@@ -236,7 +239,13 @@ mod tests {
             checkpoint_at: None,
             checkpoint_took: Duration::ZERO,
             checkpoint_bytes: 0,
+            checkpoint_alignment: Duration::ZERO,
+            checkpoint_write: Duration::ZERO,
+            checkpoints: 0,
             stored_bytes: 9,
+            memory_budget_bytes: 0,
+            snapshot: None,
+            snapshot_failure: None,
             subtasks: vec![
                 figures(0, read, Some(40), 1_000),
                 figures(0, Totals::default(), None, i64::MIN),
