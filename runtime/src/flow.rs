@@ -274,6 +274,8 @@ impl<'a> KeyedFlow<'a> {
             name: name.to_owned(),
             keys: keys.clone(),
             schema: schema.clone(),
+            sides: Vec::new(),
+            ttl: None,
             make,
             function: std::marker::PhantomData,
         };

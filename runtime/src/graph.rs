@@ -11,7 +11,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::connector::{Sink, Source};
-use crate::operator::Operator;
+use crate::operator::{InputIndex, Operator};
 use crate::{Error, Result};
 
 /// Which of an operator's outputs an edge carries.
@@ -25,6 +25,11 @@ impl Port {
     pub const REJECTED: Port = Port(1);
     /// Of a windowed operator: late rows and rows without an event time, in the schema of its input.
     pub const LATE: Port = Port(2);
+
+    /// The `index`-th side output of a function of one's own.
+    pub const fn side(index: u8) -> Port {
+        Port(16 + index)
+    }
 }
 
 /// How rows find their subtask downstream.
@@ -69,6 +74,12 @@ pub trait OperatorFactory: Send + Sync + Debug {
 
     /// The columns of the main output.
     fn schema(&self) -> SchemaRef;
+
+    /// The columns of a side output, `None` for a port that it does not have.
+    fn side_schema(&self, port: Port) -> Option<SchemaRef> {
+        let _ = port;
+        None
+    }
 
     /// Whether it keeps nothing in checkpoints, so that its identity does not matter to them.
     fn is_stateless(&self) -> bool {
@@ -128,6 +139,8 @@ pub struct Edge {
     pub port: Port,
     /// Downstream.
     pub to: OperatorId,
+    /// Which of its inputs.
+    pub input: InputIndex,
     /// How rows find their subtask.
     pub partitioning: Partitioning,
 }
@@ -164,11 +177,25 @@ impl Graph {
         Ok(id)
     }
 
-    /// Connects two nodes.
+    /// Connects two nodes, into the first input of `to`. Several edges into one input are a union.
     ///
     /// # Errors
     /// `Invalid` for an edge that does not go downstream, that leaves a sink or enters a source, or that forwards between different parallelisms.
     pub fn connect(&mut self, from: OperatorId, port: Port, to: OperatorId, partitioning: Partitioning) -> Result<()> {
+        self.connect_to(from, port, (to, InputIndex::FIRST), partitioning)
+    }
+
+    /// Connects two nodes, into one of the inputs of an operator that has several.
+    ///
+    /// # Errors
+    /// As [`Graph::connect`].
+    pub fn connect_to(
+        &mut self,
+        from: OperatorId,
+        port: Port,
+        (to, input): (OperatorId, InputIndex),
+        partitioning: Partitioning,
+    ) -> Result<()> {
         let (up, down) = (self.node(from), self.node(to));
         let name = format!("edge from '{}' to '{}'", up.uid, down.uid);
         if from >= to || matches!(up.kind, NodeKind::Sink(_)) || matches!(down.kind, NodeKind::Source(_)) {
@@ -180,7 +207,7 @@ impl Graph {
                 up.parallelism, down.parallelism
             )));
         }
-        self.edges.push(Edge { from, port, to, partitioning });
+        self.edges.push(Edge { from, port, to, input, partitioning });
         Ok(())
     }
 
@@ -239,6 +266,7 @@ impl Graph {
         let chained = inputs.next().is_none()
             && mains == 1
             && edge.port == Port::MAIN
+            && edge.input == InputIndex::FIRST
             && matches!(edge.partitioning, Partitioning::Forward);
         chained.then_some(edge.from)
     }

@@ -26,7 +26,7 @@ use datafusion_physical_expr::expressions::Column;
 use crate::graph::{OperatorFactory, Port};
 use crate::group_table::{Aggregate, Grouping, Inputs};
 use crate::metrics::SubtaskMetrics;
-use crate::operator::{OpenContext, Operator, Output};
+use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::{Batch, Error, Result};
 
 use partial::PartialAggregate;
@@ -308,7 +308,7 @@ impl Operator for WindowAggregate {
         Ok(())
     }
 
-    fn process(&mut self, batch: Batch, out: &mut Output) -> Result<()> {
+    fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
         if batch.kinds().is_some() {
             return Err(Error::invalid(
                 "a window cannot aggregate a changelog yet: its input must only be appended to",

@@ -16,6 +16,8 @@ use super::task::{Ran, Task};
 use crate::channel::{Barrier, Element};
 use crate::connector::{SourceEvent, SourceReader, SplitId};
 use crate::graph::{EventTime, Port};
+use crate::operator::InputIndex;
+use crate::state::MemoryBudget;
 use crate::watermark::{Idleness, MergedWatermark};
 use crate::{Batch, Error, Result};
 
@@ -30,6 +32,7 @@ pub(super) struct SourceTask {
     pub(super) splits: Splits,
     pub(super) pace: Option<Pace>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) budget: Arc<MemoryBudget>,
 }
 
 /// Event time and progress of the splits of one subtask.
@@ -124,6 +127,7 @@ enum Woken {
     Control(Option<Control>),
     Read(Result<SourceEvent>),
     Idle,
+    Time(Timestamp),
 }
 
 impl SourceTask {
@@ -151,6 +155,7 @@ impl SourceTask {
                 Woken::Control(None) => return Err(Stuck::Disconnected),
                 Woken::Read(event) => self.read(event?).await?,
                 Woken::Idle => self.idle().await?,
+                Woken::Time(now) => self.task.chain.time(now).await?,
             }
         }
     }
@@ -158,8 +163,10 @@ impl SourceTask {
     async fn wait(&mut self, ended: bool) -> Woken {
         let idle_at = self.splits.idleness.next();
         let resume_at = self.pace.as_ref().map(|pace| pace.next);
-        let reader = &mut self.reader;
+        let next_time = self.task.chain.next_time();
+        let (reader, budget) = (&mut self.reader, &self.budget);
         let read = async {
+            budget.room().await;
             if let Some(at) = resume_at {
                 tokio::time::sleep_until(at).await;
             }
@@ -176,6 +183,7 @@ impl SourceTask {
             control = self.task.control.recv() => Woken::Control(control),
             event = read, if !ended => Woken::Read(event),
             () = idle, if !ended => Woken::Idle,
+            now = Task::next_time(next_time, self.clock.as_ref()) => Woken::Time(now),
         }
     }
 
@@ -192,7 +200,7 @@ impl SourceTask {
                 }
                 if rows.num_rows() > 0 {
                     self.task.chain.links[0].metrics.add_rows_in(rows.num_rows() as u64);
-                    self.task.chain.rows(Batch::inserts(rows)).await?;
+                    self.task.chain.rows(InputIndex::FIRST, Batch::inserts(rows)).await?;
                 }
                 self.advance().await
             }

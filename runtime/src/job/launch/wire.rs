@@ -19,7 +19,8 @@ use crate::job::route::Route;
 use crate::job::source_task::{Pace, SPLITS, SourceTask, Splits, parse_split};
 use crate::job::task::Task;
 use crate::metrics::{JobMetrics, SubtaskMetrics};
-use crate::operator::OpenContext;
+use crate::operator::{InputIndex, OpenContext};
+use crate::state::MemoryBudget;
 use crate::{Error, Result};
 
 /// The most rows of one batch.
@@ -50,7 +51,7 @@ pub(super) fn metrics(graph: &Graph, stored: &StoredJob) -> JobMetrics {
 /// Channels by edge (its index in the graph), upstream subtask and downstream subtask.
 struct Channels {
     senders: BTreeMap<(usize, u32), Vec<Sender>>,
-    receivers: BTreeMap<(OperatorId, u32), Vec<Receiver>>,
+    receivers: BTreeMap<(OperatorId, u32), Vec<(InputIndex, Receiver)>>,
 }
 
 /// A channel from every upstream subtask to every downstream one that it may send to.
@@ -66,7 +67,7 @@ fn channels(graph: &Graph, chained: &BTreeSet<(OperatorId, OperatorId)>) -> Chan
                 channels.senders.entry((index, up)).or_default().push(sender);
                 // A forward edge uses one of them only; the others' receivers must not be waited for.
                 if !matches!(edge.partitioning, Partitioning::Forward) || up == down {
-                    channels.receivers.entry((edge.to, down)).or_default().push(receiver);
+                    channels.receivers.entry((edge.to, down)).or_default().push((edge.input, receiver));
                 }
             }
         }
@@ -75,7 +76,12 @@ fn channels(graph: &Graph, chained: &BTreeSet<(OperatorId, OperatorId)>) -> Chan
 }
 
 /// Opens everything and starts the tasks.
-pub(super) async fn wire(spec: &JobSpec, environment: &Environment, metrics: &JobMetrics) -> Result<Tasks> {
+pub(super) async fn wire(
+    spec: &JobSpec,
+    environment: &Environment,
+    metrics: &JobMetrics,
+    budget: &Arc<MemoryBudget>,
+) -> Result<Tasks> {
     let chains = spec.graph.chains();
     let chained = chains.iter().flat_map(|chain| chain.windows(2).map(|pair| (pair[0], pair[1]))).collect();
     let mut channels = channels(&spec.graph, &chained);
@@ -87,7 +93,7 @@ pub(super) async fn wire(spec: &JobSpec, environment: &Environment, metrics: &Jo
         sinks: BTreeSet::new(),
         reports: received,
     };
-    let builder = Builder { spec, environment, metrics };
+    let builder = Builder { spec, environment, metrics, budget };
     for chain in &chains {
         let parallelism = spec.graph.node(chain[0]).parallelism;
         let mut source = builder.source(chain[0]).await?;
@@ -103,7 +109,8 @@ pub(super) async fn wire(spec: &JobSpec, environment: &Environment, metrics: &Jo
                 tasks.sinks.insert(id);
             }
             let (control, controlled) = mpsc::unbounded_channel();
-            let task = Task { id, chain: Chain { links, sink }, reports: reports.clone(), control: controlled };
+            let clock = environment.clock.clone();
+            let task = Task { id, chain: Chain { links, sink }, reports: reports.clone(), control: controlled, clock };
             let reports = reports.clone();
             match &mut source {
                 Some(source) => {
@@ -126,6 +133,7 @@ struct Builder<'a> {
     spec: &'a JobSpec,
     environment: &'a Environment,
     metrics: &'a JobMetrics,
+    budget: &'a Arc<MemoryBudget>,
 }
 
 impl<'a> Builder<'a> {
@@ -147,6 +155,8 @@ impl<'a> Builder<'a> {
                     parallelism: node.parallelism,
                     store: &self.environment.store,
                     metrics: metrics.clone(),
+                    budget: self.budget,
+                    clock: &self.environment.clock,
                 })?;
                 Some(operator)
             }
@@ -184,6 +194,7 @@ impl<'a> Builder<'a> {
             splits,
             stored,
             environment: self.environment,
+            budget: self.budget,
         }))
     }
 
@@ -230,6 +241,7 @@ struct OpenSource<'a> {
     splits: Vec<SplitId>,
     stored: Vec<Option<(Timestamp, Bytes)>>,
     environment: &'a Environment,
+    budget: &'a Arc<MemoryBudget>,
 }
 
 impl OpenSource<'_> {
@@ -248,7 +260,8 @@ impl OpenSource<'_> {
         let reader =
             self.source.source.open(starts, context).await.map_err(|e| e.at(format!("source '{}'", self.uid)))?;
         let splits = Splits::new(self.source.event_time.clone(), &reached);
-        Ok(SourceTask { task, operator: self.state, reader, splits, pace, clock: self.environment.clock.clone() })
+        let (clock, budget) = (self.environment.clock.clone(), self.budget.clone());
+        Ok(SourceTask { task, operator: self.state, reader, splits, pace, clock, budget })
     }
 }
 
