@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use coulee_model::{OperatorId, SubtaskIndex};
+use coulee_model::{KeyGroup, OperatorId, SubtaskIndex};
 use datafusion_physical_expr::PhysicalExpr;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -54,6 +54,17 @@ pub struct EventTime {
     pub idle_timeout: Option<Duration>,
     /// How far beyond the wall clock a row may move the watermark.
     pub max_future_skew: Option<Duration>,
+    /// Which other sources it must not run far ahead of.
+    pub alignment: Option<Alignment>,
+}
+
+/// How splits of a job's sources are kept together in event time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alignment {
+    /// Splits of all sources that name the same group wait for each other.
+    pub group: String,
+    /// How far a split's watermark may be ahead of the slowest one of the group before it is not read for a while.
+    pub max_drift: Duration,
 }
 
 /// A source in a graph.
@@ -158,11 +169,14 @@ impl Graph {
     /// Adds a node and returns its id.
     ///
     /// # Errors
-    /// `Invalid` when another node has the same `uid`, or `parallelism` is 0.
+    /// `Invalid` when another node has the same `uid`, or `parallelism` is 0 or above the number of key groups.
     pub fn add(&mut self, uid: impl Into<String>, parallelism: u32, kind: NodeKind) -> Result<OperatorId> {
         let uid = uid.into();
-        if parallelism == 0 {
-            return Err(Error::invalid(format!("operator '{uid}': parallelism is 0, expected 1 or more")));
+        if !(1..=u32::from(KeyGroup::COUNT)).contains(&parallelism) {
+            return Err(Error::invalid(format!(
+                "operator '{uid}': parallelism is {parallelism}, expected 1 to {}",
+                KeyGroup::COUNT
+            )));
         }
         if self.nodes.iter().any(|node| node.uid == uid) {
             return Err(Error::invalid(format!("two operators are named '{uid}': give one another name")));

@@ -166,6 +166,11 @@ impl Harness {
         taken.into_iter().map(|(_, batch)| batch.into_rows()).collect()
     }
 
+    /// Bytes of state that the operator holds in memory.
+    pub fn state_bytes(&self) -> usize {
+        self.operator.state_bytes()
+    }
+
     /// The operator's counters.
     pub fn metrics(&self) -> &SubtaskMetrics {
         &self.metrics

@@ -15,6 +15,7 @@ use crate::connector::{Sink, SinkContext, SourceContext, SplitId, SplitStart};
 use crate::graph::{Graph, NodeKind, Partitioning, SourceNode};
 use crate::job::TaskId;
 use crate::job::chain::{Chain, Link, SinkEnd};
+use crate::job::drift::DriftGroups;
 use crate::job::route::Route;
 use crate::job::source_task::{Pace, SPLITS, SourceTask, Splits, parse_split};
 use crate::job::task::Task;
@@ -93,7 +94,7 @@ pub(super) async fn wire(
         sinks: BTreeSet::new(),
         reports: received,
     };
-    let builder = Builder { spec, environment, metrics, budget };
+    let builder = Builder { spec, environment, metrics, budget, drift: DriftGroups::default() };
     for chain in &chains {
         let parallelism = spec.graph.node(chain[0]).parallelism;
         let mut source = builder.source(chain[0]).await?;
@@ -114,7 +115,8 @@ pub(super) async fn wire(
             let reports = reports.clone();
             match &mut source {
                 Some(source) => {
-                    let task = source.open(task, subtask, builder.metrics_of(chain[0], subtask)).await?;
+                    let task =
+                        source.open(task, subtask, builder.metrics_of(chain[0], subtask), &builder.drift).await?;
                     tasks.sources.insert(id);
                     tasks.running.spawn(async move { report_failure(&reports, task.run().await) });
                 }
@@ -134,6 +136,7 @@ struct Builder<'a> {
     environment: &'a Environment,
     metrics: &'a JobMetrics,
     budget: &'a Arc<MemoryBudget>,
+    drift: DriftGroups,
 }
 
 impl<'a> Builder<'a> {
@@ -245,7 +248,13 @@ struct OpenSource<'a> {
 }
 
 impl OpenSource<'_> {
-    async fn open(&self, task: Task, subtask: SubtaskIndex, metrics: Arc<SubtaskMetrics>) -> Result<SourceTask> {
+    async fn open(
+        &self,
+        task: Task,
+        subtask: SubtaskIndex,
+        metrics: Arc<SubtaskMetrics>,
+        drift: &DriftGroups,
+    ) -> Result<SourceTask> {
         let pace = self.source.rate_limit.map(|rate| Pace::new(rate / f64::from(self.parallelism)));
         let mine = (0..self.splits.len()).filter(|split| *split as u32 % self.parallelism == subtask.0);
         let (mut starts, mut reached) = (Vec::new(), Vec::new());
@@ -259,7 +268,7 @@ impl OpenSource<'_> {
         let context = SourceContext { batch_rows, clock: self.environment.clock.clone(), metrics };
         let reader =
             self.source.source.open(starts, context).await.map_err(|e| e.at(format!("source '{}'", self.uid)))?;
-        let splits = Splits::new(self.source.event_time.clone(), &reached);
+        let splits = Splits::new(self.source.event_time.clone(), &reached, drift);
         let (clock, budget) = (self.environment.clock.clone(), self.budget.clone());
         Ok(SourceTask { task, operator: self.state, reader, splits, pace, clock, budget })
     }
