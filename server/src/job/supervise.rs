@@ -105,6 +105,7 @@ impl Supervisor {
         let environment = Environment {
             store: Arc::new(store),
             spool: self.job.folder.join("spool"),
+            scratch: self.job.folder.join("scratch"),
             snapshots: None,
             clock: self.parts.clock.clone(),
         };
