@@ -125,7 +125,7 @@ impl JobStore {
         Ok(done)
     }
 
-    fn expiring_files(&self) -> Result<Vec<LiveFile>> {
+    pub(super) fn expiring_files(&self) -> Result<Vec<LiveFile>> {
         let mut files = self.db.live_files().map_err(|e| self.wrap(e))?;
         files.retain(|file| file.column_family_name == EXPIRING);
         Ok(files)
@@ -146,7 +146,7 @@ impl JobStore {
         let mut rows = self.db.raw_iterator_cf_opt(self.family(TableId(TableId::EXPIRES)), read);
         let mut expiries = Vec::with_capacity((SAMPLE_PLACES as usize) * SAMPLE_RUN);
         for place in 0..SAMPLE_PLACES {
-            rows.seek(between(start, end, place, SAMPLE_PLACES));
+            rows.seek(between(start, end, place));
             for _ in 0..SAMPLE_RUN {
                 let Some((key, value)) = rows.item() else { break };
                 if key > end {
@@ -162,16 +162,18 @@ impl JobStore {
     }
 }
 
-/// The key `part / parts` of the way from `start` to `end`, as far as the eight bytes tell after what both have in common.
-fn between(start: &[u8], end: &[u8], part: u64, parts: u64) -> Vec<u8> {
+/// The key at the `n`th place from `start` to `end`, as far as the eight bytes tell after what both have in common.
+fn between(start: &[u8], end: &[u8], n: u64) -> Vec<u8> {
+    // Multiples of the golden ratio, modulo 1: evenly spread, and never in step with a pattern of the keys.
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
     let common = start.iter().zip(end).take_while(|(a, b)| a == b).count();
     let number = |key: &[u8]| (0..8).fold(0u64, |n, i| n << 8 | u64::from(key.get(common + i).copied().unwrap_or(0)));
     let (low, high) = (number(start), number(end));
-    if part == 0 || high <= low {
+    if n == 0 || high <= low {
         return start.to_vec();
     }
     let mut key = start[..common].to_vec();
-    let step = u128::from(high - low) * u128::from(part) / u128::from(parts);
+    let step = u128::from(high - low) * u128::from(n.wrapping_mul(GOLDEN)) >> 64;
     key.extend_from_slice(&(low + step as u64).to_be_bytes());
     key
 }
@@ -181,13 +183,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sampled_places_ascend_within_the_file() {
+    fn sampled_places_are_spread_over_the_file() {
         for (start, end) in
             [(&b"aa"[..], &b"az"[..]), (b"a", b"b\xff\xff"), (b"", b"\xff"), (b"same", b"same"), (b"x", b"xy")]
         {
-            let places: Vec<_> = (0..16).map(|part| between(start, end, part, 16)).collect();
-            assert!(places.is_sorted(), "{places:?}");
-            assert!(places[0] == start && places[15].as_slice() <= end, "{places:?}");
+            let places: Vec<_> = (0..16).map(|n| between(start, end, n)).collect();
+            assert!(
+                places[0] == start && places.iter().all(|place| start <= &place[..] && &place[..] <= end),
+                "{places:?}"
+            );
         }
+        let mut places: Vec<u8> =
+            (0..16).map(|n| between(b"\x00", b"\xff", n).first().copied().unwrap_or(0) / 32).collect();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), 8, "every eighth is looked at");
     }
 }

@@ -1,4 +1,4 @@
-//! An object store that fails as it is told.
+//! An object store that fails as it is told, and lets others go on before and after each request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -66,6 +66,12 @@ impl Faulty {
         !matches!(std::mem::replace(&mut *self.plan.lock(), Plan::Never), Plan::Never)
     }
 
+    /// Lets others go on, as if this request were on its way, and says how it fails.
+    async fn on_its_way(&self, put: Option<&Path>) -> Option<Fault> {
+        tokio::task::yield_now().await;
+        self.fault(put)
+    }
+
     fn fault(&self, put: Option<&Path>) -> Option<Fault> {
         if self.cut.load(Ordering::SeqCst) {
             return Some(Fault::Refuse);
@@ -89,6 +95,18 @@ impl fmt::Display for Faulty {
     }
 }
 
+/// A stream that begins when others have gone on.
+fn later<T: Send + 'static>(
+    inner: Arc<dyn ObjectStore>,
+    begin: impl FnOnce(&dyn ObjectStore) -> BoxStream<'static, T> + Send + 'static,
+) -> BoxStream<'static, T> {
+    let begun = async move {
+        tokio::task::yield_now().await;
+        begin(inner.as_ref())
+    };
+    futures::stream::once(begun).flatten().boxed()
+}
+
 fn failed<T>() -> Result<T> {
     Err(Error::Generic { store: "Faulty", source: "connection reset".into() })
 }
@@ -107,8 +125,12 @@ impl ObjectStore for Faulty {
         Self: 'f,
     {
         Box::pin(async move {
-            match self.fault(Some(location)) {
-                None => self.inner.put_opts(location, payload, options).await,
+            match self.on_its_way(Some(location)).await {
+                None => {
+                    let put = self.inner.put_opts(location, payload, options).await;
+                    tokio::task::yield_now().await;
+                    put
+                }
                 Some(Fault::LoseAnswer) => {
                     self.inner.put_opts(location, payload, options).await?;
                     failed()
@@ -129,7 +151,7 @@ impl ObjectStore for Faulty {
         Self: 'f,
     {
         Box::pin(async move {
-            match self.fault(Some(location)) {
+            match self.on_its_way(Some(location)).await {
                 None => self.inner.put_multipart_opts(location, options).await,
                 Some(_) => failed(),
             }
@@ -143,7 +165,7 @@ impl ObjectStore for Faulty {
         Self: 'f,
     {
         Box::pin(async move {
-            match self.fault(None) {
+            match self.on_its_way(None).await {
                 None => self.inner.get_opts(location, options).await,
                 Some(_) => failed(),
             }
@@ -152,7 +174,7 @@ impl ObjectStore for Faulty {
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         match self.fault(None) {
-            None => self.inner.delete_stream(locations),
+            None => later(self.inner.clone(), |inner| inner.delete_stream(locations)),
             Some(Fault::LoseAnswer) => {
                 let deleted = self.inner.delete_stream(locations);
                 deleted.map(|_| failed()).boxed()
@@ -163,7 +185,10 @@ impl ObjectStore for Faulty {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         match self.fault(None) {
-            None => self.inner.list(prefix),
+            None => {
+                let prefix = prefix.cloned();
+                later(self.inner.clone(), move |inner| inner.list(prefix.as_ref()))
+            }
             Some(_) => futures::stream::once(async { failed() }).boxed(),
         }
     }
