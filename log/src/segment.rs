@@ -117,17 +117,17 @@ impl Segment {
         }
     }
 
-    /// Whole batches, from the one that holds `sequence` on: as many as `bytes_max` allows, and at least one.
-    /// Also the sequence number after the last of them.
+    /// Whole batches, from the one that holds `sequence` on and before `limit`: as many as `bytes_max` allows, and at least
+    /// one. Also the sequence number after the last of them. `limit` is where a batch begins, after `sequence`.
     ///
     /// `sequence` must be in the segment.
     ///
     /// # Errors
     /// [`LogError::Corrupt`] when there is no batch where one should be; [`LogError::Io`].
-    pub(crate) fn read(&self, sequence: u64, bytes_max: usize) -> Result<(Bytes, u64)> {
-        let ((start, stop), limit) = self.with_index(|index| (index.around(sequence), index.summary.bytes))?;
+    pub(crate) fn read(&self, sequence: u64, limit: u64, bytes_max: usize) -> Result<(Bytes, u64)> {
+        let ((start, stop), held) = self.with_index(|index| (index.around(sequence), index.summary.bytes))?;
         let length = (stop - start) + (bytes_max as u64).max(HEADER_BYTES as u64);
-        let mut bytes = Bytes::from(self.read_at(start, length.min(limit - start))?);
+        let mut bytes = Bytes::from(self.read_at(start, length.min(held - start))?);
         let mut position = start;
         let first = loop {
             let header = self.header(&bytes, position)?;
@@ -147,6 +147,7 @@ impl Segment {
         }
         let (mut kept, mut next) = (first.bytes, first.end());
         while let Ok(header) = Header::parse(&bytes[kept..])
+            && header.base_sequence < limit
             && kept + header.bytes <= bytes.len().min(bytes_max)
         {
             kept += header.bytes;
@@ -156,17 +157,17 @@ impl Segment {
         Ok((bytes, next))
     }
 
-    /// The first record at or after `timestamp`.
+    /// The first record at or after `timestamp`, but for those of batches to skip.
     ///
     /// # Errors
     /// [`LogError::Corrupt`] when a batch on the way is not sound; [`LogError::Io`].
-    pub(crate) fn first_at(&self, timestamp: Timestamp) -> Result<Option<u64>> {
+    pub(crate) fn first_at(&self, timestamp: Timestamp, skip: impl Fn(&Header) -> bool) -> Result<Option<u64>> {
         let (mut position, limit) =
             self.with_index(|index| (index.before_timestamp(timestamp.millis()), index.summary.bytes))?;
         while position < limit {
             let front = self.read_at(position, (HEADER_BYTES as u64).min(limit - position))?;
             let header = self.header(&front, position)?;
-            if header.max_timestamp >= timestamp.millis() {
+            if header.max_timestamp >= timestamp.millis() && !skip(&header) {
                 let mut bytes = Bytes::from(self.read_at(position, header.bytes as u64)?);
                 let batch = EncodedBatch::take(&mut bytes).and_then(|batch| batch.decode_checked());
                 let batch = batch.map_err(|reason| LogError::corrupt(&self.path, position, reason))?;
@@ -256,7 +257,7 @@ fn rebuild(path: &Path, base: u64, next_base: u64, length: u64, interval: u32) -
     tracing::warn!(path = %path.display(), "rebuilding the index of a segment");
     let appended = modified_ms(path)?;
     let mut index = Index::empty(base, interval);
-    let scan = scan::scan(path, base, length, |batch| index.note(batch, appended))?;
+    let scan = scan::scan(path, base, length, |batch, _| index.note(batch, appended))?;
     if let Some(fault) = scan.fault {
         return Err(LogError::corrupt(path, scan.bytes, fault));
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::error::{LogError, is_disk_full};
 use crate::index::Index;
@@ -13,6 +13,7 @@ use crate::queue::Waiting;
 use crate::segment::Segment;
 use crate::settings::SyncPolicy;
 use crate::shard::Home;
+use crate::stability::{Closed, Stability};
 use crate::storage::SegmentFile;
 use crate::{header, recovery, storage};
 
@@ -28,6 +29,14 @@ pub(crate) struct Writer {
     unsynced: bool,
     /// Why nothing may be written any more.
     broken: Option<LogError>,
+}
+
+/// What was written of a group.
+pub(crate) struct Written {
+    /// How many appends: at least one.
+    pub(crate) count: usize,
+    /// The transactions that ended with them.
+    pub(crate) closed: Vec<Closed>,
 }
 
 /// Why a group could not be written.
@@ -60,30 +69,32 @@ impl Writer {
         self.unsynced
     }
 
-    /// Writes the front of `group`, as much as goes into one segment, and publishes it to readers. Answers how many
-    /// appends that were: at least one.
+    /// Writes the front of `group`, as much as goes into one segment, and publishes it to readers. `aborted` are the
+    /// shard's aborted transactions, which are saved when a segment is begun.
     pub(crate) fn write(
         &mut self,
         home: &Home,
         segments: &RwLock<Vec<Arc<Segment>>>,
         group: &VecDeque<Waiting>,
+        stability: &Mutex<Stability>,
         scratch: &mut Vec<u8>,
-    ) -> Result<usize, Failure> {
+    ) -> Result<Written, Failure> {
         let first = group.iter().find(|waiting| !waiting.duplicate).map_or(0, |waiting| waiting.batch.len() as u64);
         let held = self.active.summary().bytes;
         self.check_sound()?;
         if held > 0 && held + first > home.settings.segment_bytes {
-            self.roll(home, segments)?;
+            self.roll(home, segments, stability)?;
         }
         let room = home.settings.segment_bytes.saturating_sub(self.active.summary().bytes);
         let count = gather(group, room, scratch);
-        let batches = || group.iter().take(count).filter(|waiting| !waiting.duplicate).map(|waiting| waiting.header);
+        let batches = || group.iter().take(count).filter(|waiting| !waiting.duplicate);
+        let mut closed = Vec::new();
         if !scratch.is_empty() {
             self.store(home, scratch)?;
-            self.active.grow(batches(), home.clock.now());
-            batches().for_each(|batch| self.producers.note(&batch));
+            self.active.grow(batches().map(|waiting| waiting.header), home.clock.now());
+            closed.extend(batches().filter_map(|waiting| self.producers.note(&waiting.header, waiting.outcome())));
         }
-        Ok(count)
+        Ok(Written { count, closed })
     }
 
     /// Makes everything that was written durable.
@@ -93,7 +104,11 @@ impl Writer {
         if let Some(file) = &mut self.file
             && self.unsynced
         {
-            if let Err(error) = file.sync() {
+            let synced = (|| {
+                fail::fail_point!("log.append.sync", |_| Err(io::Error::other("failed by a failpoint")));
+                file.sync()
+            })();
+            if let Err(error) = synced {
                 return Err(self.break_down(home, error));
             }
             self.unsynced = false;
@@ -102,7 +117,12 @@ impl Writer {
     }
 
     /// Closes the last segment and begins the next one, unless it is empty.
-    pub(crate) fn roll(&mut self, home: &Home, segments: &RwLock<Vec<Arc<Segment>>>) -> Result<(), Failure> {
+    pub(crate) fn roll(
+        &mut self,
+        home: &Home,
+        segments: &RwLock<Vec<Arc<Segment>>>,
+        stability: &Mutex<Stability>,
+    ) -> Result<(), Failure> {
         let summary = self.active.summary();
         if summary.bytes == 0 {
             return Ok(());
@@ -110,9 +130,12 @@ impl Writer {
         self.sync(home)?;
         let earliest = segments.read().first().map_or(0, |segment| segment.base);
         self.producers.forget(earliest);
-        if let Err(error) = self.producers.save(&home.folder, summary.end) {
+        let mut stability = stability.lock();
+        stability.forget(earliest);
+        if let Err(error) = self.producers.save(stability.all_aborted(), &home.folder, summary.end) {
             tracing::warn!(stream = %home.place.stream, shard = %home.place.shard, %error, "could not save the producers");
         }
+        drop(stability);
         let next =
             Arc::new(Segment::growing(&home.folder, Index::empty(summary.end, home.settings.index_interval_bytes)));
         let file = self.create(home, &next)?;
@@ -125,10 +148,10 @@ impl Writer {
     }
 
     /// Leaves everything durable, and notes for the next start that it is.
-    pub(crate) fn shut_down(&mut self, home: &Home) -> Result<(), Failure> {
+    pub(crate) fn shut_down(&mut self, home: &Home, stability: &Mutex<Stability>) -> Result<(), Failure> {
         self.sync(home)?;
         if self.file.take().is_some() {
-            recovery::shut_down(home, &self.active, &self.producers);
+            recovery::shut_down(home, &self.active, &self.producers, stability.lock().all_aborted());
         }
         Ok(())
     }

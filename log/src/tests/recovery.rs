@@ -6,7 +6,7 @@ use std::sync::Arc;
 use coulee_model::{Classify, ErrorKind, ShardId};
 
 use super::{Fixture, all_values, append, at, flip_bit, from_producer, name};
-use crate::{LogError, ProducerId, Shard};
+use crate::{Isolation, LogError, ProducerId, Shard};
 
 #[test]
 fn a_file_cut_at_any_byte_keeps_the_whole_batches_before() {
@@ -100,7 +100,7 @@ fn a_damaged_closed_segment_is_refused_without_its_index_and_met_by_readers_with
     flip_bit(&fixture.segments()[0], 75);
     {
         let (_log, shard) = fixture.open();
-        let batch = shard.read(at(0), 1).expect("bytes").batches().next().expect("one").expect("a batch");
+        let batch = shard.read(at(0), 1, Isolation::ReadUncommitted).expect("bytes").batches().next().expect("one").expect("a batch");
         assert_eq!(batch.decode().unwrap_err().kind(), ErrorKind::Corrupt);
     }
     fixture.forget_shortcuts();
