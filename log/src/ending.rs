@@ -25,7 +25,12 @@ pub(crate) struct Ending {
 
 impl Ending {
     /// Queues the markers. Their committers sync side by side, so that many shards cost about one sync.
-    pub(crate) fn begin(coordinator: &Arc<Coordinator>, producer: ProducerId, outcome: Outcome, shards: Vec<Arc<Shard>>) {
+    pub(crate) fn begin(
+        coordinator: &Arc<Coordinator>,
+        producer: ProducerId,
+        outcome: Outcome,
+        shards: Vec<Arc<Shard>>,
+    ) {
         let ending = Arc::new(Ending {
             coordinator: Arc::clone(coordinator),
             producer,

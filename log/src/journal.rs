@@ -36,13 +36,28 @@ const COMMITTED: u8 = 5;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Record {
     /// The producer ids from `first` to before `below` are given out, or were.
-    Reserved { first: i64, below: i64 },
-    Prepared { producer: ProducerId, id: TransactionalId, places: Vec<Place> },
-    Decided { producer: ProducerId, outcome: Outcome },
+    Reserved {
+        first: i64,
+        below: i64,
+    },
+    Prepared {
+        producer: ProducerId,
+        id: TransactionalId,
+        places: Vec<Place>,
+    },
+    Decided {
+        producer: ProducerId,
+        outcome: Outcome,
+    },
     /// All markers are durable.
-    Completed { producer: ProducerId },
+    Completed {
+        producer: ProducerId,
+    },
     /// The transactions from `first` to `last` are complete, and were committed.
-    Committed { first: i64, last: i64 },
+    Committed {
+        first: i64,
+        last: i64,
+    },
 }
 
 /// A transaction that is prepared or decided, and not complete.
@@ -156,7 +171,11 @@ impl Journal {
         if let Err(error) = self.file.write_all_at(&bytes, self.bytes) {
             // SUBTLE: cutting back is only sound before a sync was tried; what a failed sync leaves is unknown.
             let undone = is_disk_full(&error) && self.file.truncate(self.bytes).is_ok();
-            return Err(if undone { Failure::Passing(LogError::io("write", &self.path, error)) } else { self.lost(error) });
+            return Err(if undone {
+                Failure::Passing(LogError::io("write", &self.path, error))
+            } else {
+                self.lost(error)
+            });
         }
         if sync && let Err(error) = self.file.sync() {
             return Err(self.lost(error));

@@ -147,7 +147,13 @@ impl Queue {
     ///
     /// # Errors
     /// The reason why the shard takes no appends.
-    pub(crate) fn push_marker(&mut self, batch: Bytes, mut header: Header, outcome: Outcome, ending: Arc<Ending>) -> Result<bool> {
+    pub(crate) fn push_marker(
+        &mut self,
+        batch: Bytes,
+        mut header: Header,
+        outcome: Outcome,
+        ending: Arc<Ending>,
+    ) -> Result<bool> {
         if let Some(refusal) = &self.refusal {
             return Err(refusal.clone());
         }

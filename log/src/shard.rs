@@ -132,11 +132,7 @@ impl Shard {
     }
 
     /// Queues a batch; or gives the answer back, which was not used.
-    pub(crate) fn enqueue(
-        self: &Arc<Self>,
-        batch: BatchBuilder,
-        answer: Answer,
-    ) -> Result<(), (LogError, Answer)> {
+    pub(crate) fn enqueue(self: &Arc<Self>, batch: BatchBuilder, answer: Answer) -> Result<(), (LogError, Answer)> {
         let (finished, open) = match batch.finish().and_then(|finished| Ok((finished, self.opened()?))) {
             Ok(ready) => ready,
             Err(error) => return Err((error, answer)),
@@ -231,9 +227,8 @@ impl Shard {
         let open = self.opened()?;
         let end = self.check_life()?.seen_by(isolation);
         let aborted = open.aborted(isolation, 0, end);
-        let skip = |batch: &Header| {
-            batch.is_control() || stability::is_in(&aborted, batch.producer, batch.base_sequence)
-        };
+        let skip =
+            |batch: &Header| batch.is_control() || stability::is_in(&aborted, batch.producer, batch.base_sequence);
         let segments = open.segments.read().clone();
         for segment in segments {
             if segment.summary().max_timestamp < timestamp.millis() {

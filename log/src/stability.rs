@@ -55,7 +55,12 @@ impl Stability {
     }
 
     /// Takes in what a write has done. `withheld` says whether a transaction that ended waits for other shards.
-    pub(crate) fn advance(&mut self, first_open: Option<u64>, closed: &[Closed], withheld: impl Fn(ProducerId) -> bool) {
+    pub(crate) fn advance(
+        &mut self,
+        first_open: Option<u64>,
+        closed: &[Closed],
+        withheld: impl Fn(ProducerId) -> bool,
+    ) {
         self.first_open = first_open;
         for closed in closed {
             if closed.outcome == Outcome::Abort {

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use coulee_model::{ManualClock, SequenceNumber, ShardId, StreamName, Timestamp};
 
 use crate::storage::{Disk, Storage};
-use crate::{BatchBuilder, Compression, Fetched, Isolation, Log, LogSettings, ProducerId, Record, Shard, StreamSettings};
+use crate::{
+    BatchBuilder, Compression, Fetched, Isolation, Log, LogSettings, ProducerId, Record, Shard, StreamSettings,
+};
 
 /// A log in a folder of its own, which can be closed, crashed and opened again.
 struct Fixture {
@@ -30,7 +32,12 @@ impl Fixture {
         Fixture {
             folder: Arc::new(tempfile::tempdir().expect("a folder")),
             clock: Arc::new(ManualClock::new(Timestamp(1_000_000))),
-            settings: LogSettings { segment_bytes: 1024, index_interval_bytes: 256, committer_threads: 2, ..Default::default() },
+            settings: LogSettings {
+                segment_bytes: 1024,
+                index_interval_bytes: 256,
+                committer_threads: 2,
+                ..Default::default()
+            },
             stream: StreamSettings::default(),
             storage: Arc::new(Disk),
         }
@@ -90,8 +97,10 @@ impl Fixture {
     /// Removes what an orderly shutdown or a roll leaves behind: the next start has to look at every batch.
     fn forget_shortcuts(&self) {
         let stream = self.folder.path().join("streams").join(name().as_str());
-        let shards = std::fs::read_dir(stream).expect("the stream's folder").map(|entry| entry.expect("an entry").path());
-        let files = shards.filter(|path| path.is_dir()).flat_map(|shard| std::fs::read_dir(shard).expect("a shard's folder"));
+        let shards =
+            std::fs::read_dir(stream).expect("the stream's folder").map(|entry| entry.expect("an entry").path());
+        let files =
+            shards.filter(|path| path.is_dir()).flat_map(|shard| std::fs::read_dir(shard).expect("a shard's folder"));
         for path in files.map(|entry| entry.expect("an entry").path()) {
             if path.extension().is_some_and(|e| e == "index" || e == "producers") {
                 std::fs::remove_file(path).expect("remove");

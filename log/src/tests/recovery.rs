@@ -100,7 +100,13 @@ fn a_damaged_closed_segment_is_refused_without_its_index_and_met_by_readers_with
     flip_bit(&fixture.segments()[0], 75);
     {
         let (_log, shard) = fixture.open();
-        let batch = shard.read(at(0), 1, Isolation::ReadUncommitted).expect("bytes").batches().next().expect("one").expect("a batch");
+        let batch = shard
+            .read(at(0), 1, Isolation::ReadUncommitted)
+            .expect("bytes")
+            .batches()
+            .next()
+            .expect("one")
+            .expect("a batch");
         assert_eq!(batch.decode().unwrap_err().kind(), ErrorKind::Corrupt);
     }
     fixture.forget_shortcuts();

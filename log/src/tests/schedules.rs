@@ -159,15 +159,12 @@ impl World {
     fn restart(&mut self) {
         let kind = self.below(4);
         let crashed = (kind > 0).then(|| self.fixture.crashed());
-        for (number, transaction) in self.ongoing.drain(..) {
-            self.model.fates[number] = Fate::Aborted;
-            if kind == 0 {
-                // Dropped later than its log: there is nobody to tell.
-                std::mem::forget(transaction);
-            }
-        }
+        let ongoing = std::mem::take(&mut self.ongoing);
+        ongoing.iter().for_each(|(number, _)| self.model.fates[*number] = Fate::Aborted);
         self.shards.clear();
         self.log = None;
+        // Later than the log: there is nobody left to be told.
+        drop(ongoing);
         if let Some(crashed) = crashed {
             self.fixture = crashed;
         }

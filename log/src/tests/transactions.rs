@@ -6,8 +6,8 @@ use coulee_model::{Classify, ErrorKind, SequenceNumber, ShardId, Timestamp};
 
 use super::{Fixture, all_values, append, at, batch, from_producer, name, records};
 use crate::{
-    BatchBuilder, Compression, Isolation, Log, LogError, ProducerId, Record, Result, Shard, Transaction, TransactionRef,
-    TransactionalId,
+    BatchBuilder, Compression, Isolation, Log, LogError, ProducerId, Record, Result, Shard, Transaction,
+    TransactionRef, TransactionalId,
 };
 
 const COMMITTED: Isolation = Isolation::ReadCommitted;
@@ -92,7 +92,7 @@ fn an_open_transaction_holds_back_what_follows_it() {
     let fixture = Fixture::new();
     let (log, shard) = fixture.open();
     append(&shard, 0..2);
-    let mut first = log.transaction(&id("a")).expect("begun");
+    let first = log.transaction(&id("a")).expect("begun");
     first.append(&shard, batch(10..12)).wait().expect("appended");
     append(&shard, 2..4);
     let mut second = log.transaction(&id("b")).expect("begun");
