@@ -43,6 +43,11 @@ impl Fixture {
         }
     }
 
+    /// In memory where the system has a folder there, for what kills processes and not machines.
+    fn in_memory() -> Self {
+        Fixture { folder: Arc::new(folder_in_memory()), ..Self::new() }
+    }
+
     /// Segments so large that there is only one.
     fn with_one_segment() -> Self {
         let mut fixture = Self::new();
@@ -63,7 +68,9 @@ impl Fixture {
 
     /// A copy of the folder as it is now: what a process that is killed leaves behind.
     fn crashed(&self) -> Fixture {
-        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        let is_in_memory = self.folder.path().starts_with(MEMORY);
+        let folder = if is_in_memory { folder_in_memory() } else { tempfile::tempdir().expect("a folder") };
+        let folder = Arc::new(folder);
         copy(self.folder.path(), folder.path());
         Fixture { folder, storage: Arc::new(Disk), ..self.same() }
     }
@@ -107,6 +114,12 @@ impl Fixture {
             }
         }
     }
+}
+
+const MEMORY: &str = "/dev/shm";
+
+fn folder_in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in(MEMORY).or_else(|_| tempfile::tempdir()).expect("a folder")
 }
 
 fn copy(from: &Path, to: &Path) {

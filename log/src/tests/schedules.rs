@@ -52,7 +52,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let fixture = Fixture::new();
+        let fixture = Fixture::in_memory();
         let (log, shards) = open(&fixture, SHARDS);
         World {
             fixture,

@@ -17,7 +17,7 @@ pub(super) fn id(text: &str) -> TransactionalId {
     TransactionalId::new(text).expect("a name")
 }
 
-fn prepare(transaction: &mut Transaction) -> Result<TransactionRef> {
+pub(super) fn prepare(transaction: &mut Transaction) -> Result<TransactionRef> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(transaction.prepare())
 }
