@@ -317,7 +317,7 @@ fn readers_and_retention_do_not_disturb_each_other() {
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for i in 0..600 {
+            for i in 0..150 {
                 append(&shard, i * 5..i * 5 + 5);
                 log.enforce_retention().expect("retention");
             }
