@@ -15,7 +15,7 @@ use crate::settings::SyncPolicy;
 use crate::shard::Home;
 use crate::stability::{Closed, Stability};
 use crate::storage::SegmentFile;
-use crate::{header, recovery, storage};
+use crate::{Result, header, recovery, scan, storage};
 
 /// The only one that changes a shard's files.
 pub(crate) struct Writer {
@@ -27,6 +27,8 @@ pub(crate) struct Writer {
     producers: Producers,
     /// Whether something was written that was not synced.
     unsynced: bool,
+    /// Whether the last segment takes no more, since a sync of it failed and was made good: the next write begins another.
+    retired: bool,
     /// Why nothing may be written any more.
     broken: Option<LogError>,
 }
@@ -49,7 +51,7 @@ pub(crate) enum Failure {
 
 impl Writer {
     pub(crate) fn new(active: Arc<Segment>, producers: Producers) -> Self {
-        Writer { active, file: None, producers, unsynced: false, broken: None }
+        Writer { active, file: None, producers, unsynced: false, retired: false, broken: None }
     }
 
     /// The sequence number after the last stored record.
@@ -82,7 +84,7 @@ impl Writer {
         let first = group.iter().find(|waiting| !waiting.duplicate).map_or(0, |waiting| waiting.batch.len() as u64);
         let held = self.active.summary().bytes;
         self.check_sound()?;
-        if held > 0 && held + first > home.settings.segment_bytes {
+        if self.retired || held > 0 && held + first > home.settings.segment_bytes {
             self.roll(home, segments, stability)?;
         }
         let room = home.settings.segment_bytes.saturating_sub(self.active.summary().bytes);
@@ -101,18 +103,48 @@ impl Writer {
     pub(crate) fn sync(&mut self, home: &Home) -> Result<(), Failure> {
         // SUBTLE: after a failed sync the next one may well succeed, without the pages that the first one lost.
         self.check_sound()?;
+        self.sync_file().map_err(|error| self.break_down(home, error))
+    }
+
+    fn sync_file(&mut self) -> io::Result<()> {
         if let Some(file) = &mut self.file
             && self.unsynced
         {
-            let synced = (|| {
-                fail::fail_point!("log.append.sync", |_| Err(io::Error::other("failed by a failpoint")));
-                file.sync()
-            })();
-            if let Err(error) = synced {
-                return Err(self.break_down(home, error));
-            }
+            fail::fail_point!("log.append.sync", |_| Err(io::Error::other("failed by a failpoint")));
+            file.sync()?;
             self.unsynced = false;
         }
+        Ok(())
+    }
+
+    /// Makes good a sync that failed for want of space: what it was to make durable, from `position` on, was not
+    /// acknowledged and not shown to anybody, and is cut off.
+    ///
+    /// SUBTLE: a failed sync is never tried again on its descriptor, since the system has forgotten which pages it lost
+    /// (PostgreSQL's "fsyncgate"). The shorter file is synced through a descriptor of its own, read back from the disk
+    /// rather than from memory, and takes no more: the next write begins a segment.
+    fn cut_back(&mut self, home: &Home, position: u64) -> Result<()> {
+        let path = self.active.path().to_owned();
+        self.file = None;
+        if position == 0 {
+            std::fs::remove_file(&path).map_err(|e| LogError::io("remove", &path, e))?;
+            storage::sync_folder(&home.folder)?;
+        } else {
+            let cut = || {
+                let mut file = home.storage.open(&path)?;
+                file.truncate(position)?;
+                file.sync()?;
+                storage::drop_from_memory(&path)
+            };
+            cut().map_err(|e| LogError::io("cut back", &path, e))?;
+            let found = scan::scan(&path, self.active.base, position, |_, _| {})?;
+            if let Some(fault) = found.fault {
+                return Err(LogError::corrupt(&path, found.bytes, fault));
+            }
+            self.retired = true;
+        }
+        self.unsynced = false;
+        tracing::warn!(path = %path.display(), position, "a sync found no space: cut back what it was to make durable");
         Ok(())
     }
 
@@ -142,6 +174,7 @@ impl Writer {
         segments.write().push(Arc::clone(&next));
         let closed = std::mem::replace(&mut self.active, next);
         self.file = Some(file);
+        self.retired = false;
         closed.save_index();
         recovery::remove_producers(home, closed.base);
         Ok(())
@@ -183,7 +216,17 @@ impl Writer {
             Err(error) if undone => return Err(Failure::Passing(LogError::io("write", active.path(), error))),
             Err(error) => return Err(self.break_down(home, error)),
         }
-        if home.sync == SyncPolicy::Group { self.sync(home) } else { Ok(()) }
+        if home.sync != SyncPolicy::Group {
+            return Ok(());
+        }
+        match self.sync_file() {
+            Ok(()) => Ok(()),
+            Err(error) if is_disk_full(&error) => match self.cut_back(home, position) {
+                Ok(()) => Err(Failure::Passing(LogError::io("sync", active.path(), error))),
+                Err(cause) => Err(self.break_down(home, io::Error::other(cause))),
+            },
+            Err(error) => Err(self.break_down(home, error)),
+        }
     }
 
     /// Opens the file of the last segment, and makes its name durable.

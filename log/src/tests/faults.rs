@@ -24,6 +24,8 @@ struct Faults {
     /// The next write stores only so many bytes and fails.
     torn_write: Option<usize>,
     failed_syncs: usize,
+    /// So many syncs find that there is no space.
+    full_syncs: usize,
     failed_truncates: usize,
     failed_opens: usize,
     /// How often a sync was asked for.
@@ -73,6 +75,10 @@ impl SegmentFile for FaultyFile {
     fn sync(&mut self) -> io::Result<()> {
         let mut faults = self.faults.lock();
         faults.syncs += 1;
+        if faults.full_syncs > 0 {
+            faults.full_syncs -= 1;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if faults.failed_syncs > 0 {
             faults.failed_syncs -= 1;
             return Err(io::Error::other("the disk is on fire"));
@@ -136,7 +142,7 @@ fn a_disk_that_is_full_when_a_segment_begins_leaves_no_trace() {
 
 #[test]
 fn after_a_failed_sync_nothing_is_taken_and_the_acknowledged_is_readable() {
-    for failure in ["sync", "torn write", "full disk that cannot be cut back"] {
+    for failure in ["sync", "torn write", "full disk that cannot be cut back", "full sync that cannot be cut back"] {
         let (fixture, disk) = faulty();
         let (log, shard) = fixture.open();
         append(&shard, 0..3);
@@ -145,6 +151,7 @@ fn after_a_failed_sync_nothing_is_taken_and_the_acknowledged_is_readable() {
             match failure {
                 "sync" => faults.failed_syncs = 1,
                 "torn write" => faults.torn_write = Some(30),
+                "full sync that cannot be cut back" => (faults.full_syncs, faults.failed_truncates) = (1, 1),
                 _ => (faults.space, faults.failed_truncates) = (Some(30), 1),
             }
         }
@@ -158,8 +165,38 @@ fn after_a_failed_sync_nothing_is_taken_and_the_acknowledged_is_readable() {
         let (_log, shard) = fixture.open();
         let values = all_values(&shard);
         // Whether what failed is there after a restart is undetermined, but it is there whole or not at all.
-        assert!(values == [0, 1, 2] || (failure == "sync" && values == [0, 1, 2, 3, 4, 5]), "{failure}: {values:?}");
+        assert!(
+            values == [0, 1, 2] || (failure.contains("sync") && values == [0, 1, 2, 3, 4, 5]),
+            "{failure}: {values:?}"
+        );
         append(&shard, 0..1);
+    }
+}
+
+#[test]
+fn a_sync_that_finds_the_disk_full_is_made_good() {
+    for held in [0, 3] {
+        let (fixture, disk) = faulty();
+        let (log, shard) = fixture.open();
+        if held > 0 {
+            shard.append(from_producer(0, 0, held)).wait().expect("stored");
+        }
+        disk.0.lock().full_syncs = 1;
+        let error = shard.append(from_producer(0, held as i32, 3)).wait().unwrap_err();
+        assert!(matches!(error, LogError::DiskFull { .. }), "{error}");
+        assert_eq!((shard.end(), all_values(&shard).len() as u64), (at(held), held), "nothing of it");
+        let crashed = fixture.crashed();
+        assert_eq!(all_values(&crashed.open().1).len() as u64, held, "nor after a crash");
+
+        let appended = shard.append(from_producer(0, held as i32, 3)).wait().expect("there is space");
+        assert_eq!((appended.first, appended.duplicate), (at(held), false));
+        let segments = if held > 0 { 2 } else { 1 };
+        assert_eq!(fixture.segments().len(), segments, "the file that failed takes no more");
+        append(&shard, 0..1);
+        assert_eq!(fixture.segments().len(), segments);
+        drop((log, shard));
+        fixture.forget_shortcuts();
+        assert_eq!(all_values(&fixture.open().1).len() as u64, held + 4);
     }
 }
 
