@@ -59,6 +59,8 @@ use crate::{Error, Result};
 pub use garbage::GcReport;
 pub use generation::Generation;
 pub use manifest::{ContentHash, Manifest, ManifestFile, SnapshotKind, SnapshotName, SnapshotRequest};
+/// The stores that a [`SnapshotStore`] writes to.
+pub use object_store;
 pub use pin::PIN_LEASE;
 pub use upload::Uploaded;
 

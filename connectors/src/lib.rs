@@ -15,6 +15,9 @@ mod print;
 mod random;
 pub mod stream;
 
+/// The log that [`StreamConnector`] reads and writes, for programs that embed both.
+pub use coulee_log as log;
+
 pub use blackhole::BlackholeConnector;
 pub use datagen::DatagenConnector;
 pub use dead_letter::DeadLetters;

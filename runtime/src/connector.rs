@@ -7,10 +7,12 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// What the traits below are written with, so that an implementation needs no crate of its own for it.
+pub use async_trait::async_trait;
+pub use bytes::Bytes;
+
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use async_trait::async_trait;
-use bytes::Bytes;
 use coulee_model::{CheckpointId, Clock, JobName, SubtaskIndex, Timestamp};
 
 use crate::metrics::SubtaskMetrics;

@@ -29,6 +29,7 @@ pub mod row;
 pub mod state;
 pub mod window;
 
+pub mod failpoints;
 pub mod flow;
 pub mod harness;
 pub mod memory;

@@ -71,6 +71,18 @@ pub async fn check(target: &Location, incarnation: &str) -> Result<()> {
 /// # Errors
 /// `Fenced` when another object is there, `Corrupt` when neither file nor object is there.
 pub async fn deliver(target: &Location, file: PathBuf, ready: &ReadyFile) -> Result<()> {
+    fail::fail_point!("filesystem.put.before", |_| Err(injected("filesystem.put.before")));
+    deliver_once(target, file, ready).await?;
+    fail::fail_point!("filesystem.put.after", |_| Err(injected("filesystem.put.after")));
+    Ok(())
+}
+
+/// The error of a point that was told to fail.
+pub fn injected(point: &str) -> Error {
+    Error::unavailable(format!("failed on purpose at '{point}'"))
+}
+
+async fn deliver_once(target: &Location, file: PathBuf, ready: &ReadyFile) -> Result<()> {
     match target {
         Location::Local(root) => {
             let (root, ready) = (root.clone(), ready.clone());

@@ -19,7 +19,7 @@ use coulee_runtime::{Batch, Error, Result};
 use futures::StreamExt;
 use tokio::task::JoinHandle;
 
-use super::deliver::{blocking, create_folders, deliver};
+use super::deliver::{blocking, create_folders, deliver, injected};
 use super::partition::Router;
 use super::roll::{Roll, Rolled, sync_folder};
 use super::sink::{Numbers, SinkPlan};
@@ -249,6 +249,7 @@ impl FilesystemWriter {
     async fn sync(&mut self) -> Result<()> {
         let mut files: Vec<Arc<File>> = self.buffers.values_mut().filter_map(Buffer::take_unsynced).collect();
         files.extend(self.sealed.iter_mut().filter_map(|sealed| sealed.unsynced.take()));
+        fail::fail_point!("filesystem.spool.sync", |_| Err(injected("filesystem.spool.sync")));
         let share = files.len().div_ceil(SYNC_THREADS).max(1);
         let tasks = files.chunks(share).map(|files| {
             let files = files.to_vec();
@@ -339,6 +340,7 @@ impl SinkWriter for FilesystemWriter {
             result?;
         }
         drop(results);
+        fail::fail_point!("filesystem.forget.before", |_| Err(injected("filesystem.forget.before")));
         for ready in &due {
             remove(&self.spool.join(&ready.state.file))?;
             remove(&self.spool.join(&ready.spool))?;

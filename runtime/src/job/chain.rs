@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use super::route::{Route, Stuck};
 use crate::channel::{Barrier, Element};
 use crate::connector::SinkWriter;
+use crate::failpoints::injected;
 use crate::graph::Port;
 use crate::metrics::{SubtaskFigures, SubtaskMetrics};
 use crate::operator::{Emitted, InputIndex, Operator, Output};
@@ -108,7 +109,9 @@ impl Chain {
 
     async fn prepare(&mut self, id: CheckpointId, changes: &mut Changes) -> Result<(), Stuck> {
         let Some(sink) = &mut self.sink else { return Ok(()) };
+        fail::fail_point!("sink.prepare.before", |_| Err(injected("sink.prepare.before").into()));
         let state = sink.writer.prepare(id).await?;
+        fail::fail_point!("sink.prepare.after", |_| Err(injected("sink.prepare.after").into()));
         for key in sink.obsolete.drain(..) {
             changes.delete(key);
         }
@@ -121,12 +124,11 @@ impl Chain {
 
     /// The checkpoint is durable. Whether there was a sink to tell.
     pub(super) async fn commit(&mut self, id: CheckpointId) -> Result<bool> {
-        match &mut self.sink {
-            Some(sink) => {
-                sink.writer.commit(id).await.map(|()| true).map_err(|e| e.at(&self.links[self.links.len() - 1].uid))
-            }
-            None => Ok(false),
-        }
+        let Some(sink) = &mut self.sink else { return Ok(false) };
+        fail::fail_point!("sink.commit.before", |_| Err(injected("sink.commit.before")));
+        sink.writer.commit(id).await.map_err(|e| e.at(&self.links[self.links.len() - 1].uid))?;
+        fail::fail_point!("sink.commit.after", |_| Err(injected("sink.commit.after")));
+        Ok(true)
     }
 
     /// Sends a mark out of every route of the chain.

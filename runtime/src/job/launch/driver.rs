@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::handle::{Progress, Wish};
 use super::snapshots::{Savepoint, Snapshooter, Taken};
 use super::{Environment, JobSpec, Outcome, StoredJob, Tasks, wire};
+use crate::failpoints::injected;
 use crate::graph::Node;
 use crate::job::coordinator::{Action, Coordinator, Event, Phase};
 use crate::job::route::Stuck;
@@ -139,7 +140,9 @@ impl Driver {
                     }
                 }
                 Action::Commit(id) => {
+                    fail::fail_point!("job.commit.before", |_| Err(injected("job.commit.before")));
                     let record = self.commit(id, std::mem::take(gathering)).await?;
+                    fail::fail_point!("job.commit.after", |_| Err(injected("job.commit.after")));
                     let then = coordinator.step(Event::Durable(id));
                     let is_last = matches!(coordinator.phase(), Phase::Delivering(..) | Phase::Done);
                     self.snapshot(&record, is_last && !tasks.patient.is_empty(), tasks).await?;
@@ -149,6 +152,7 @@ impl Driver {
                     for sink in tasks.sinks.difference(&tasks.patient) {
                         let _ = tasks.controls[sink.0].send(Control::Committed(id));
                     }
+                    fail::fail_point!("job.notify.after", |_| Err(injected("job.notify.after")));
                 }
                 Action::Finish { last, input_ended } => {
                     return Ok(Some(if input_ended { Outcome::Finished } else { Outcome::Stopped(last) }));

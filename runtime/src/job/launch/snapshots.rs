@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::SnapshotFigures;
+use crate::failpoints::injected;
 use crate::{Error, Result};
 
 /// When and where snapshots go.
@@ -112,6 +113,7 @@ impl Snapshooter {
         let folder = self.origin.scratch.join(format!("snapshot-{}", record.id));
         let (origin, into) = (self.origin.clone(), folder.clone());
         blocking(move || link(&origin, &into)).await?;
+        fail::fail_point!("job.snapshot.linked", |_| Err(injected("job.snapshot.linked")));
         let upload = Upload { origin: self.origin.clone(), owner: self.owner.clone(), record: record.clone(), folder };
         let savepoints = std::mem::take(&mut self.wanted);
         self.running = Some(tokio::spawn(upload.run(periodic, savepoints)));

@@ -229,7 +229,9 @@ impl<'a> Builder<'a> {
             states.push((u64::from_be_bytes(parts), value));
         }
         let values: Vec<Bytes> = states.iter().map(|(_, value)| value.clone()).collect();
+        fail::fail_point!("sink.recover.before", |_| Err(crate::failpoints::injected("sink.recover.before")));
         sink.recover(&context, &values).await.map_err(|e| e.at(format!("sink '{}'", node.uid)))?;
+        fail::fail_point!("sink.recover.after", |_| Err(crate::failpoints::injected("sink.recover.after")));
         Ok(Some(OpenSink {
             operator: id,
             state: node.state,

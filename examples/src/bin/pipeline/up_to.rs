@@ -1,0 +1,98 @@
+//! A source around another one that ends each split after a fixed number of records: what a stream that is still being
+//! appended to needs to be an input with an end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use coulee_runtime::connector::{
+    Bytes, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart, async_trait,
+};
+use coulee_runtime::{Error, Result};
+
+/// Reads the first `records` records of every split of `inner`.
+#[derive(Debug)]
+pub struct UpTo {
+    pub inner: Arc<dyn Source>,
+    pub records: u64,
+}
+
+#[async_trait]
+impl Source for UpTo {
+    fn describe(&self) -> String {
+        format!("{}, the first {} of each shard", self.inner.describe(), self.records)
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.inner.schema()
+    }
+
+    fn is_bounded(&self) -> bool {
+        true
+    }
+
+    async fn splits(&self) -> Result<Vec<SplitId>> {
+        self.inner.splits().await
+    }
+
+    async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
+        let (mut starts, mut left) = (Vec::new(), Vec::new());
+        for SplitStart { id, position } in splits {
+            // A position is how many records are left, then the inner one.
+            let (count, position) = match position {
+                None => (self.records, None),
+                Some(position) => {
+                    let count = position.first_chunk::<8>().ok_or_else(|| Error::corrupt("a position is too short"))?;
+                    (u64::from_be_bytes(*count), Some(position.slice(8..)))
+                }
+            };
+            left.push(count);
+            starts.push(SplitStart { id, position });
+        }
+        let over = (0..left.len()).filter(|split| left[*split] == 0).collect();
+        Ok(Box::new(UpToReader { inner: self.inner.open(starts, context).await?, left, over }))
+    }
+}
+
+struct UpToReader {
+    inner: Box<dyn SourceReader>,
+    left: Vec<u64>,
+    /// Splits whose end is still to be told.
+    over: VecDeque<usize>,
+}
+
+#[async_trait]
+impl SourceReader for UpToReader {
+    async fn next(&mut self) -> Result<SourceEvent> {
+        if let Some(split) = self.over.pop_front() {
+            return Ok(SourceEvent::Ended { split });
+        }
+        // Nothing awaits behind this, so that a call that is dropped has changed nothing.
+        let event = self.inner.next().await?;
+        if let SourceEvent::Rows { split, rows, rejected } = &event {
+            let count = rows.num_rows() + rejected.as_ref().map_or(0, RecordBatch::num_rows);
+            let left = &mut self.left[*split];
+            *left = left.checked_sub(count as u64).ok_or_else(|| {
+                Error::invalid(format!("split {split} has more records than the input should: was --records changed?"))
+            })?;
+            if *left == 0 {
+                self.over.push_back(*split);
+            }
+        }
+        Ok(event)
+    }
+
+    fn positions(&self) -> Vec<(SplitId, Bytes)> {
+        let positions = self.inner.positions().into_iter().zip(&self.left);
+        positions.map(|((id, position), left)| (id, [&left.to_be_bytes()[..], &position].concat().into())).collect()
+    }
+
+    fn set_paused(&mut self, split: usize, paused: bool) {
+        self.inner.set_paused(split, paused);
+    }
+
+    fn lag(&self) -> Option<u64> {
+        Some(self.left.iter().sum())
+    }
+}
