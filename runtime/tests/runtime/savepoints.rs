@@ -118,3 +118,14 @@ async fn a_savepoint_of_a_running_or_resting_job_starts_another_one() {
     finish(graph(1, splits(&input, 4), &first), restored.path()).await;
     assert!(sorted_lines(&first.rows()).unwrap() == naive(&input), "the result differs");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_process_was_linking_is_gone_when_the_job_runs_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = folder.path().join("scratch/snapshot-7");
+    std::fs::create_dir_all(left.join("state")).unwrap();
+    std::fs::write(left.join("state/000007.sst"), "x").unwrap();
+    let sink = MemorySink::default();
+    finish(graph(1, splits(&random_rows(31, 100), 1), &sink), folder.path()).await;
+    assert!(!left.exists(), "links hold on to files of the state that nobody needs");
+}

@@ -46,8 +46,12 @@ struct Gathering {
 
 impl Driver {
     pub(super) async fn run(mut self) -> Outcome {
+        let begin = async {
+            self.snapshooter.clear().await?;
+            wire::wire(&self.spec, &self.environment, &self.metrics, &self.budget).await
+        };
         let wired = tokio::select! {
-            wired = wire::wire(&self.spec, &self.environment, &self.metrics, &self.budget) => wired,
+            wired = begin => wired,
             _ = self.wishes.wait_for(|wish| *wish == Wish::Cancel) => return Outcome::Cancelled,
         };
         let outcome = match wired {

@@ -33,6 +33,9 @@ pub const STATE_FOLDER: &str = "state";
 /// See [`STATE_FOLDER`].
 pub const SPOOL_FOLDER: &str = "spool";
 
+/// What the names of folders of links begin with, before the checkpoint's number.
+const LINKS_PREFIX: &str = "snapshot-";
+
 /// How long a snapshot that failed waits for the next attempt.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -84,6 +87,15 @@ impl Snapshooter {
         Snapshooter { origin, policy, owner, claimed: false, due, wanted: Vec::new(), running: None }
     }
 
+    /// Removes the links of snapshots that a former process was taking when it died: they hold on to files that nobody needs.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or cleared.
+    pub(super) async fn clear(&self) -> Result<()> {
+        let scratch = self.origin.scratch.clone();
+        blocking(move || clear(&scratch).map_err(|e| Error::io(scratch.display(), e))).await
+    }
+
     /// Remembers to take a savepoint of the next checkpoint.
     pub(super) fn want(&mut self, savepoint: Savepoint) {
         self.wanted.push(savepoint);
@@ -110,7 +122,7 @@ impl Snapshooter {
                 self.claimed = true;
             }
         }
-        let folder = self.origin.scratch.join(format!("snapshot-{}", record.id));
+        let folder = self.origin.scratch.join(format!("{LINKS_PREFIX}{}", record.id));
         let (origin, into) = (self.origin.clone(), folder.clone());
         blocking(move || link(&origin, &into)).await?;
         fail::fail_point!("job.snapshot.linked", |_| Err(injected("job.snapshot.linked")));
@@ -266,6 +278,21 @@ pub async fn restore(from: &SnapshotStore, name: &SnapshotName, state: &Path, sp
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(e.to_string()))?
+}
+
+fn clear(scratch: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(scratch) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(LINKS_PREFIX) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Links the state and the spool into the new folder `into`.
