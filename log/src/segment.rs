@@ -160,6 +160,23 @@ impl Segment {
         Ok((bytes, next))
     }
 
+    /// Where the batch that holds `sequence`, which must be in the segment, begins in the file.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] when there is no batch on the way there; [`LogError::Io`].
+    pub(crate) fn position_of(&self, sequence: u64) -> Result<u64> {
+        let (mut position, stop) = self.with_index(|index| index.around(sequence))?;
+        while position < stop {
+            let front = self.read_at(position, (HEADER_BYTES as u64).min(stop - position))?;
+            let header = self.header(&front, position)?;
+            if header.end() > sequence {
+                break;
+            }
+            position += header.bytes as u64;
+        }
+        Ok(position)
+    }
+
     /// The first record at or after `timestamp`, but for those of batches to skip.
     ///
     /// # Errors

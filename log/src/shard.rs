@@ -3,6 +3,8 @@
 //! A shard is opened by its first use: a log of many idle shards starts at once. Locks are taken in the order writer,
 //! queue, segments.
 
+mod damage;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;

@@ -104,7 +104,8 @@ impl ShardReader {
     /// Whether there was anything to read.
     fn fetch(&mut self) -> Result<bool> {
         let fetched = self.shard.read(SequenceNumber(self.decoded), FETCH_BYTES, self.isolation).map_err(log_error)?;
-        self.fetched = fetched.batches().collect::<coulee_log::Result<_>>().map_err(log_error)?;
+        let batches: coulee_log::Result<_> = fetched.batches().collect();
+        self.fetched = batches.map_err(|error| log_error(self.shard.locate(error)))?;
         self.fetched_to = fetched.next.0;
         Ok(self.fetched_to > self.decoded)
     }
@@ -119,7 +120,7 @@ impl ShardReader {
         let stop = self.stop();
         while rows.len() < context.batch_rows && self.decoded < stop {
             let Some(batch) = self.fetched.pop_front() else { break };
-            let records = batch.decode().map_err(log_error)?;
+            let records = batch.decode().map_err(|error| log_error(self.shard.locate(error)))?;
             rows.decode(&records, self.decoded, stop, &self.origin)?;
             self.decoded = batch.last_sequence().plus(1).0.min(stop);
         }
