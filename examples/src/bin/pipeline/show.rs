@@ -31,7 +31,8 @@ pub fn read(settings: &Settings) -> Result<()> {
         while next < shard.stable_end() {
             let fetched = shard.read(next, 1 << 20, Isolation::ReadCommitted).map_err(log_error)?;
             for batch in fetched.batches() {
-                for record in batch.and_then(|batch| batch.decode()).map_err(log_error)?.records() {
+                let batch = batch.and_then(|batch| batch.decode()).map_err(|error| log_error(shard.locate(error)))?;
+                for record in batch.records() {
                     let value = String::from_utf8_lossy(record.value.unwrap_or_default());
                     let (shard, sequence, timestamp) = (shard.id(), record.sequence, record.timestamp.millis());
                     writeln!(out, "{shard}\t{sequence}\t{timestamp}\t{value}").map_err(refuse)?;
