@@ -1,7 +1,7 @@
 //! Runs `coulee` as a process and reads from `/proc` what it cost.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Result;
@@ -44,19 +44,19 @@ pub fn cost_of(command: &mut Command, folder: &Path) -> Result<Cost> {
             }
             return Ok(cost);
         }
-        cost = sample(&child).unwrap_or(cost);
+        cost = sample(child.id()).unwrap_or(cost);
         // Short beside what is measured; what the last milliseconds cost is lost.
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 /// What a running process has cost so far; `None` when it is just ending.
-pub fn sample(child: &Child) -> Option<Cost> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
+pub fn sample(pid: u32) -> Option<Cost> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     let cpu = Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(Cost { wall: Duration::ZERO, cpu, peak_bytes: kib << 10 })
