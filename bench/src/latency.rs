@@ -14,7 +14,9 @@ const RECORDS: usize = 2_000;
 const PAUSE: Duration = Duration::from_millis(5);
 
 pub fn run() -> Result<()> {
-    println!("| delivery | reader | checkpoint | p50 | p99 | max | goal |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |");
+    println!(
+        "| delivery | reader | checkpoint | p50 | p99 | max | goal |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |"
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         measure("exactly-once", Isolation::ReadCommitted, 100, "p99 250 ms").await?;

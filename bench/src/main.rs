@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! make bench                    all of them
-//! make bench BENCH=log          one of: log, nexmark, light, state, keyed
+//! make bench BENCH=log          one of: log, nexmark, light, state, keyed, checkpoints, latency
 //! ```
 //!
 //! Figures of jobs are those of the whole process `coulee` (the binary beside this one): wall time, processor time, peak memory.
 
+mod checkpoints;
 mod keyed;
+mod latency;
 mod light;
 mod log;
 mod nexmark;
@@ -25,12 +27,14 @@ fn main() -> ExitCode {
     if cfg!(debug_assertions) {
         eprintln!("bench: this is not a release build; its figures mean little");
     }
-    let all: [(&str, Benchmark); 5] = [
+    let all: [(&str, Benchmark); 7] = [
         ("log", log::run),
         ("nexmark", nexmark::run),
         ("light", light::run),
         ("state", state::run),
         ("keyed", keyed::run),
+        ("checkpoints", checkpoints::run),
+        ("latency", latency::run),
     ];
     // A scenario of a benchmark, in a process of its own.
     if let [scenario, folder] = &wanted[..]
@@ -45,7 +49,7 @@ fn main() -> ExitCode {
         };
     }
     if let Some(unknown) = wanted.iter().find(|name| all.iter().all(|(known, _)| known != name)) {
-        eprintln!("bench: no benchmark '{unknown}'; there are log, nexmark, light, state, keyed");
+        eprintln!("bench: no benchmark '{unknown}'; there are log, nexmark, light, state, keyed, checkpoints, latency");
         return ExitCode::from(2);
     }
     for (name, run) in all {
