@@ -60,7 +60,7 @@ fn a_commit_shows_all_shards_and_an_abort_none() {
         let ends: Vec<_> = shards.iter().map(|shard| shard.end()).collect();
         let prepared = prepare(&mut transaction).expect("prepared");
         assert_eq!(shards.iter().map(|shard| shard.end()).collect::<Vec<_>>(), ends, "nothing is written");
-        assert_eq!(log.open_transactions("t"), [prepared.clone()]);
+        assert_eq!(log.open_transactions("t"), std::slice::from_ref(&prepared));
         match commit {
             true => log.commit_transaction(&prepared).wait().expect("committed"),
             false => log.abort_transaction(&prepared).wait().expect("aborted"),
@@ -184,7 +184,7 @@ fn a_prepared_transaction_survives_a_crash_and_an_unprepared_one_is_aborted() {
         let crashed = fixture.crashed();
         for _ in 0..2 {
             let (log, shards) = open(&crashed, 2);
-            assert_eq!(log.open_transactions("job/"), [reference.clone()]);
+            assert_eq!(log.open_transactions("job/"), std::slice::from_ref(&reference));
             assert!(log.open_transactions("jobs").is_empty());
             shards.iter().for_each(|shard| assert_eq!(seen(shard, 0, COMMITTED), [0; 0], "it is held back"));
         }
