@@ -194,11 +194,15 @@ impl Shard {
         let Some(Ok(open)) = self.open.get() else { return Followup::None };
         let mut writer = open.writer.lock();
         let (mut group, again) = open.queue.lock().take_group();
-        let segment = writer.active().base;
+        let mut segment = writer.active().base;
         while !group.is_empty() {
             match writer.write(&self.home, &open.segments, &group, &open.stability, scratch) {
                 Ok(written) => {
                     self.show(open, &writer, &written, &group);
+                    if writer.active().base != segment {
+                        segment = writer.active().base;
+                        open.queue.lock().forget(open.earliest());
+                    }
                     group.drain(..written.count).for_each(Waiting::succeed);
                 }
                 Err(failure) => {
@@ -206,9 +210,6 @@ impl Shard {
                     return Followup::None;
                 }
             }
-        }
-        if writer.active().base != segment {
-            open.queue.lock().forget(open.earliest());
         }
         open.room.notify_waiters();
         match self.home.sync {

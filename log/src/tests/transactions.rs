@@ -396,15 +396,10 @@ fn a_stream_deleted_under_a_transaction_does_not_keep_it_from_ending() {
 
 #[test]
 fn the_queue_forgets_producers_that_are_too_many() {
-    let fixture = Fixture::with_one_segment();
-    let (log, shard) = fixture.open();
-    drop(log);
-    drop(shard);
-    let (_log, shard) = Fixture {
-        settings: crate::LogSettings { segment_bytes: 1 << 23, ..fixture.settings.clone() },
-        ..fixture.same()
-    }
-    .open();
+    let mut fixture = Fixture::in_memory();
+    fixture.settings.segment_bytes = 6 << 20;
+    fixture.stream.sync = crate::SyncPolicy::Os;
+    let (_log, shard) = fixture.open();
     let appends: Vec<_> =
         (0..70_000).map(|producer| shard.append(batch(0..1).producer(ProducerId(producer), 0, 0))).collect();
     for append in appends {
