@@ -139,7 +139,8 @@ async fn read(cursor: &mut Cursor) -> Result<Vec<TailRecord>> {
                 value: record.value.map(|value| decoded.buffer().slice_ref(value)),
             }));
         }
-        Ok((records, fetched.next))
+        // What came meanwhile is read when its turn comes.
+        Ok((records, fetched.next.min(end)))
     })
     .await?;
     if next <= from {
