@@ -259,8 +259,8 @@ async fn a_snapshot_carries_a_job_to_another_disk() {
 
     // The first disk is lost. What a memory sink of its own is given from here on is what the snapshot had not fired yet.
     let second = tempfile::tempdir().unwrap();
-    let last = kept.last().expect("a snapshot").checkpoint;
-    snapshots.restore(last, &second.path().join("restored")).await.unwrap();
+    let last = kept.last().expect("a snapshot").name();
+    snapshots.restore(&last, &second.path().join("restored")).await.unwrap();
     std::fs::rename(second.path().join("restored").join(STATE_FOLDER), second.path().join("state")).unwrap();
     let sink = MemorySink::default();
     let job = launch(spec(self::graph(3, splits(&input, 4), &sink)), environment(second.path())).unwrap();

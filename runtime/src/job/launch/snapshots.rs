@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coulee_checkpoint::JobStore;
-use coulee_checkpoint::snapshot::SnapshotStore;
+use coulee_checkpoint::snapshot::{SnapshotKind, SnapshotRequest, SnapshotStore};
+use coulee_checkpoint::{CheckpointRecord, JobStore};
 use coulee_model::{CheckpointId, JobName, Timestamp};
 use tokio::task::JoinHandle;
 
@@ -23,6 +23,9 @@ pub struct Snapshots {
     /// A folder for links, on the file system of the job's state and spool.
     pub scratch: PathBuf,
 }
+
+/// How long a file of an old snapshot is left alone; see [`SnapshotStore::collect_garbage`].
+const GRACE: Duration = Duration::from_secs(3600);
 
 /// Folders within a snapshot.
 pub const STATE_FOLDER: &str = "state";
@@ -59,12 +62,13 @@ impl Snapshooter {
         }
         self.last = Instant::now();
         let folder = self.policy.scratch.join(format!("snapshot-{id}"));
-        let (store, spool, into) = (store.clone(), spool.to_owned(), folder.clone());
-        let linked = tokio::task::spawn_blocking(move || link(&store, &spool, &into)).await;
+        let (linking, spool, into) = (store.clone(), spool.to_owned(), folder.clone());
+        let linked = tokio::task::spawn_blocking(move || link(&linking, &spool, &into)).await;
         linked.map_err(|e| Error::internal(e.to_string()))??;
+        let record = store.last_checkpoint().unwrap_or(CheckpointRecord { id, at, job: String::new() });
         let (policy, job) = (self.policy.clone(), self.job.clone());
         self.upload = Some(tokio::spawn(async move {
-            if let Err(error) = upload(&policy, &job, id, at, &folder).await {
+            if let Err(error) = upload(&policy, &job, record, at, &folder).await {
                 tracing::warn!(%job, checkpoint = %id, %error, "the snapshot was not taken; the next one is tried as usual");
             }
             let _ = tokio::fs::remove_dir_all(&folder).await;
@@ -80,13 +84,20 @@ impl Snapshooter {
     }
 }
 
-async fn upload(policy: &Snapshots, job: &JobName, id: CheckpointId, at: Timestamp, folder: &Path) -> Result<()> {
-    policy.store.upload(job, id, at, folder).await?;
-    tracing::info!(%job, checkpoint = %id, "snapshot");
-    let all = policy.store.list().await?;
-    for old in all.iter().rev().skip(policy.keep.max(1)) {
-        policy.store.delete(old.checkpoint).await?;
-    }
+async fn upload(
+    policy: &Snapshots,
+    job: &JobName,
+    record: CheckpointRecord,
+    at: Timestamp,
+    folder: &Path,
+) -> Result<()> {
+    let incarnation = format!("process-{}", std::process::id());
+    let request = SnapshotRequest { job: job.clone(), incarnation, kind: SnapshotKind::Periodic, record, at };
+    let taken = policy.store.upload(&request, folder).await?;
+    let checkpoint = taken.manifest.checkpoint();
+    tracing::info!(%job, %checkpoint, bytes = taken.bytes, uploaded_bytes = taken.uploaded_bytes, "snapshot");
+    policy.store.retain(policy.keep).await?;
+    policy.store.collect_garbage(GRACE, at).await?;
     Ok(())
 }
 
