@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! make bench                    all of them
-//! make bench BENCH=log          one of: log, nexmark, light
+//! make bench BENCH=log          one of: log, nexmark, light, state
 //! ```
 //!
 //! Figures of jobs are those of the whole process `coulee` (the binary beside this one): wall time, processor time, peak memory.
@@ -11,6 +11,7 @@ mod light;
 mod log;
 mod nexmark;
 mod process;
+mod state;
 
 use std::process::ExitCode;
 
@@ -23,9 +24,10 @@ fn main() -> ExitCode {
     if cfg!(debug_assertions) {
         eprintln!("bench: this is not a release build; its figures mean little");
     }
-    let all: [(&str, Benchmark); 3] = [("log", log::run), ("nexmark", nexmark::run), ("light", light::run)];
+    let all: [(&str, Benchmark); 4] =
+        [("log", log::run), ("nexmark", nexmark::run), ("light", light::run), ("state", state::run)];
     if let Some(unknown) = wanted.iter().find(|name| all.iter().all(|(known, _)| known != name)) {
-        eprintln!("bench: no benchmark '{unknown}'; there are log, nexmark, light");
+        eprintln!("bench: no benchmark '{unknown}'; there are log, nexmark, light, state");
         return ExitCode::from(2);
     }
     for (name, run) in all {

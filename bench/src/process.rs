@@ -28,13 +28,13 @@ pub fn binary() -> Result<PathBuf> {
 
 /// Runs `coulee` with the arguments to its end.
 pub fn run(arguments: &[&str], folder: &Path) -> Result<Cost> {
+    cost_of(Command::new(binary()?).args(arguments).current_dir(folder).stdout(Stdio::null()), folder)
+}
+
+/// Runs a command to its end. What it says when it fails is kept in `folder`.
+pub fn cost_of(command: &mut Command, folder: &Path) -> Result<Cost> {
     let started = Instant::now();
-    let mut child = Command::new(binary()?)
-        .args(arguments)
-        .current_dir(folder)
-        .stdout(Stdio::null())
-        .stderr(std::fs::File::create(folder.join("stderr"))?)
-        .spawn()?;
+    let mut child = command.stderr(std::fs::File::create(folder.join("stderr"))?).spawn()?;
     let mut cost = Cost::default();
     loop {
         if let Some(status) = child.try_wait()? {
