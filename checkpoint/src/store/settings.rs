@@ -99,10 +99,13 @@ impl Setup {
         let mut plain = family(settings, &cache);
         separate_values(&mut plain);
         let mut expiring = family(settings, &cache);
+        // Values lie in the tables here and are rewritten with them: fewer bytes count for more than the processor's time.
+        expiring.set_compression_type(DBCompressionType::Lz4);
         expiring.set_compaction_filter_factory(expiry::Factory::new(resources.clock()));
         Ok(Setup { database, plain, expiring })
     }
 }
+
 fn database(settings: &StoreSettings) -> Result<Options, rocksdb::Error> {
     // What the binding has no setter for. Opening after a crash replays the log into memory and leaves it at that: writing files first
     // would double the time.
@@ -118,7 +121,7 @@ fn database(settings: &StoreSettings) -> Result<Options, rocksdb::Error> {
     options.set_bytes_per_sync(1 << 20);
     // One thread writes out memory, one compacts; more would take the processor from the job.
     options.set_max_background_jobs(2);
-    // Opening a file anew for a read costs as much as many reads (128 were 15 % slower with 1 GB), but descriptors are limited too.
+    // Opening a file anew for a read costs as much as many reads (256 were 15 % slower with 1 GB), but descriptors are limited too.
     options.set_max_open_files(512);
     // There is one writer.
     options.set_allow_concurrent_memtable_write(false);
@@ -134,9 +137,10 @@ fn database(settings: &StoreSettings) -> Result<Options, rocksdb::Error> {
 
 /// What both families have in common.
 ///
-/// Not used, as measured with `state update` on 1 GB: a hash index in data blocks (15 % slower: its blocks are larger, and a get compares
-/// few keys anyway), LZ4 (20 % slower on values that do not compress), blocks of 2 or 8 KiB (no difference), reading through mmap (as fast,
-/// but what is mapped counts as the process's memory), a larger write buffer (no difference).
+/// Tried with `state update` on 1 GB, in keys per second of processor time (others used the machine, so differences below 10 % say nothing),
+/// and left out: LZ4, on values that do not compress (a fifth slower); a hash index in data blocks, blocks of 2 or 8 KiB and a write buffer
+/// of twice the size (no difference); reading through mmap (no faster, and what is mapped counts as the process's memory). What is left is
+/// copying into and out of the page cache (a third), checksums (an eighth, while RocksDB is compiled without SSE 4.2) and the skip list.
 fn family(settings: &StoreSettings, cache: &Cache) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
@@ -171,10 +175,10 @@ fn separate_values(options: &mut Options) {
     options.set_min_blob_size(BLOB_BYTES_MIN);
     options.set_blob_file_size(64 << 20);
     options.set_blob_compression_type(DBCompressionType::None);
-    // Overwritten values are left behind in blob files. A compaction moves what lives in the oldest quarter of them; and where more than
-    // half of those is dead, one is made to happen.
+    // Overwritten values are left behind in blob files. A compaction moves what lives in the older half of them; and where more than half of
+    // those is dead, one is made to happen. (The older quarter: 10 % faster under random updates, with three times the live bytes on disk.)
     options.set_enable_blob_gc(true);
-    options.set_blob_gc_age_cutoff(0.25);
+    options.set_blob_gc_age_cutoff(0.5);
     options.set_blob_gc_force_threshold(0.5);
     // Files of level 0 hold keys only, and are small: merging them into level 1 by fours would rewrite that for a twentieth of its size (16
     // instead of 4: 86,000 to 120,000 keys per second of processor time). A filter tells a get which of them to look into.
