@@ -146,13 +146,12 @@ pub enum Job {
     },
     /// List all jobs.
     Ls,
-    /// Show a job: its figures, its operators, its script.
+    /// Show a job: its figures, its operators, its script, and why it shows no output when it shows none.
     Show {
         /// The job.
         name: String,
-        /// Go on showing its figures until it ends.
-        #[arg(long)]
-        watch: bool,
+        #[command(flatten)]
+        how: Show,
     },
     /// Stop a job with a last checkpoint.
     Stop {
@@ -169,6 +168,20 @@ pub enum Job {
         /// The job.
         name: String,
     },
+}
+
+/// How a job is shown.
+#[derive(Debug, Clone, Default, Arguments)]
+pub struct Show {
+    /// Go on showing its figures until it ends.
+    #[arg(long)]
+    pub watch: bool,
+    /// Also show each subtask, and each split of the sources.
+    #[arg(long)]
+    pub subtasks: bool,
+    /// Print everything that is known as one JSON object: the message `Job` of coulee.proto.
+    #[arg(long, conflicts_with_all = ["watch", "subtasks"])]
+    pub json: bool,
 }
 
 #[derive(Debug, Arguments)]

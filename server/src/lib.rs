@@ -29,6 +29,7 @@ mod output;
 mod plan;
 mod results;
 mod script;
+mod span;
 
 // gRPC.
 pub mod client;
@@ -38,12 +39,16 @@ pub mod serve;
 
 pub use engine::{Closing, Components, Engine};
 pub use error::{Error, Result};
-pub use job::{Desired, JobReport, JobState, Operator, Progress, Retry, SinkTarget};
+pub use job::{
+    Desired, Failure, Figures, Finding, FindingCode, JobReport, JobState, Operator, OperatorKind, Progress, QUIET,
+    Rates, Retry, SinkTarget, Snapshot, Split, Subtask, diagnose,
+};
 pub use output::{PrintGuard, print_behind, query_rows};
 pub use results::Page;
 pub use rpc::proto;
 pub use script::{Script, ScriptEvent, ScriptRun};
 pub use settings::EngineSettings;
+pub use span::span;
 
 /// The record batches that scripts and results hand out.
 pub use arrow::record_batch::RecordBatch;

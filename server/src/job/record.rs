@@ -87,6 +87,15 @@ pub struct SinkTarget {
     pub format: String,
 }
 
+/// A failure that was followed by another start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// When.
+    pub at: Timestamp,
+    /// What went wrong.
+    pub cause: String,
+}
+
 /// A job as `job.json` has it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct JobRecord {
@@ -103,6 +112,12 @@ pub(crate) struct JobRecord {
     pub(crate) state: JobState,
     /// How many times it was started.
     pub(crate) attempts: u32,
+    /// How many of those starts followed a failure by themselves.
+    #[serde(default)]
+    pub(crate) restarts: u32,
+    /// The last failure that was followed by another start.
+    #[serde(default)]
+    pub(crate) last_failure: Option<Failure>,
     /// The figures when it last ended.
     pub(crate) progress: Option<Progress>,
 }
@@ -122,6 +137,8 @@ impl JobRecord {
             desired: Desired::Running,
             state: JobState::Created,
             attempts: 0,
+            restarts: 0,
+            last_failure: None,
             progress: None,
         }
     }

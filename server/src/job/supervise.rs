@@ -9,12 +9,15 @@ use coulee_model::{Classify, Clock, ErrorKind};
 use coulee_runtime::graph::Graph;
 use coulee_runtime::job::{Environment, JobHandle, JobSettings, JobSpec, Outcome, launch};
 
-use super::{Desired, Job, JobRecord, JobState, Live, Progress, Retry, Shape, Wish};
+use super::{Desired, Failure, Job, JobRecord, JobState, Live, Progress, Recent, Retry, Shape, Wish};
 use crate::settings::RestartSettings;
 use crate::{Error, Result};
 
 /// How long a job that is asked to stop may take for its last checkpoint before it is ended without.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a job's figures are taken while nobody looks, so that it is known what it did lately.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What every job of an engine runs with.
 #[derive(Debug, Clone)]
@@ -109,8 +112,11 @@ impl Supervisor {
             clock: self.parts.clock.clone(),
         };
         let handle = Arc::new(launch(spec, environment)?);
-        let shape = Shape::new(&self.graph, &handle.status(), self.parts.clock.now());
-        *self.job.live.lock() = Some(Live { handle: handle.clone(), shape });
+        let (clock, interval) = (self.parts.clock.clone(), self.settings.checkpoint_interval);
+        let shape = Shape::new(&self.graph, interval, &handle.status(), clock.now());
+        *self.job.live.lock() = Some(Live { handle: handle.clone(), shape, recent: Recent::default(), clock });
+        // Rates count from here on.
+        self.job.progress();
         Ok(handle)
     }
 
@@ -157,6 +163,7 @@ impl Supervisor {
         let outcome = handle.outcome();
         tokio::pin!(outcome);
         let mut patience = None;
+        let mut figures = tokio::time::interval(FIGURES_INTERVAL);
         loop {
             let impatient = async {
                 match patience {
@@ -174,6 +181,7 @@ impl Supervisor {
                     }
                     Wish::Cancel => handle.cancel(),
                 },
+                _ = figures.tick() => drop(self.job.progress()),
                 () = impatient => {
                     tracing::warn!(job = %self.job.name(), "no last checkpoint within {STOP_TIMEOUT:?}: ended at the one before");
                     patience = None;
@@ -194,6 +202,9 @@ impl Supervisor {
     async fn pause(&self, pause: Duration, cause: String) {
         tracing::warn!(job = %self.job.name(), cause, ?pause, "the job failed and will be started again");
         let at = self.parts.clock.now().plus_millis(pause.as_millis() as i64);
+        // The same as for attempts: worth keeping, not worth failing for.
+        let failure = Failure { at: self.parts.clock.now(), cause: cause.clone() };
+        let _ = self.job.update(|record| record.last_failure = Some(failure));
         *self.job.retry.lock() = Some(Retry { at, cause });
         let mut wishes = self.job.wish.subscribe();
         tokio::select! {
@@ -209,7 +220,10 @@ impl Supervisor {
             return Err(Error::JobFailed { name: self.job.name(), cause: "asked to end".to_owned() });
         }
         // That many attempts were made is worth keeping, but not worth failing for.
-        let _ = self.job.update(|record| record.attempts += 1);
+        let _ = self.job.update(|record| {
+            record.attempts += 1;
+            record.restarts += 1;
+        });
         self.launch().await
     }
 
