@@ -176,6 +176,40 @@ impl JobStore {
         })
     }
 
+    /// The entries of a range of key groups, in key order, as [`JobStore::scan`] gives them; from `start` on in the first group, and
+    /// below `end` in the last.
+    ///
+    /// # Errors
+    /// [`Error::Store`], per item.
+    pub fn scan_range(
+        &self,
+        operator: OperatorId,
+        table: TableId,
+        groups: std::ops::Range<u16>,
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> impl Iterator<Item = Result<(Bytes, Bytes)>> + '_ {
+        let prefix = StateKey::table_start(operator, table);
+        let skip = prefix.len();
+        let mut lower = prefix.clone();
+        lower.extend_from_slice(&groups.start.to_be_bytes());
+        lower.extend_from_slice(start);
+        let mut upper = prefix;
+        match end {
+            Some(end) => {
+                upper.extend_from_slice(&groups.end.saturating_sub(1).to_be_bytes());
+                upper.extend_from_slice(end);
+            }
+            None => upper.extend_from_slice(&groups.end.to_be_bytes()),
+        }
+        let mut read = ReadOptions::default();
+        read.set_iterate_range(lower..upper);
+        self.db.iterator_opt(IteratorMode::Start, read).map(move |entry| {
+            let (key, value) = entry.map_err(|e| self.wrap(e))?;
+            Ok((Bytes::from(key).slice(skip..), Bytes::from(value)))
+        })
+    }
+
     /// Bytes on disk and in RocksDB's memory, roughly.
     pub fn size_bytes(&self) -> u64 {
         ["rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"]

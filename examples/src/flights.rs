@@ -14,8 +14,8 @@ use coulee_runtime::Result;
 use coulee_runtime::connector::{Sink, Source};
 use coulee_runtime::flow::{GraphBuilder, col, lit};
 use coulee_runtime::graph::Graph;
-use coulee_runtime::keyed::KeyedFunction;
-use coulee_runtime::row::{Row, RowWriter};
+use coulee_runtime::keyed::{KeyContext, KeyedFunction};
+use coulee_runtime::row::Row;
 use datafusion_common::ScalarValue;
 use datafusion_functions_aggregate::expr_fn::{avg, count, max};
 use serde::{Deserialize, Serialize};
@@ -105,11 +105,11 @@ impl Moments {
 impl KeyedFunction for ZScore {
     type State = Moments;
 
-    fn process(&mut self, row: Row<'_>, delays: &mut Moments, out: &mut RowWriter) -> Result<()> {
+    fn process(&mut self, row: Row<'_>, delays: &mut Moments, context: &mut KeyContext<'_>) -> Result<()> {
         let Some(delay) = row.number("dep_delay")? else { return Ok(()) };
         let score = delays.z_score(delay).filter(|_| delays.count >= self.warm_up);
         if let Some(score) = score.filter(|score| score.abs() >= self.threshold) {
-            out.emit([
+            context.emit([
                 ScalarValue::Utf8(row.text("carrier")?.map(str::to_owned)),
                 ScalarValue::Int64(row.integer("flight")?),
                 ScalarValue::Float64(Some(delay)),
@@ -209,7 +209,7 @@ mod tests {
             name: JobName::new("flights").expect("a name"),
             incarnation: "0123456789ab".into(),
             graph,
-            settings: JobSettings { checkpoint_interval: Duration::from_millis(20) },
+            settings: JobSettings { checkpoint_interval: Duration::from_millis(20), ..JobSettings::default() },
         };
         let job = launch(spec, environment).expect("the graph is sound");
         assert!(matches!(job.outcome().await, Outcome::Finished));

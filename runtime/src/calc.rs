@@ -10,7 +10,7 @@ use coulee_model::SubtaskIndex;
 use datafusion_physical_expr::PhysicalExpr;
 
 use crate::graph::OperatorFactory;
-use crate::operator::{Operator, Output};
+use crate::operator::{InputIndex, Operator, Output};
 use crate::{Batch, Result};
 
 /// Keeps the rows that pass the filter, and computes columns from them.
@@ -51,7 +51,7 @@ impl OperatorFactory for Calc {
 }
 
 impl Operator for Calc {
-    fn process(&mut self, batch: Batch, out: &mut Output) -> Result<()> {
+    fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
         let batch = match &self.filter {
             Some(filter) => filtered(batch, filter.as_ref())?,
             None => batch,

@@ -105,6 +105,11 @@ pub trait SourceReader: Send {
     /// For every split, the position behind the last row that `next` returned, in the connector's own encoding.
     fn positions(&self) -> Vec<(SplitId, Bytes)>;
 
+    /// Asks for no rows of a split until further notice, or for its rows again. A reader that cannot leave out one of its splits ignores it.
+    fn set_paused(&mut self, split: usize, paused: bool) {
+        let _ = (split, paused);
+    }
+
     /// How many records are left to read as far as is known, for progress.
     fn lag(&self) -> Option<u64> {
         None
@@ -136,6 +141,16 @@ pub struct SinkContext {
     pub clock: Arc<dyn Clock>,
 }
 
+/// What a sink waits for before it makes visible what it prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CommitOn {
+    /// The checkpoint, on the local disk: exactly once as long as the disk lives.
+    #[default]
+    Checkpoint,
+    /// A snapshot of that checkpoint or of a later one, in the object store: exactly once also when the disk is lost, and later.
+    Snapshot,
+}
+
 /// Where rows go, exactly once.
 ///
 /// **Operations** `recover` once per attempt, before any writer is opened; then one writer per subtask. A writer's life is
@@ -148,6 +163,11 @@ pub struct SinkContext {
 pub trait Sink: Send + Sync + Debug {
     /// One line for `EXPLAIN`: the connector and where it writes.
     fn describe(&self) -> String;
+
+    /// What must be durable before `commit` is called.
+    fn commit_on(&self) -> CommitOn {
+        CommitOn::Checkpoint
+    }
 
     /// Completes what the checkpoint's states say is prepared, and removes every trace of what they do not know.
     /// `states` holds what each writer's `prepare` returned at the checkpoint that is restored; none at a first start.
@@ -173,7 +193,7 @@ pub trait SinkWriter: Send {
     /// May itself start what its policy says is due (roll a file, say), but must make nothing visible.
     async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Bytes>;
 
-    /// The checkpoint is durable: makes visible what it prepared.
+    /// What [`Sink::commit_on`] names is durable: makes visible what this checkpoint and those before it prepared. Some may have been skipped.
     async fn commit(&mut self, checkpoint: CheckpointId) -> Result<()>;
 
     /// The input has ended: closes every buffer, so that the next `prepare` and `commit` deliver all.

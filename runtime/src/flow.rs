@@ -16,35 +16,30 @@
 //! # Ok(()) }
 //! ```
 
+mod coerce;
+mod keyed;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use coulee_model::OperatorId;
-use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, ScalarValue};
+use datafusion_expr::Expr;
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion_expr::type_coercion::binary::BinaryTypeCoercer;
-use datafusion_expr::type_coercion::functions::{UDFCoercionExt, fields_with_udf};
-use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, ScalarUDF};
-use datafusion_physical_expr::PhysicalExpr;
-use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
-use datafusion_physical_expr::create_physical_expr;
+use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 pub use datafusion_expr::lit;
+pub use keyed::KeyedFlow;
 
 use crate::calc::Calc;
-use crate::connector::{Sink, Source};
+use crate::connector::{Sink, Source, rejected_schema};
 use crate::graph::{EventTime, Graph, NodeKind, OperatorFactory, Partitioning, Port, SourceNode};
-use crate::group_table::Aggregate;
-use crate::keyed::{Keyed, KeyedFunction};
-use crate::window::assign::{Bound, Tumble};
-use crate::window::{
-    WindowAggregateSpec, WindowColumn, partial_key_columns, window_final, window_partial, window_single,
-};
+use crate::operator::InputIndex;
 use crate::{Error, Result};
+use coerce::coerced;
 
 /// A column by its exact name (DataFusion's own `col` folds names to lower case).
 pub fn col(name: &str) -> Expr {
@@ -64,7 +59,8 @@ impl GraphBuilder {
         GraphBuilder { parallelism, graph: RefCell::new(Graph::default()) }
     }
 
-    /// Rows of a source. `name` is the operator's stable identity, as for every other step that takes one.
+    /// Rows of a source, with a side output `rejected` of records that could not become rows. `name` is the operator's stable identity, as for
+    /// every other step that takes one.
     ///
     /// # Errors
     /// When another operator has the name.
@@ -72,7 +68,8 @@ impl GraphBuilder {
         let schema = source.schema();
         let node = SourceNode { source, event_time: None, rate_limit: None };
         let id = self.graph.borrow_mut().add(name, self.parallelism, NodeKind::Source(node))?;
-        Ok(Flow { builder: self, node: id, schema })
+        let sides = vec![("rejected".to_owned(), Port::REJECTED, rejected_schema())];
+        Ok(Flow { builder: self, from: vec![(id, Port::MAIN)], schema, sides, parallelism: self.parallelism })
     }
 
     /// The graph.
@@ -85,21 +82,50 @@ impl GraphBuilder {
         Ok(graph)
     }
 
-    fn add(&self, uid: String, kind: NodeKind) -> Result<OperatorId> {
-        self.graph.borrow_mut().add(uid, self.parallelism, kind)
+    /// An operator of one's own with several inputs, in their order: [`InputIndex`] 0, 1, …. It has the builder's parallelism.
+    ///
+    /// # Errors
+    /// When another operator has the name, or there is no input.
+    pub fn operator<'a>(
+        &'a self,
+        name: &str,
+        factory: Arc<dyn OperatorFactory>,
+        inputs: impl IntoIterator<Item = Routed<'a>>,
+    ) -> Result<Flow<'a>> {
+        let schema = factory.schema();
+        let id = self.graph.borrow_mut().add(name, self.parallelism, NodeKind::Operator(factory))?;
+        for (index, input) in inputs.into_iter().enumerate() {
+            input.flow.connect((id, InputIndex(index as u8)), self.parallelism, &input.partitioning)?;
+        }
+        let flow = Flow {
+            builder: self,
+            from: Vec::new(),
+            schema: schema.clone(),
+            sides: Vec::new(),
+            parallelism: self.parallelism,
+        };
+        Ok(flow.continued(id, schema, Vec::new()))
     }
+}
 
-    fn connect(&self, from: OperatorId, to: OperatorId, partitioning: Partitioning) -> Result<()> {
-        self.graph.borrow_mut().connect(from, Port::MAIN, to, partitioning)
-    }
+/// Rows on their way into an operator with several inputs.
+#[derive(Debug, Clone)]
+pub struct Routed<'a> {
+    flow: Flow<'a>,
+    partitioning: Partitioning,
 }
 
 /// Rows on their way. Used twice, it gives the same rows to both.
 #[derive(Debug, Clone)]
 pub struct Flow<'a> {
     builder: &'a GraphBuilder,
-    node: OperatorId,
+    /// Where the rows come from: several outputs after a union.
+    from: Vec<(OperatorId, Port)>,
     schema: SchemaRef,
+    /// Side outputs of the last operator: name, port, columns.
+    sides: Vec<(String, Port, SchemaRef)>,
+    /// Of the operators that follow.
+    parallelism: u32,
 }
 
 impl<'a> Flow<'a> {
@@ -115,18 +141,110 @@ impl<'a> Flow<'a> {
     pub fn event_time(self, name: &str, disorder: Duration) -> Result<Self> {
         let column = self.timestamp(name)?;
         let watermark = self.physical(column - lit(ScalarValue::new_interval_dt(0, disorder.as_millis() as i32)))?;
-        let mut graph = self.builder.graph.borrow_mut();
-        match &mut graph.nodes[self.node.0 as usize].kind {
-            NodeKind::Source(source) => {
-                let idle_timeout = Some(Duration::from_secs(1));
-                source.event_time = Some(EventTime { watermark, idle_timeout, max_future_skew: None });
+        let idle_timeout = Some(Duration::from_secs(1));
+        self.on_source(|source| {
+            source.event_time = Some(EventTime { watermark, idle_timeout, max_future_skew: None, alignment: None });
+            Ok(())
+        })?;
+        Ok(self)
+    }
+
+    /// Adjusts the event time of a source: how long a silent split holds back the watermark, how far into the future a row may move it, how far its splits
+    /// may run ahead of the slowest one of the job.
+    ///
+    /// # Errors
+    /// When this is not a source, or it has no event time.
+    pub fn adjust_event_time(self, adjust: impl FnOnce(&mut EventTime)) -> Result<Self> {
+        self.on_source(|source| match &mut source.event_time {
+            Some(time) => {
+                adjust(time);
+                Ok(())
             }
+            None => Err(Error::invalid("the source has no event time: call `event_time` first")),
+        })?;
+        Ok(self)
+    }
+
+    fn on_source(&self, change: impl FnOnce(&mut SourceNode) -> Result<()>) -> Result<()> {
+        let mut graph = self.builder.graph.borrow_mut();
+        let [(node, Port::MAIN)] = self.from[..] else {
+            return Err(Error::invalid("event time is declared where rows come in: on a source"));
+        };
+        match &mut graph.nodes[node.0 as usize].kind {
+            NodeKind::Source(source) => change(source),
             NodeKind::Operator(_) | NodeKind::Sink(_) => {
-                return Err(Error::invalid("event time is declared where rows come in: on a source"));
+                Err(Error::invalid("event time is declared where rows come in: on a source"))
             }
         }
-        drop(graph);
+    }
+
+    /// The rows of both, which must have the same columns. Their order between the two is not fixed.
+    ///
+    /// # Errors
+    /// When the columns differ.
+    pub fn union(mut self, other: Flow<'a>) -> Result<Self> {
+        if self.schema.fields() != other.schema.fields() {
+            let message = format!("a union needs equal columns: {} and {}", self.schema, other.schema);
+            return Err(Error::invalid(message));
+        }
+        self.from.extend(other.from);
+        self.sides.clear();
         Ok(self)
+    }
+
+    /// A side output of the last step: `rejected` of a source, `late` of a window that keeps late rows, what a function declared.
+    ///
+    /// # Errors
+    /// When the last step has no side output of that name.
+    pub fn side(&self, name: &str) -> Result<Flow<'a>> {
+        let (Some((_, port, schema)), [(node, _)]) =
+            (self.sides.iter().find(|(side, ..)| side == name), &self.from[..])
+        else {
+            let known: Vec<&str> = self.sides.iter().map(|(side, ..)| side.as_str()).collect();
+            return Err(Error::invalid(format!(
+                "there is no side output '{name}' here; there is: {}",
+                known.join(", ")
+            )));
+        };
+        Ok(Flow { from: vec![(*node, *port)], schema: schema.clone(), sides: Vec::new(), ..self.clone() })
+    }
+
+    /// How many subtasks the operators that follow have. Rows are dealt out in turn where the number changes.
+    #[must_use]
+    pub fn parallelism(self, parallelism: u32) -> Self {
+        Flow { parallelism, ..self }
+    }
+
+    /// As an input of an operator with several: rows stay in their subtask.
+    pub fn forwarded(self) -> Routed<'a> {
+        Routed { flow: self, partitioning: Partitioning::Forward }
+    }
+
+    /// As an input of an operator with several: every subtask gets all rows.
+    pub fn broadcast(self) -> Routed<'a> {
+        Routed { flow: self, partitioning: Partitioning::Broadcast }
+    }
+
+    /// Adds a node behind these rows.
+    fn step(&self, uid: &str, kind: NodeKind, partitioning: Partitioning) -> Result<OperatorId> {
+        let id = self.builder.graph.borrow_mut().add(uid, self.parallelism, kind)?;
+        self.connect((id, InputIndex::FIRST), self.parallelism, &partitioning)?;
+        Ok(id)
+    }
+
+    fn connect(&self, to: (OperatorId, InputIndex), parallelism: u32, partitioning: &Partitioning) -> Result<()> {
+        let mut graph = self.builder.graph.borrow_mut();
+        for (from, port) in &self.from {
+            let moved = matches!(partitioning, Partitioning::Forward) && graph.node(*from).parallelism != parallelism;
+            let partitioning = if moved { Partitioning::Rebalance } else { partitioning.clone() };
+            graph.connect_to(*from, *port, to, partitioning)?;
+        }
+        Ok(())
+    }
+
+    /// The rows of a node that was added behind these.
+    fn continued(&self, node: OperatorId, schema: SchemaRef, sides: Vec<(String, Port, SchemaRef)>) -> Flow<'a> {
+        Flow { builder: self.builder, from: vec![(node, Port::MAIN)], schema, sides, parallelism: self.parallelism }
     }
 
     fn timestamp(&self, name: &str) -> Result<Expr> {
@@ -177,9 +295,8 @@ impl<'a> Flow<'a> {
     pub fn then(self, factory: Arc<dyn OperatorFactory>) -> Result<Self> {
         let schema = factory.schema();
         let uid = format!("op:{}", self.builder.graph.borrow().nodes.len());
-        let id = self.builder.add(uid, NodeKind::Operator(factory))?;
-        self.builder.connect(self.node, id, Partitioning::Forward)?;
-        Ok(Flow { node: id, schema, ..self })
+        let id = self.step(&uid, NodeKind::Operator(factory), Partitioning::Forward)?;
+        Ok(self.continued(id, schema, Vec::new()))
     }
 
     /// Brings rows of equal keys together.
@@ -191,7 +308,7 @@ impl<'a> Flow<'a> {
         for key in keys {
             fields.push(Arc::new(self.schema.field_with_name(key)?.clone()));
         }
-        Ok(KeyedFlow { flow: self, keys: fields })
+        Ok(KeyedFlow { flow: self, keys: fields, ttl: None, sides: Vec::new() })
     }
 
     /// Delivers the rows.
@@ -199,8 +316,7 @@ impl<'a> Flow<'a> {
     /// # Errors
     /// When another operator has the name.
     pub fn sink(self, name: &str, sink: Arc<dyn Sink>) -> Result<()> {
-        let id = self.builder.add(name.to_owned(), NodeKind::Sink(sink))?;
-        self.builder.connect(self.node, id, Partitioning::Forward)
+        self.step(name, NodeKind::Sink(sink), Partitioning::Forward).map(|_| ())
     }
 
     fn df_schema(&self) -> Result<DFSchema> {
@@ -211,137 +327,5 @@ impl<'a> Flow<'a> {
         let schema = self.df_schema()?;
         let expr = coerced(expr, &schema)?;
         Ok(create_physical_expr(&expr, &schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?)
-    }
-}
-
-/// Gives both sides of every comparison and calculation a common type, and functions the types that they take, as SQL would.
-fn coerced(expr: Expr, schema: &DFSchema) -> Result<Expr> {
-    let common = |expr: Expr| match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let (from, to) = (left.get_type(schema)?, right.get_type(schema)?);
-            let (to_left, to_right) = BinaryTypeCoercer::new(&from, &op, &to).get_input_types()?;
-            let (left, right) = (left.cast_to(&to_left, schema)?, right.cast_to(&to_right, schema)?);
-            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))))
-        }
-        Expr::ScalarFunction(mut call) => {
-            call.args = coerced_arguments(call.args, schema, call.func.as_ref())?;
-            Ok(Transformed::yes(Expr::ScalarFunction(call)))
-        }
-        Expr::AggregateFunction(mut call) => {
-            call.params.args = coerced_arguments(call.params.args, schema, call.func.as_ref())?;
-            Ok(Transformed::yes(Expr::AggregateFunction(call)))
-        }
-        other => Ok(Transformed::no(other)),
-    };
-    Ok(expr.transform_up(common)?.data)
-}
-
-fn coerced_arguments(
-    arguments: Vec<Expr>,
-    schema: &DFSchema,
-    function: &impl UDFCoercionExt,
-) -> datafusion_common::Result<Vec<Expr>> {
-    let field = |argument: &Expr| argument.to_field(schema).map(|(_, field)| field);
-    let fields = arguments.iter().map(field).collect::<datafusion_common::Result<Vec<_>>>()?;
-    let types = fields_with_udf(&fields, function)?;
-    arguments.into_iter().zip(types).map(|(argument, to)| argument.cast_to(to.data_type(), schema)).collect()
-}
-
-/// Rows whose equal keys are brought together by the next step.
-#[derive(Debug, Clone)]
-pub struct KeyedFlow<'a> {
-    flow: Flow<'a>,
-    keys: Vec<FieldRef>,
-}
-
-impl<'a> KeyedFlow<'a> {
-    fn key_columns(&self) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
-        self.keys.iter().map(|key| self.flow.physical(col(key.name()))).collect()
-    }
-
-    /// Runs a function with state per key. `name` is the stable identity of that state.
-    ///
-    /// # Errors
-    /// When another operator has the name.
-    pub fn process<F: KeyedFunction>(
-        self,
-        name: &str,
-        schema: SchemaRef,
-        make: impl Fn() -> F + Send + Sync + 'static,
-    ) -> Result<Flow<'a>> {
-        let keys = self.key_columns()?;
-        let keyed = Keyed {
-            name: name.to_owned(),
-            keys: keys.clone(),
-            schema: schema.clone(),
-            make,
-            function: std::marker::PhantomData,
-        };
-        let builder = self.flow.builder;
-        let id = builder.add(name.to_owned(), NodeKind::Operator(Arc::new(keyed)))?;
-        builder.connect(self.flow.node, id, Partitioning::Hash(keys))?;
-        Ok(Flow { builder, node: id, schema })
-    }
-
-    /// Aggregates per key and tumbling window of a timestamp column. The result has `window_start`, `window_end`, the keys, and the aggregates by their
-    /// aliases. `name` is the stable identity of the window's state.
-    ///
-    /// # Errors
-    /// When a column or aggregate does not fit.
-    pub fn tumble(
-        self,
-        name: &str,
-        time: &str,
-        size: Duration,
-        aggregates: impl IntoIterator<Item = Expr>,
-    ) -> Result<Flow<'a>> {
-        let spec = self.window(time, size.as_millis() as i64, aggregates)?;
-        let builder = self.flow.builder;
-        let schema = spec.schema.clone();
-        if builder.parallelism == 1 {
-            let id = builder.add(name.to_owned(), NodeKind::Operator(window_single(spec)))?;
-            builder.connect(self.flow.node, id, Partitioning::Forward)?;
-            return Ok(Flow { builder, node: id, schema });
-        }
-        let partial = builder.add(format!("{name}:partial"), NodeKind::Operator(window_partial(spec.clone())))?;
-        builder.connect(self.flow.node, partial, Partitioning::Forward)?;
-        let keys = partial_key_columns(&spec);
-        let id = builder.add(name.to_owned(), NodeKind::Operator(window_final(spec)))?;
-        builder.connect(partial, id, Partitioning::Hash(keys))?;
-        Ok(Flow { builder, node: id, schema })
-    }
-
-    fn window(
-        &self,
-        time: &str,
-        millis: i64,
-        aggregates: impl IntoIterator<Item = Expr>,
-    ) -> Result<WindowAggregateSpec> {
-        let flow = &self.flow;
-        let schema = flow.df_schema()?;
-        let end = ScalarUDF::from(Tumble::new(Bound::End, millis, 0)?).call(vec![flow.timestamp(time)?]);
-        let instant = |name: &str| Arc::new(Field::new(name, DataType::Timestamp(TimeUnit::Millisecond, None), false));
-        let mut fields: Vec<FieldRef> = vec![instant("window_start"), instant("window_end")];
-        fields.extend(self.keys.iter().cloned());
-        let mut output = vec![WindowColumn::Start, WindowColumn::End];
-        output.extend((0..self.keys.len()).map(WindowColumn::Key));
-        let mut lowered = Vec::new();
-        for (index, expr) in aggregates.into_iter().enumerate() {
-            let props = ExecutionProps::new();
-            let context = PhysicalPlanningContext::default();
-            let expr = coerced(expr, &schema)?;
-            let built = LoweredAggregateBuilder::new(&expr, &schema, &flow.schema, &props, &context).build()?;
-            fields.push(built.aggregate.field());
-            output.push(WindowColumn::Aggregate(index));
-            lowered.push(Aggregate { function: built.aggregate, filter: built.filter });
-        }
-        Ok(WindowAggregateSpec {
-            window_end: flow.physical(end)?,
-            window_millis: millis,
-            keys: self.key_columns()?.into_iter().zip(self.keys.iter().cloned()).collect(),
-            aggregates: lowered,
-            output,
-            schema: Arc::new(Schema::new(fields)),
-        })
     }
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use coulee_model::{OperatorId, SubtaskIndex};
+use coulee_model::{KeyGroup, OperatorId, SubtaskIndex};
 use datafusion_physical_expr::PhysicalExpr;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::connector::{Sink, Source};
-use crate::operator::Operator;
+use crate::operator::{InputIndex, Operator};
 use crate::{Error, Result};
 
 /// Which of an operator's outputs an edge carries.
@@ -25,6 +25,11 @@ impl Port {
     pub const REJECTED: Port = Port(1);
     /// Of a windowed operator: late rows and rows without an event time, in the schema of its input.
     pub const LATE: Port = Port(2);
+
+    /// The `index`-th side output of a function of one's own.
+    pub const fn side(index: u8) -> Port {
+        Port(16 + index)
+    }
 }
 
 /// How rows find their subtask downstream.
@@ -49,6 +54,17 @@ pub struct EventTime {
     pub idle_timeout: Option<Duration>,
     /// How far beyond the wall clock a row may move the watermark.
     pub max_future_skew: Option<Duration>,
+    /// Which other sources it must not run far ahead of.
+    pub alignment: Option<Alignment>,
+}
+
+/// How splits of a job's sources are kept together in event time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alignment {
+    /// Splits of all sources that name the same group wait for each other.
+    pub group: String,
+    /// How far a split's watermark may be ahead of the slowest one of the group before it is not read for a while.
+    pub max_drift: Duration,
 }
 
 /// A source in a graph.
@@ -69,6 +85,12 @@ pub trait OperatorFactory: Send + Sync + Debug {
 
     /// The columns of the main output.
     fn schema(&self) -> SchemaRef;
+
+    /// The columns of a side output, `None` for a port that it does not have.
+    fn side_schema(&self, port: Port) -> Option<SchemaRef> {
+        let _ = port;
+        None
+    }
 
     /// Whether it keeps nothing in checkpoints, so that its identity does not matter to them.
     fn is_stateless(&self) -> bool {
@@ -128,6 +150,8 @@ pub struct Edge {
     pub port: Port,
     /// Downstream.
     pub to: OperatorId,
+    /// Which of its inputs.
+    pub input: InputIndex,
     /// How rows find their subtask.
     pub partitioning: Partitioning,
 }
@@ -145,11 +169,14 @@ impl Graph {
     /// Adds a node and returns its id.
     ///
     /// # Errors
-    /// `Invalid` when another node has the same `uid`, or `parallelism` is 0.
+    /// `Invalid` when another node has the same `uid`, or `parallelism` is 0 or above the number of key groups.
     pub fn add(&mut self, uid: impl Into<String>, parallelism: u32, kind: NodeKind) -> Result<OperatorId> {
         let uid = uid.into();
-        if parallelism == 0 {
-            return Err(Error::invalid(format!("operator '{uid}': parallelism is 0, expected 1 or more")));
+        if !(1..=u32::from(KeyGroup::COUNT)).contains(&parallelism) {
+            return Err(Error::invalid(format!(
+                "operator '{uid}': parallelism is {parallelism}, expected 1 to {}",
+                KeyGroup::COUNT
+            )));
         }
         if self.nodes.iter().any(|node| node.uid == uid) {
             return Err(Error::invalid(format!("two operators are named '{uid}': give one another name")));
@@ -164,11 +191,25 @@ impl Graph {
         Ok(id)
     }
 
-    /// Connects two nodes.
+    /// Connects two nodes, into the first input of `to`. Several edges into one input are a union.
     ///
     /// # Errors
     /// `Invalid` for an edge that does not go downstream, that leaves a sink or enters a source, or that forwards between different parallelisms.
     pub fn connect(&mut self, from: OperatorId, port: Port, to: OperatorId, partitioning: Partitioning) -> Result<()> {
+        self.connect_to(from, port, (to, InputIndex::FIRST), partitioning)
+    }
+
+    /// Connects two nodes, into one of the inputs of an operator that has several.
+    ///
+    /// # Errors
+    /// As [`Graph::connect`].
+    pub fn connect_to(
+        &mut self,
+        from: OperatorId,
+        port: Port,
+        (to, input): (OperatorId, InputIndex),
+        partitioning: Partitioning,
+    ) -> Result<()> {
         let (up, down) = (self.node(from), self.node(to));
         let name = format!("edge from '{}' to '{}'", up.uid, down.uid);
         if from >= to || matches!(up.kind, NodeKind::Sink(_)) || matches!(down.kind, NodeKind::Source(_)) {
@@ -180,7 +221,7 @@ impl Graph {
                 up.parallelism, down.parallelism
             )));
         }
-        self.edges.push(Edge { from, port, to, partitioning });
+        self.edges.push(Edge { from, port, to, input, partitioning });
         Ok(())
     }
 
@@ -239,6 +280,7 @@ impl Graph {
         let chained = inputs.next().is_none()
             && mains == 1
             && edge.port == Port::MAIN
+            && edge.input == InputIndex::FIRST
             && matches!(edge.partitioning, Partitioning::Forward);
         chained.then_some(edge.from)
     }

@@ -1,4 +1,4 @@
-//! The operator harness: rows, watermarks and barriers in; output out. No threads, no clock, no job.
+//! The operator harness: rows, watermarks, time and barriers in; output out. No threads, a clock that stands still until it is moved, no job.
 //!
 //! [`agrees`] runs one script of inputs in every way that must not matter: rows one at a time and all at once, with and without a
 //! restart from the last checkpoint between every two inputs.
@@ -9,11 +9,12 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 use coulee_checkpoint::{Changes, CheckpointRecord, JobStore, StoreSettings};
-use coulee_model::{CheckpointId, OperatorId, SubtaskIndex, Timestamp};
+use coulee_model::{CheckpointId, Clock, ManualClock, OperatorId, SubtaskIndex, Timestamp};
 
 use crate::graph::{OperatorFactory, Port};
 use crate::metrics::SubtaskMetrics;
-use crate::operator::{Emitted, OpenContext, Operator, Output};
+use crate::operator::{Emitted, InputIndex, OpenContext, Operator, Output};
+use crate::state::MemoryBudget;
 use crate::{Batch, Result};
 
 /// One thing that reaches an operator.
@@ -21,8 +22,12 @@ use crate::{Batch, Result};
 pub enum Input {
     /// Rows.
     Rows(Batch),
+    /// Rows of one of several inputs.
+    RowsOf(InputIndex, Batch),
     /// A watermark.
     Watermark(Timestamp),
+    /// The wall clock moves on to this instant; the harness begins at 0. What is due is fired.
+    Time(Timestamp),
 }
 
 /// An operator under test, with a store of its own.
@@ -34,17 +39,27 @@ pub struct Harness {
     checkpoint: CheckpointId,
     subtask: SubtaskIndex,
     parallelism: u32,
+    clock: Arc<ManualClock>,
+    budget: Arc<MemoryBudget>,
     output: Vec<(Port, Batch)>,
 }
 
 const OPERATOR: OperatorId = OperatorId(0);
 
 impl Harness {
-    /// The operator as the only subtask, with its state in the folder `dir`.
+    /// The operator as the only subtask, with its state in the folder `dir` and 64 MiB of memory for it.
     ///
     /// # Errors
     /// When the operator cannot be made or opened.
     pub fn new(factory: Arc<dyn OperatorFactory>, dir: &Path) -> Result<Self> {
+        Self::with_memory(factory, dir, 64 << 20)
+    }
+
+    /// The same with a memory budget of so many bytes (1 MiB at least).
+    ///
+    /// # Errors
+    /// When the operator cannot be made or opened.
+    pub fn with_memory(factory: Arc<dyn OperatorFactory>, dir: &Path, bytes: usize) -> Result<Self> {
         let store = Arc::new(JobStore::open(dir, &StoreSettings::default())?);
         let checkpoint = store.last_checkpoint().map_or(CheckpointId(0), |record| record.id);
         let metrics = Arc::new(SubtaskMetrics::new(OPERATOR, SubtaskIndex(0)));
@@ -57,6 +72,8 @@ impl Harness {
             checkpoint,
             subtask: SubtaskIndex(0),
             parallelism: 1,
+            clock: Arc::new(ManualClock::new(Timestamp(0))),
+            budget: MemoryBudget::new(bytes),
             output: Vec::new(),
         };
         harness.open()?;
@@ -64,12 +81,15 @@ impl Harness {
     }
 
     fn open(&mut self) -> Result<()> {
+        let clock: Arc<dyn Clock> = self.clock.clone();
         self.operator.open(&OpenContext {
             operator: OPERATOR,
             subtask: self.subtask,
             parallelism: self.parallelism,
             store: &self.store,
             metrics: self.metrics.clone(),
+            budget: &self.budget,
+            clock: &clock,
         })
     }
 
@@ -80,7 +100,14 @@ impl Harness {
     pub fn push(&mut self, input: Input) -> Result<()> {
         let mut out = Output::default();
         match input {
-            Input::Rows(batch) => self.operator.process(batch, &mut out)?,
+            Input::Rows(batch) => self.operator.process(InputIndex::FIRST, batch, &mut out)?,
+            Input::RowsOf(input, batch) => self.operator.process(input, batch, &mut out)?,
+            Input::Time(now) => {
+                self.clock.advance(now.0 - self.clock.now().0);
+                while self.operator.next_time().is_some_and(|due| due <= now) {
+                    self.operator.time(now, &mut out)?;
+                }
+            }
             Input::Watermark(watermark) => self.operator.watermark(watermark, &mut out)?,
         }
         self.collect(out);
@@ -137,6 +164,11 @@ impl Harness {
         self.output = kept;
         let taken: Vec<(Port, Batch)> = taken;
         taken.into_iter().map(|(_, batch)| batch.into_rows()).collect()
+    }
+
+    /// Bytes of state that the operator holds in memory.
+    pub fn state_bytes(&self) -> usize {
+        self.operator.state_bytes()
     }
 
     /// The operator's counters.
@@ -200,11 +232,15 @@ pub fn agrees(
 
 fn parts(input: &Input, batch_rows: usize) -> Vec<Input> {
     match input {
-        Input::Rows(batch) if batch.len() > batch_rows && batch.kinds().is_none() => {
+        Input::Rows(batch) | Input::RowsOf(_, batch) if batch.len() > batch_rows && batch.kinds().is_none() => {
             let rows = batch.rows();
+            let again = |part| match input {
+                Input::RowsOf(of, _) => Input::RowsOf(*of, part),
+                _ => Input::Rows(part),
+            };
             let starts = (0..rows.num_rows()).step_by(batch_rows);
             let part = |start: usize| rows.slice(start, batch_rows.min(rows.num_rows() - start));
-            starts.map(|start| Input::Rows(Batch::inserts(part(start)))).collect()
+            starts.map(|start| again(Batch::inserts(part(start)))).collect()
         }
         other => vec![other.clone()],
     }

@@ -14,6 +14,7 @@
 
 mod chain;
 mod coordinator;
+mod drift;
 mod launch;
 mod route;
 mod source_task;

@@ -26,6 +26,7 @@ pub mod group_table;
 pub mod keyed;
 pub mod keys;
 pub mod row;
+pub mod state;
 pub mod window;
 
 pub mod flow;

@@ -59,7 +59,7 @@ impl Source for MemorySource {
                 ),
                 None => 0,
             };
-            open.push(OpenSplit { id: split.id, index, row, ended: false });
+            open.push(OpenSplit { id: split.id, index, row, ended: false, paused: false });
         }
         Ok(Box::new(MemoryReader { batches: self.splits.clone(), open, turn: 0, batch_rows: context.batch_rows }))
     }
@@ -70,6 +70,7 @@ struct OpenSplit {
     index: usize,
     row: u64,
     ended: bool,
+    paused: bool,
 }
 
 struct MemoryReader {
@@ -83,7 +84,10 @@ struct MemoryReader {
 impl SourceReader for MemoryReader {
     async fn next(&mut self) -> Result<SourceEvent> {
         let count = self.open.len();
-        let live = (0..count).map(|step| (self.turn + step) % count).find(|split| !self.open[*split].ended);
+        let live = (0..count).map(|step| (self.turn + step) % count).find(|split| {
+            let open = &self.open[*split];
+            !open.ended && !open.paused
+        });
         let Some(split) = live else { return std::future::pending().await };
         self.turn = split + 1;
         let open = &mut self.open[split];
@@ -98,6 +102,10 @@ impl SourceReader for MemoryReader {
         }
         open.ended = true;
         Ok(SourceEvent::Ended { split })
+    }
+
+    fn set_paused(&mut self, split: usize, paused: bool) {
+        self.open[split].paused = paused;
     }
 
     fn positions(&self) -> Vec<(SplitId, Bytes)> {

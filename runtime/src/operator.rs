@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use coulee_checkpoint::{Changes, JobStore, TableId};
-use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
+use coulee_model::{CheckpointId, Clock, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
 
 use crate::graph::Port;
 use crate::metrics::SubtaskMetrics;
+use crate::state::{Backend, MemoryBudget};
 use crate::{Batch, Result};
 
 /// What an operator is given when it starts: who it is and what was stored.
@@ -21,6 +22,21 @@ pub struct OpenContext<'a> {
     pub store: &'a Arc<JobStore>,
     /// Where the operator counts.
     pub metrics: Arc<SubtaskMetrics>,
+    /// What the state of the whole job may take in memory.
+    pub budget: &'a Arc<MemoryBudget>,
+    /// The wall clock: for timers of processing time, and for state that expires.
+    pub clock: &'a Arc<dyn Clock>,
+}
+
+/// Which of an operator's inputs: 0, unless it has several (the sides of a join, say).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct InputIndex(pub u8);
+
+impl InputIndex {
+    /// The only input of most operators.
+    pub const FIRST: InputIndex = InputIndex(0);
+    /// The other input of an operator with two.
+    pub const SECOND: InputIndex = InputIndex(1);
 }
 
 impl OpenContext<'_> {
@@ -34,6 +50,18 @@ impl OpenContext<'_> {
             let group = KeyGroup(u16::from_be_bytes([key[0], key[1]]));
             Ok((group, key.slice(2..), value))
         })
+    }
+
+    /// What tables of state are opened with: they read the store also later, when they need what is not in memory.
+    pub fn backend(&self) -> Backend {
+        Backend::new(
+            self.operator,
+            self.subtask,
+            self.parallelism,
+            self.store.clone(),
+            self.budget.clone(),
+            self.clock.clone(),
+        )
     }
 
     /// Whether this subtask owns a key group.
@@ -76,7 +104,7 @@ impl Output {
 
 /// An operator of one subtask.
 ///
-/// **Operations** `open` once; then `process`, `watermark`, `checkpoint` as elements arrive; `end` when all inputs have ended. Inputs are already merged:
+/// **Operations** `open` once; then `process`, `watermark`, `time`, `checkpoint` as elements arrive; `end` when all inputs have ended. Inputs are already merged:
 /// watermarks ascend and barriers are aligned.
 /// **Guarantees** asked of an implementation: it is deterministic in its inputs, and opened from the store as of checkpoint `n` it behaves as it did after `checkpoint(n)`.
 /// **Non-guarantees** where batches begin and end; an operator must not depend on it.
@@ -91,11 +119,11 @@ pub trait Operator: Send {
         Ok(())
     }
 
-    /// Takes rows.
+    /// Takes rows of one of its inputs.
     ///
     /// # Errors
     /// When an expression fails on the data.
-    fn process(&mut self, batch: Batch, out: &mut Output) -> Result<()>;
+    fn process(&mut self, input: InputIndex, batch: Batch, out: &mut Output) -> Result<()>;
 
     /// No later row has an event time at or below `watermark`. Must pass it on (perhaps later, never higher).
     ///
@@ -103,6 +131,20 @@ pub trait Operator: Send {
     /// As `process`.
     fn watermark(&mut self, watermark: Timestamp, out: &mut Output) -> Result<()> {
         out.watermark(watermark);
+        Ok(())
+    }
+
+    /// When, by the wall clock, it wants `time` to be called; `None` for never. Asked after every call of another method.
+    fn next_time(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// The wall clock has reached `now`, which is at or after `next_time`. Called also while no rows come.
+    ///
+    /// # Errors
+    /// As `process`.
+    fn time(&mut self, now: Timestamp, out: &mut Output) -> Result<()> {
+        let _ = (now, out);
         Ok(())
     }
 

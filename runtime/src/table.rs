@@ -75,6 +75,18 @@ pub const COMMON_OPTIONS: &[OptionSpec] = &[
         None,
         "How far beyond the wall clock an event time may move the watermark. Absent: as far as it likes.",
     ),
+    OptionSpec::new(
+        "scan.watermark.alignment.max-drift",
+        OptionKind::Span,
+        None,
+        "How far a shard or file may be ahead of the slowest one of its alignment group, in event time, before it is not read for a while. Absent: as far as it likes.",
+    ),
+    OptionSpec::new(
+        "scan.watermark.alignment.group",
+        OptionKind::Text,
+        Some("default"),
+        "The tables of one job that wait for each other under 'scan.watermark.alignment.max-drift'.",
+    ),
 ];
 
 /// Makes sources and sinks of one connector.

@@ -36,6 +36,11 @@ impl MergedWatermark {
         self.parts[part].idle = idle;
     }
 
+    /// Whether a part holds nobody back.
+    pub fn is_idle(&self, part: usize) -> bool {
+        self.parts[part].idle
+    }
+
     /// What one part has reached.
     pub fn of_part(&self, part: usize) -> Timestamp {
         self.parts[part].watermark

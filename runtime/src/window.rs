@@ -26,7 +26,7 @@ use datafusion_physical_expr::expressions::Column;
 use crate::graph::{OperatorFactory, Port};
 use crate::group_table::{Aggregate, Grouping, Inputs};
 use crate::metrics::SubtaskMetrics;
-use crate::operator::{OpenContext, Operator, Output};
+use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::{Batch, Error, Result};
 
 use partial::PartialAggregate;
@@ -245,6 +245,12 @@ impl WindowAggregate {
         }
     }
 
+    fn show_next_result(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.set_next_result(self.slices.next_result());
+        }
+    }
+
     fn update(&mut self, batch: &Batch, out: &mut Output) -> Result<()> {
         let ends = window_ends(self.spec.window_end.as_ref(), batch.rows())?;
         let sorted = sort_out(&ends, self.watermark)?;
@@ -305,25 +311,29 @@ impl Operator for WindowAggregate {
     fn open(&mut self, context: &OpenContext<'_>) -> Result<()> {
         self.metrics = Some(context.metrics.clone());
         self.watermark = self.slices.open(context)?;
+        self.show_next_result();
         Ok(())
     }
 
-    fn process(&mut self, batch: Batch, out: &mut Output) -> Result<()> {
+    fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
         if batch.kinds().is_some() {
             return Err(Error::invalid(
                 "a window cannot aggregate a changelog yet: its input must only be appended to",
             ));
         }
         match self.stage {
-            Stage::Final => self.merge(&batch),
-            Stage::Single | Stage::Partial => self.update(&batch, out),
+            Stage::Final => self.merge(&batch)?,
+            Stage::Single | Stage::Partial => self.update(&batch, out)?,
         }
+        self.show_next_result();
+        Ok(())
     }
 
     fn watermark(&mut self, watermark: Timestamp, out: &mut Output) -> Result<()> {
         if watermark > self.watermark {
             self.watermark = watermark;
             self.fire(out)?;
+            self.show_next_result();
         }
         out.watermark(watermark);
         Ok(())

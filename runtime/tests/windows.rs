@@ -168,7 +168,7 @@ fn spec(graph: Graph) -> JobSpec {
         name: JobName::new("windows").unwrap(),
         incarnation: "0123456789ab".into(),
         graph,
-        settings: JobSettings { checkpoint_interval: Duration::from_millis(1) },
+        settings: JobSettings { checkpoint_interval: Duration::from_millis(1), ..JobSettings::default() },
     }
 }
 

@@ -242,7 +242,8 @@ impl Engine {
         if self.is_closing() {
             return Err(Error::Invalid("the engine is closing: no job is started any more".to_owned()));
         }
-        let settings = JobSettings { checkpoint_interval: planned.settings.checkpoint_interval };
+        let settings =
+            JobSettings { checkpoint_interval: planned.settings.checkpoint_interval, ..JobSettings::default() };
         let sinks = targets(&outputs);
         let change = |record: &mut JobRecord| {
             record.sinks = sinks;

@@ -10,7 +10,7 @@ use arrow::datatypes::SchemaRef;
 use coulee_model::OperatorId;
 use coulee_runtime::calc::Calc;
 use coulee_runtime::connector::Sink;
-use coulee_runtime::graph::{EventTime, Graph, NodeKind, OperatorFactory, Partitioning, Port, SourceNode};
+use coulee_runtime::graph::{Alignment, EventTime, Graph, NodeKind, OperatorFactory, Partitioning, Port, SourceNode};
 use coulee_runtime::table::Connectors;
 use datafusion_common::{Column, DFSchema, TableReference};
 use datafusion_expr::execution_props::ExecutionProps;
@@ -236,7 +236,10 @@ impl<'a> Translator<'a> {
             self.event_times.push(line);
         }
         let watermark = physical(&time.watermark, &schema, tokens)?;
-        Ok(Some(EventTime { watermark, idle_timeout, max_future_skew }))
+        let max_drift = table.common.span("scan.watermark.alignment.max-drift");
+        let group = table.common.get("scan.watermark.alignment.group").unwrap_or("default");
+        let alignment = max_drift.map(|max_drift| Alignment { group: group.to_owned(), max_drift });
+        Ok(Some(EventTime { watermark, idle_timeout, max_future_skew, alignment }))
     }
 
     fn union(&mut self, inputs: &[Arc<LogicalPlan>], schema: &DFSchema, tokens: &[TokenWithSpan]) -> Result<Stream> {

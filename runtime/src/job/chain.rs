@@ -12,7 +12,7 @@ use crate::channel::{Barrier, Element};
 use crate::connector::SinkWriter;
 use crate::graph::Port;
 use crate::metrics::{SubtaskFigures, SubtaskMetrics};
-use crate::operator::{Emitted, Operator, Output};
+use crate::operator::{Emitted, InputIndex, Operator, Output};
 use crate::{Batch, Error, Result};
 
 /// An operator in a chain, or the source that heads it (which has routes for its ports, but nothing to call).
@@ -42,9 +42,9 @@ pub(super) struct Chain {
 
 impl Chain {
     /// Puts rows into the chain, behind its first link when that is a source.
-    pub(super) async fn rows(&mut self, batch: Batch) -> Result<(), Stuck> {
+    pub(super) async fn rows(&mut self, input: InputIndex, batch: Batch) -> Result<(), Stuck> {
         if self.links[0].operator.is_some() || self.is_sink(0) {
-            self.enter(0, batch).await
+            self.enter(0, input, batch).await
         } else {
             self.emitted(0, Emitted::Batch(Port::MAIN, batch)).await
         }
@@ -63,6 +63,22 @@ impl Chain {
         } else {
             self.emitted(0, Emitted::Watermark(watermark)).await
         }
+    }
+
+    /// When, by the wall clock, the first of its operators wants to be called.
+    pub(super) fn next_time(&self) -> Option<Timestamp> {
+        self.links.iter().filter_map(|link| link.operator.as_ref()?.next_time()).min()
+    }
+
+    /// The wall clock has reached what `next_time` said.
+    pub(super) async fn time(&mut self, now: Timestamp) -> Result<(), Stuck> {
+        for index in 0..self.links.len() {
+            let next = self.links[index].operator.as_ref().and_then(|operator| operator.next_time());
+            if next.is_some_and(|next| next <= now) {
+                self.call(index, |operator, out| operator.time(now, out)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The input has ended: every operator emits what is left.
@@ -170,11 +186,13 @@ impl Chain {
         match item {
             Emitted::Batch(port, batch) => {
                 if port == Port::MAIN {
-                    self.links[index].metrics.add_rows_out(batch.len() as u64);
+                    let metrics = &self.links[index].metrics;
+                    metrics.add_rows_out(batch.len() as u64);
+                    metrics.add_bytes_out(batch.bytes() as u64);
                 }
                 self.send(index, port, &batch).await?;
                 if port == Port::MAIN && !last {
-                    self.enter(index + 1, batch).await?;
+                    self.enter(index + 1, InputIndex::FIRST, batch).await?;
                 }
                 Ok(())
             }
@@ -195,11 +213,12 @@ impl Chain {
     }
 
     /// Rows enter an operator or the sink.
-    async fn enter(&mut self, index: usize, batch: Batch) -> Result<(), Stuck> {
-        let rows = batch.len() as u64;
-        self.links[index].metrics.add_rows_in(rows);
+    async fn enter(&mut self, index: usize, input: InputIndex, batch: Batch) -> Result<(), Stuck> {
+        let metrics = &self.links[index].metrics;
+        metrics.add_rows_in(batch.len() as u64);
+        metrics.add_bytes_in(batch.bytes() as u64);
         if !self.is_sink(index) {
-            return self.call(index, |operator, out| operator.process(batch, out)).await;
+            return self.call(index, |operator, out| operator.process(input, batch, out)).await;
         }
         self.write(batch).await
     }

@@ -22,6 +22,7 @@ use super::route::Stuck;
 use super::{Control, Report, TaskId};
 use crate::graph::{Graph, NodeKind};
 use crate::metrics::{JobMetrics, SubtaskFigures, Totals};
+use crate::state::MemoryBudget;
 use crate::{Error, Result};
 use snapshots::Snapshooter;
 
@@ -43,11 +44,19 @@ pub struct JobSpec {
 pub struct JobSettings {
     /// How often a checkpoint is taken.
     pub checkpoint_interval: Duration,
+    /// What the state of all operators together may take in memory, in bytes, before it is served from the disk.
+    pub memory_budget_bytes: u64,
+    /// Whether stored state of operators that the job no longer has is dropped; otherwise it is an error.
+    pub allow_non_restored_state: bool,
 }
 
 impl Default for JobSettings {
     fn default() -> Self {
-        JobSettings { checkpoint_interval: Duration::from_secs(1) }
+        JobSettings {
+            checkpoint_interval: Duration::from_secs(1),
+            memory_budget_bytes: 256 << 20,
+            allow_non_restored_state: false,
+        }
     }
 }
 
@@ -147,6 +156,7 @@ pub struct JobHandle {
     last: Arc<Mutex<LastCheckpoint>>,
     metrics: JobMetrics,
     store: Arc<JobStore>,
+    budget: Arc<MemoryBudget>,
 }
 
 impl JobHandle {
@@ -181,7 +191,7 @@ impl JobHandle {
             checkpoint_alignment: last.alignment,
             checkpoint_write: last.write,
             checkpoints: last.count,
-            memory_budget_bytes: 0,
+            memory_budget_bytes: self.budget.limit_bytes() as u64,
             snapshot: None,
             snapshot_failure: None,
             stored_bytes: self.store.size_bytes(),
@@ -219,6 +229,7 @@ pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
     let id = last.as_ref().map_or(CheckpointId(0), |record| record.id);
     let checkpoint = LastCheckpoint { id, at: last.map(|record| record.at), ..LastCheckpoint::default() };
     let checkpoint = Arc::new(Mutex::new(checkpoint));
+    let budget = MemoryBudget::new(spec.settings.memory_budget_bytes as usize);
     let (wish, wishes) = watch::channel(Wish::Run);
     let (ended, outcome) = watch::channel(None);
     let handle = JobHandle {
@@ -227,9 +238,10 @@ pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
         last: checkpoint.clone(),
         metrics: metrics.clone(),
         store: environment.store.clone(),
+        budget: budget.clone(),
     };
     let snapshooter = environment.snapshots.clone().map(|policy| Snapshooter::new(policy, spec.name.clone()));
-    let driver = Driver { spec, environment, metrics, last: checkpoint, wishes, snapshooter };
+    let driver = Driver { spec, environment, metrics, last: checkpoint, wishes, snapshooter, budget };
     tokio::spawn(async move {
         let outcome = driver.run().await;
         ended.send_replace(Some(outcome));
@@ -255,6 +267,7 @@ struct Driver {
     last: Arc<Mutex<LastCheckpoint>>,
     wishes: watch::Receiver<Wish>,
     snapshooter: Option<Snapshooter>,
+    budget: Arc<MemoryBudget>,
 }
 
 /// The tasks of a job, and the lines to them.
@@ -277,7 +290,7 @@ struct Gathering {
 impl Driver {
     async fn run(mut self) -> Outcome {
         let wired = tokio::select! {
-            wired = wire::wire(&self.spec, &self.environment, &self.metrics) => wired,
+            wired = wire::wire(&self.spec, &self.environment, &self.metrics, &self.budget) => wired,
             _ = self.wishes.wait_for(|wish| *wish == Wish::Cancel) => return Outcome::Cancelled,
         };
         let outcome = match wired {
@@ -309,11 +322,13 @@ impl Driver {
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut stopping = false;
+        let budget = self.budget.clone();
         // SUBTLE: waiting for a cancel while the tasks were wired took notice of every other wish as well.
         self.wishes.mark_changed();
         loop {
             let event = tokio::select! {
                 _ = ticks.tick() => Event::Tick,
+                () = budget.checkpoint_requested() => Event::Tick,
                 changed = self.wishes.changed() => match (changed, *self.wishes.borrow()) {
                     (Ok(()), Wish::Stop) if !stopping => {
                         stopping = true;
@@ -391,6 +406,7 @@ impl Driver {
         let written = tokio::task::spawn_blocking(move || store.commit(record, gathered.changes)).await;
         let stats = written.map_err(panicked)??;
         let took = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
+        self.budget.checkpoint_durable();
         let count = self.last.lock().count + 1;
         *self.last.lock() =
             LastCheckpoint { id, at: Some(at), took, alignment, write: stats.took, bytes: stats.bytes, count };

@@ -11,11 +11,15 @@ use coulee_model::{Clock, KeyGroup, OperatorId, Timestamp};
 use tokio::time::Instant;
 
 use super::Control;
+use super::drift::{Drift, DriftGroups};
 use super::route::Stuck;
 use super::task::{Ran, Task};
 use crate::channel::{Barrier, Element};
 use crate::connector::{SourceEvent, SourceReader, SplitId};
 use crate::graph::{EventTime, Port};
+use crate::metrics::SplitFigures;
+use crate::operator::InputIndex;
+use crate::state::MemoryBudget;
 use crate::watermark::{Idleness, MergedWatermark};
 use crate::{Batch, Error, Result};
 
@@ -30,6 +34,7 @@ pub(super) struct SourceTask {
     pub(super) splits: Splits,
     pub(super) pace: Option<Pace>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) budget: Arc<MemoryBudget>,
 }
 
 /// Event time and progress of the splits of one subtask.
@@ -39,23 +44,65 @@ pub(super) struct Splits {
     idleness: Idleness,
     ended: Vec<bool>,
     said_idle: bool,
+    /// Which splits are not read for now.
+    paused: Vec<bool>,
+    drift: Option<Drift>,
 }
 
 impl Splits {
     /// For splits that had reached these watermarks.
-    pub(super) fn new(event_time: Option<EventTime>, reached: &[Timestamp]) -> Self {
+    pub(super) fn new(event_time: Option<EventTime>, reached: &[Timestamp], groups: &DriftGroups) -> Self {
         let timeout = event_time.as_ref().and_then(|time| time.idle_timeout);
         let mut watermarks = MergedWatermark::new(reached.len());
         for (split, watermark) in reached.iter().enumerate() {
             watermarks.advance(split, *watermark);
         }
+        let alignment = event_time.as_ref().and_then(|time| time.alignment.as_ref());
+        let drift = alignment.map(|alignment| groups.join(alignment, reached));
         Splits {
+            paused: vec![false; reached.len()],
+            drift,
             event_time,
             watermarks,
             idleness: Idleness::new(reached.len(), timeout),
             ended: vec![false; reached.len()],
             said_idle: false,
         }
+    }
+
+    /// Tells the alignment group how far a split is.
+    fn publish(&self, split: usize) {
+        if let Some(drift) = &self.drift {
+            let holds = !self.ended[split] && !self.watermarks.is_idle(split);
+            drift.advance(split, if holds { self.watermarks.of_part(split) } else { Timestamp::MAX });
+        }
+    }
+
+    /// Decides anew which splits are read.
+    fn align(&mut self, reader: &mut dyn SourceReader) {
+        let Some(drift) = &self.drift else { return };
+        for split in 0..self.paused.len() {
+            let paused = !self.ended[split] && drift.is_ahead(self.watermarks.of_part(split));
+            if std::mem::replace(&mut self.paused[split], paused) != paused {
+                reader.set_paused(split, paused);
+            }
+        }
+    }
+
+    /// Whether there is no split to read.
+    fn all_paused(&self) -> bool {
+        self.drift.is_some() && (0..self.paused.len()).all(|split| self.paused[split] || self.ended[split])
+    }
+
+    fn figures(&self, reader: &dyn SourceReader) -> Vec<SplitFigures> {
+        let figures = |(split, (id, _)): (usize, (SplitId, _))| SplitFigures {
+            id: id.0,
+            watermark: self.watermarks.of_part(split),
+            is_idle: self.watermarks.is_idle(split),
+            is_ended: self.ended[split],
+            is_paused: self.paused[split],
+        };
+        reader.positions().into_iter().enumerate().map(figures).collect()
     }
 
     fn all_ended(&self) -> bool {
@@ -85,6 +132,7 @@ impl Splits {
             reached = reached.min(clock.now().plus_millis(skew.as_millis() as i64).0);
         }
         self.watermarks.advance(split, Timestamp(reached));
+        self.publish(split);
         Ok(())
     }
 
@@ -92,6 +140,7 @@ impl Splits {
         self.ended[split] = true;
         self.idleness.active(split);
         self.watermarks.advance(split, Timestamp::MAX);
+        self.publish(split);
     }
 }
 
@@ -124,6 +173,8 @@ enum Woken {
     Control(Option<Control>),
     Read(Result<SourceEvent>),
     Idle,
+    Time(Timestamp),
+    Aligned,
 }
 
 impl SourceTask {
@@ -142,6 +193,7 @@ impl SourceTask {
             match self.wait(ended).await {
                 Woken::Control(Some(Control::Trigger(barrier))) => {
                     let changes = self.positions();
+                    self.show_splits();
                     self.task.barrier(barrier, changes).await?;
                     if let Barrier { checkpoint, last: true } = barrier {
                         return self.task.deliver_last(checkpoint).await;
@@ -151,19 +203,31 @@ impl SourceTask {
                 Woken::Control(None) => return Err(Stuck::Disconnected),
                 Woken::Read(event) => self.read(event?).await?,
                 Woken::Idle => self.idle().await?,
+                Woken::Time(now) => self.task.chain.time(now).await?,
+                Woken::Aligned => self.splits.align(self.reader.as_mut()),
             }
         }
     }
 
     async fn wait(&mut self, ended: bool) -> Woken {
         let idle_at = self.splits.idleness.next();
+        let all_paused = self.splits.all_paused();
         let resume_at = self.pace.as_ref().map(|pace| pace.next);
-        let reader = &mut self.reader;
+        let next_time = self.task.chain.next_time();
+        let (reader, budget) = (&mut self.reader, &self.budget);
         let read = async {
+            budget.room().await;
             if let Some(at) = resume_at {
                 tokio::time::sleep_until(at).await;
             }
             reader.next().await
+        };
+        let drift = self.splits.drift.as_mut();
+        let aligned = async {
+            match drift {
+                Some(drift) => drift.moved().await,
+                None => std::future::pending().await,
+            }
         };
         let idle = async {
             match idle_at {
@@ -174,8 +238,10 @@ impl SourceTask {
         tokio::select! {
             biased;
             control = self.task.control.recv() => Woken::Control(control),
-            event = read, if !ended => Woken::Read(event),
+            event = read, if !ended && !all_paused => Woken::Read(event),
+            () = aligned, if !ended => Woken::Aligned,
             () = idle, if !ended => Woken::Idle,
+            now = Task::next_time(next_time, self.clock.as_ref()) => Woken::Time(now),
         }
     }
 
@@ -191,8 +257,10 @@ impl SourceTask {
                     self.task.chain.side(Port::REJECTED, Batch::inserts(rejected)).await?;
                 }
                 if rows.num_rows() > 0 {
-                    self.task.chain.links[0].metrics.add_rows_in(rows.num_rows() as u64);
-                    self.task.chain.rows(Batch::inserts(rows)).await?;
+                    let (metrics, batch) = (&self.task.chain.links[0].metrics, Batch::inserts(rows));
+                    metrics.add_rows_in(batch.len() as u64);
+                    metrics.add_bytes_in(batch.bytes() as u64);
+                    self.task.chain.rows(InputIndex::FIRST, batch).await?;
                 }
                 self.advance().await
             }
@@ -210,7 +278,9 @@ impl SourceTask {
     async fn idle(&mut self) -> Ran {
         for split in self.splits.idleness.take_due(Instant::now()) {
             self.splits.watermarks.set_idle(split, true);
+            self.splits.publish(split);
         }
+        self.show_splits();
         if self.splits.watermarks.all_idle() {
             if !std::mem::replace(&mut self.splits.said_idle, true) {
                 self.task.chain.broadcast(Element::Idle).await?;
@@ -220,7 +290,12 @@ impl SourceTask {
         self.advance().await
     }
 
+    fn show_splits(&self) {
+        self.task.chain.links[0].metrics.set_splits(self.splits.figures(self.reader.as_ref()));
+    }
+
     async fn advance(&mut self) -> Ran {
+        self.splits.align(self.reader.as_mut());
         // The watermark of the end is sent once everything is, by `run`.
         match self.splits.watermarks.take_advance() {
             Some(watermark) if watermark < Timestamp::MAX => self.task.chain.watermark(watermark).await,

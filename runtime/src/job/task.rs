@@ -1,16 +1,19 @@
 //! The task of a chain that is fed by channels: merges its inputs, aligns barriers, drives the chain.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use coulee_checkpoint::Changes;
-use coulee_model::CheckpointId;
+use coulee_model::{CheckpointId, Clock, Timestamp};
 use tokio::sync::mpsc;
 
 use super::chain::Chain;
 use super::route::Stuck;
 use super::{Control, Report, TaskId};
 use crate::channel::{Barrier, Disconnected, Element, Receiver};
+use crate::operator::InputIndex;
 use crate::watermark::MergedWatermark;
 
 /// How a task came to its end.
@@ -18,17 +21,19 @@ pub(super) type Ran = Result<(), Stuck>;
 
 /// The input channels of a task, and which of them wait for a barrier to be aligned.
 struct Inputs {
-    receivers: Vec<Receiver>,
+    receivers: Vec<(InputIndex, Receiver)>,
     /// Channels whose barrier has come: not read until the others' has.
     aligned: Vec<bool>,
     ended: Vec<bool>,
     next: usize,
+    /// When the first channel brought the barrier that is being aligned.
+    first_barrier: Option<Instant>,
 }
 
 impl Inputs {
-    fn new(receivers: Vec<Receiver>) -> Self {
+    fn new(receivers: Vec<(InputIndex, Receiver)>) -> Self {
         let count = receivers.len();
-        Inputs { receivers, aligned: vec![false; count], ended: vec![false; count], next: 0 }
+        Inputs { receivers, aligned: vec![false; count], ended: vec![false; count], next: 0, first_barrier: None }
     }
 
     /// The next element of any channel that may be read, in turn, so that none starves. Cancel-safe.
@@ -40,7 +45,7 @@ impl Inputs {
                 if self.aligned[index] {
                     continue;
                 }
-                if let Poll::Ready(received) = self.receivers[index].poll_recv(cx) {
+                if let Poll::Ready(received) = self.receivers[index].1.poll_recv(cx) {
                     self.next = index + 1;
                     return Poll::Ready(received.map(|element| (index, element)));
                 }
@@ -50,14 +55,16 @@ impl Inputs {
         .await
     }
 
-    /// Notes a barrier; whether it was the last that was missing.
-    fn align(&mut self, index: usize) -> bool {
+    /// Notes a barrier. When it was the last that was missing: how long the first one waited.
+    fn align(&mut self, index: usize) -> Option<Duration> {
         self.aligned[index] = true;
-        let complete = self.aligned.iter().all(|aligned| *aligned);
-        if complete {
-            self.aligned.fill(false);
+        let first = *self.first_barrier.get_or_insert_with(Instant::now);
+        if !self.aligned.iter().all(|aligned| *aligned) {
+            return None;
         }
-        complete
+        self.aligned.fill(false);
+        self.first_barrier = None;
+        Some(first.elapsed())
     }
 
     fn end(&mut self, index: usize) -> bool {
@@ -66,12 +73,16 @@ impl Inputs {
     }
 }
 
+/// The longest time for which the wall clock is not looked at while a timer waits for it.
+const CLOCK_STEP_MILLIS: i64 = 60_000;
+
 /// What a task needs to run.
 pub(super) struct Task {
     pub(super) id: TaskId,
     pub(super) chain: Chain,
     pub(super) reports: mpsc::UnboundedSender<Report>,
     pub(super) control: mpsc::UnboundedReceiver<Control>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Task {
@@ -94,6 +105,20 @@ impl Task {
         Ok(())
     }
 
+    /// Waits until an operator wants to be called by the wall clock. Cancel-safe.
+    pub(super) async fn next_time(next: Option<Timestamp>, clock: &dyn Clock) -> Timestamp {
+        let Some(next) = next else { return std::future::pending().await };
+        loop {
+            let now = clock.now();
+            if now >= next {
+                return now;
+            }
+            // In steps, as the wall clock may be set meanwhile.
+            let left = next.0.saturating_sub(now.0).min(CLOCK_STEP_MILLIS);
+            tokio::time::sleep(Duration::from_millis(left as u64)).await;
+        }
+    }
+
     /// After the last barrier: waits until it is durable, delivers, and is done.
     pub(super) async fn deliver_last(&mut self, last: CheckpointId) -> Ran {
         if self.chain.sink.is_none() {
@@ -111,10 +136,11 @@ impl Task {
     }
 
     /// Runs a task that reads channels, to the last barrier.
-    pub(super) async fn run(mut self, receivers: Vec<Receiver>) -> Ran {
+    pub(super) async fn run(mut self, receivers: Vec<(InputIndex, Receiver)>) -> Ran {
         let mut watermarks = MergedWatermark::new(receivers.len());
         let mut inputs = Inputs::new(receivers);
         loop {
+            let next_time = self.chain.next_time();
             let (index, element) = tokio::select! {
                 biased;
                 control = self.control.recv() => {
@@ -126,9 +152,13 @@ impl Task {
                     continue;
                 }
                 received = inputs.recv() => received?,
+                now = Self::next_time(next_time, self.clock.as_ref()) => {
+                    self.chain.time(now).await?;
+                    continue;
+                }
             };
             match element {
-                Element::Batch(batch) => self.chain.rows(batch).await?,
+                Element::Batch(batch) => self.chain.rows(inputs.receivers[index].0, batch).await?,
                 Element::Watermark(watermark) => {
                     watermarks.advance(index, watermark);
                     if let Some(merged) = watermarks.take_advance() {
@@ -150,7 +180,8 @@ impl Task {
                     }
                 }
                 Element::Barrier(barrier) => {
-                    if inputs.align(index) {
+                    if let Some(waited) = inputs.align(index) {
+                        self.chain.links[0].metrics.set_alignment_nanos(waited.as_nanos() as u64);
                         self.barrier(barrier, Changes::default()).await?;
                         if barrier.last {
                             return self.deliver_last(barrier.checkpoint).await;

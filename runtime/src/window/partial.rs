@@ -12,7 +12,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use super::{PARTIAL_WINDOW_END, WindowAggregateSpec, sort_out, window_ends};
 use crate::group_table::{GroupTable, Grouping, Inputs};
 use crate::metrics::SubtaskMetrics;
-use crate::operator::{OpenContext, Operator, Output};
+use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::{Batch, Error, Result};
 
 /// Groups that are held before they are sent on: enough to combine hot keys, few enough to stay in the cache.
@@ -59,7 +59,7 @@ impl Operator for PartialAggregate {
         Ok(())
     }
 
-    fn process(&mut self, batch: Batch, out: &mut Output) -> Result<()> {
+    fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
         if batch.kinds().is_some() {
             return Err(Error::invalid(
                 "a window cannot aggregate a changelog yet: its input must only be appended to",

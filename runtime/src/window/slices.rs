@@ -127,6 +127,11 @@ impl Slices {
         merged
     }
 
+    /// What the watermark must reach for the first open window to close.
+    pub(super) fn next_result(&self) -> Option<Timestamp> {
+        self.open.first_key_value().map(|(end, _)| Timestamp(end.saturating_sub(1)))
+    }
+
     /// Closes the first window that the watermark has passed, if there is one: its end and `[keys…, aggregates…]`.
     pub(super) fn take_due(&mut self, watermark: Timestamp) -> Result<Option<(i64, Vec<ArrayRef>)>> {
         let Some(entry) = self.open.first_entry() else { return Ok(None) };

@@ -15,11 +15,13 @@ use crate::connector::{Sink, SinkContext, SourceContext, SplitId, SplitStart};
 use crate::graph::{Graph, NodeKind, Partitioning, SourceNode};
 use crate::job::TaskId;
 use crate::job::chain::{Chain, Link, SinkEnd};
+use crate::job::drift::DriftGroups;
 use crate::job::route::Route;
 use crate::job::source_task::{Pace, SPLITS, SourceTask, Splits, parse_split};
 use crate::job::task::Task;
 use crate::metrics::{JobMetrics, SubtaskMetrics};
-use crate::operator::OpenContext;
+use crate::operator::{InputIndex, OpenContext};
+use crate::state::MemoryBudget;
 use crate::{Error, Result};
 
 /// The most rows of one batch.
@@ -50,7 +52,7 @@ pub(super) fn metrics(graph: &Graph, stored: &StoredJob) -> JobMetrics {
 /// Channels by edge (its index in the graph), upstream subtask and downstream subtask.
 struct Channels {
     senders: BTreeMap<(usize, u32), Vec<Sender>>,
-    receivers: BTreeMap<(OperatorId, u32), Vec<Receiver>>,
+    receivers: BTreeMap<(OperatorId, u32), Vec<(InputIndex, Receiver)>>,
 }
 
 /// A channel from every upstream subtask to every downstream one that it may send to.
@@ -66,7 +68,7 @@ fn channels(graph: &Graph, chained: &BTreeSet<(OperatorId, OperatorId)>) -> Chan
                 channels.senders.entry((index, up)).or_default().push(sender);
                 // A forward edge uses one of them only; the others' receivers must not be waited for.
                 if !matches!(edge.partitioning, Partitioning::Forward) || up == down {
-                    channels.receivers.entry((edge.to, down)).or_default().push(receiver);
+                    channels.receivers.entry((edge.to, down)).or_default().push((edge.input, receiver));
                 }
             }
         }
@@ -75,7 +77,12 @@ fn channels(graph: &Graph, chained: &BTreeSet<(OperatorId, OperatorId)>) -> Chan
 }
 
 /// Opens everything and starts the tasks.
-pub(super) async fn wire(spec: &JobSpec, environment: &Environment, metrics: &JobMetrics) -> Result<Tasks> {
+pub(super) async fn wire(
+    spec: &JobSpec,
+    environment: &Environment,
+    metrics: &JobMetrics,
+    budget: &Arc<MemoryBudget>,
+) -> Result<Tasks> {
     let chains = spec.graph.chains();
     let chained = chains.iter().flat_map(|chain| chain.windows(2).map(|pair| (pair[0], pair[1]))).collect();
     let mut channels = channels(&spec.graph, &chained);
@@ -87,7 +94,7 @@ pub(super) async fn wire(spec: &JobSpec, environment: &Environment, metrics: &Jo
         sinks: BTreeSet::new(),
         reports: received,
     };
-    let builder = Builder { spec, environment, metrics };
+    let builder = Builder { spec, environment, metrics, budget, drift: DriftGroups::default() };
     for chain in &chains {
         let parallelism = spec.graph.node(chain[0]).parallelism;
         let mut source = builder.source(chain[0]).await?;
@@ -103,11 +110,13 @@ pub(super) async fn wire(spec: &JobSpec, environment: &Environment, metrics: &Jo
                 tasks.sinks.insert(id);
             }
             let (control, controlled) = mpsc::unbounded_channel();
-            let task = Task { id, chain: Chain { links, sink }, reports: reports.clone(), control: controlled };
+            let clock = environment.clock.clone();
+            let task = Task { id, chain: Chain { links, sink }, reports: reports.clone(), control: controlled, clock };
             let reports = reports.clone();
             match &mut source {
                 Some(source) => {
-                    let task = source.open(task, subtask, builder.metrics_of(chain[0], subtask)).await?;
+                    let task =
+                        source.open(task, subtask, builder.metrics_of(chain[0], subtask), &builder.drift).await?;
                     tasks.sources.insert(id);
                     tasks.running.spawn(async move { report_failure(&reports, task.run().await) });
                 }
@@ -126,6 +135,8 @@ struct Builder<'a> {
     spec: &'a JobSpec,
     environment: &'a Environment,
     metrics: &'a JobMetrics,
+    budget: &'a Arc<MemoryBudget>,
+    drift: DriftGroups,
 }
 
 impl<'a> Builder<'a> {
@@ -147,6 +158,8 @@ impl<'a> Builder<'a> {
                     parallelism: node.parallelism,
                     store: &self.environment.store,
                     metrics: metrics.clone(),
+                    budget: self.budget,
+                    clock: &self.environment.clock,
                 })?;
                 Some(operator)
             }
@@ -184,6 +197,7 @@ impl<'a> Builder<'a> {
             splits,
             stored,
             environment: self.environment,
+            budget: self.budget,
         }))
     }
 
@@ -230,10 +244,17 @@ struct OpenSource<'a> {
     splits: Vec<SplitId>,
     stored: Vec<Option<(Timestamp, Bytes)>>,
     environment: &'a Environment,
+    budget: &'a Arc<MemoryBudget>,
 }
 
 impl OpenSource<'_> {
-    async fn open(&self, task: Task, subtask: SubtaskIndex, metrics: Arc<SubtaskMetrics>) -> Result<SourceTask> {
+    async fn open(
+        &self,
+        task: Task,
+        subtask: SubtaskIndex,
+        metrics: Arc<SubtaskMetrics>,
+        drift: &DriftGroups,
+    ) -> Result<SourceTask> {
         let pace = self.source.rate_limit.map(|rate| Pace::new(rate / f64::from(self.parallelism)));
         let mine = (0..self.splits.len()).filter(|split| *split as u32 % self.parallelism == subtask.0);
         let (mut starts, mut reached) = (Vec::new(), Vec::new());
@@ -247,8 +268,9 @@ impl OpenSource<'_> {
         let context = SourceContext { batch_rows, clock: self.environment.clock.clone(), metrics };
         let reader =
             self.source.source.open(starts, context).await.map_err(|e| e.at(format!("source '{}'", self.uid)))?;
-        let splits = Splits::new(self.source.event_time.clone(), &reached);
-        Ok(SourceTask { task, operator: self.state, reader, splits, pace, clock: self.environment.clock.clone() })
+        let splits = Splits::new(self.source.event_time.clone(), &reached, drift);
+        let (clock, budget) = (self.environment.clock.clone(), self.budget.clone());
+        Ok(SourceTask { task, operator: self.state, reader, splits, pace, clock, budget })
     }
 }
 

@@ -1,0 +1,166 @@
+//! Steps over rows whose equal keys are brought together: functions with state, and windows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::{Expr, ScalarUDF};
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
+
+use super::coerce::coerced;
+use super::{Flow, Routed, col};
+use crate::Result;
+use crate::graph::{NodeKind, OperatorFactory, Partitioning, Port};
+use crate::group_table::Aggregate;
+use crate::keyed::{Keyed, KeyedFunction};
+use crate::window::assign::{Bound, Tumble};
+use crate::window::{
+    WindowAggregateSpec, WindowColumn, partial_key_columns, window_final, window_partial, window_single,
+};
+
+/// Rows whose equal keys are brought together by the next step.
+#[derive(Debug, Clone)]
+pub struct KeyedFlow<'a> {
+    pub(super) flow: Flow<'a>,
+    pub(super) keys: Vec<FieldRef>,
+    pub(super) ttl: Option<Duration>,
+    pub(super) sides: Vec<(String, SchemaRef)>,
+}
+
+impl<'a> KeyedFlow<'a> {
+    fn key_columns(&self) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
+        self.keys.iter().map(|key| self.flow.physical(col(key.name()))).collect()
+    }
+
+    /// How long the next function's state of a key lives after its last change, by the wall clock. Without it, for ever.
+    #[must_use]
+    pub fn ttl(self, ttl: Duration) -> Self {
+        KeyedFlow { ttl: Some(ttl), ..self }
+    }
+
+    /// Declares a side output of the next function. At most 64.
+    #[must_use]
+    pub fn side_output(mut self, name: &str, schema: SchemaRef) -> Self {
+        self.sides.push((name.to_owned(), schema));
+        self
+    }
+
+    /// As an input of an operator with several: rows of equal keys meet in one subtask.
+    ///
+    /// # Errors
+    /// When a key cannot be computed.
+    pub fn shuffled(self) -> Result<Routed<'a>> {
+        let partitioning = Partitioning::Hash(self.key_columns()?);
+        Ok(Routed { flow: self.flow, partitioning })
+    }
+
+    /// Runs a function with state per key. `name` is the stable identity of that state.
+    ///
+    /// # Errors
+    /// When another operator has the name.
+    pub fn process<F: KeyedFunction>(
+        self,
+        name: &str,
+        schema: SchemaRef,
+        make: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Result<Flow<'a>> {
+        let keys = self.key_columns()?;
+        let outputs = self.sides.iter().enumerate();
+        let sides = outputs.map(|(i, (side, schema))| (side.clone(), Port::side(i as u8), schema.clone())).collect();
+        let keyed = Keyed {
+            name: name.to_owned(),
+            keys: keys.clone(),
+            schema: schema.clone(),
+            sides: self.sides,
+            ttl: self.ttl,
+            make,
+            function: std::marker::PhantomData,
+        };
+        let id = self.flow.step(name, NodeKind::Operator(Arc::new(keyed)), Partitioning::Hash(keys))?;
+        Ok(self.flow.continued(id, schema, sides))
+    }
+
+    /// Aggregates per key and tumbling window of a timestamp column. The result has `window_start`, `window_end`, the keys, and the aggregates by their
+    /// aliases. `name` is the stable identity of the window's state.
+    ///
+    /// With more than one subtask rows are aggregated before they are brought together.
+    ///
+    /// # Errors
+    /// When a column or aggregate does not fit.
+    pub fn tumble(
+        self,
+        name: &str,
+        time: &str,
+        size: Duration,
+        aggregates: impl IntoIterator<Item = Expr>,
+    ) -> Result<Flow<'a>> {
+        let spec = self.window(time, size.as_millis() as i64, aggregates)?;
+        let schema = spec.schema.clone();
+        if self.flow.parallelism == 1 {
+            let id = self.flow.step(name, NodeKind::Operator(window_single(spec)), Partitioning::Forward)?;
+            return Ok(self.flow.continued(id, schema, Vec::new()));
+        }
+        let partial: Arc<dyn OperatorFactory> = window_partial(spec.clone());
+        let (partial_schema, keys) = (partial.schema(), partial_key_columns(&spec));
+        let first = self.flow.step(&format!("{name}:partial"), NodeKind::Operator(partial), Partitioning::Forward)?;
+        let between = self.flow.continued(first, partial_schema, Vec::new());
+        let id = between.step(name, NodeKind::Operator(window_final(spec)), Partitioning::Hash(keys))?;
+        Ok(between.continued(id, schema, Vec::new()))
+    }
+
+    /// As [`KeyedFlow::tumble`], with a side output `late` of the rows whose window is over and of those without an event time. Rows are brought
+    /// together one by one for that.
+    ///
+    /// # Errors
+    /// When a column or aggregate does not fit.
+    pub fn tumble_keeping_late(
+        self,
+        name: &str,
+        time: &str,
+        size: Duration,
+        aggregates: impl IntoIterator<Item = Expr>,
+    ) -> Result<Flow<'a>> {
+        let spec = self.window(time, size.as_millis() as i64, aggregates)?;
+        let (schema, late) = (spec.schema.clone(), self.flow.schema.clone());
+        let keys = Partitioning::Hash(self.key_columns()?);
+        let id = self.flow.step(name, NodeKind::Operator(window_single(spec)), keys)?;
+        Ok(self.flow.continued(id, schema, vec![("late".to_owned(), Port::LATE, late)]))
+    }
+
+    fn window(
+        &self,
+        time: &str,
+        millis: i64,
+        aggregates: impl IntoIterator<Item = Expr>,
+    ) -> Result<WindowAggregateSpec> {
+        let flow = &self.flow;
+        let schema = flow.df_schema()?;
+        let end = ScalarUDF::from(Tumble::new(Bound::End, millis, 0)?).call(vec![flow.timestamp(time)?]);
+        let instant = |name: &str| Arc::new(Field::new(name, DataType::Timestamp(TimeUnit::Millisecond, None), false));
+        let mut fields: Vec<FieldRef> = vec![instant("window_start"), instant("window_end")];
+        fields.extend(self.keys.iter().cloned());
+        let mut output = vec![WindowColumn::Start, WindowColumn::End];
+        output.extend((0..self.keys.len()).map(WindowColumn::Key));
+        let mut lowered = Vec::new();
+        for (index, expr) in aggregates.into_iter().enumerate() {
+            let props = ExecutionProps::new();
+            let context = PhysicalPlanningContext::default();
+            let expr = coerced(expr, &schema)?;
+            let built = LoweredAggregateBuilder::new(&expr, &schema, &flow.schema, &props, &context).build()?;
+            fields.push(built.aggregate.field());
+            output.push(WindowColumn::Aggregate(index));
+            lowered.push(Aggregate { function: built.aggregate, filter: built.filter });
+        }
+        Ok(WindowAggregateSpec {
+            window_end: flow.physical(end)?,
+            window_millis: millis,
+            keys: self.key_columns()?.into_iter().zip(self.keys.iter().cloned()).collect(),
+            aggregates: lowered,
+            output,
+            schema: Arc::new(Schema::new(fields)),
+        })
+    }
+}

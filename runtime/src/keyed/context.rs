@@ -1,0 +1,272 @@
+//! What a function may do beside changing its key's state: emit, set timers, and use collections.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
+
+use bytes::Bytes;
+use coulee_checkpoint::TableId;
+use coulee_model::Timestamp;
+use datafusion_common::ScalarValue;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::row::RowWriter;
+use crate::state::{Backend, KeyPart, KeyRef, MapTable, Timers};
+use crate::{Error, Result};
+
+/// Tables of collections begin here.
+const FIRST_COLLECTION: u8 = 16;
+/// How many collections a function may have: the table ids that are left for them.
+const COLLECTIONS_MAX: u8 = 96;
+
+/// An ordered map per key. Declared once, as a constant; `id` is its stable identity among the function's collections.
+#[derive(Debug)]
+pub struct MapState<K, V> {
+    id: u8,
+    types: PhantomData<fn(K) -> V>,
+}
+
+impl<K, V> MapState<K, V> {
+    /// The map with this identity, 0 to 95.
+    pub const fn new(id: u8) -> Self {
+        assert!(id < COLLECTIONS_MAX, "a collection's id is 0 to 95");
+        MapState { id, types: PhantomData }
+    }
+}
+
+/// A list per key. Declared once, as a constant; `id` is its stable identity among the function's collections.
+#[derive(Debug)]
+pub struct ListState<T>(MapState<u64, T>);
+
+impl<T> ListState<T> {
+    /// The list with this identity, 0 to 95; not one that a map has.
+    pub const fn new(id: u8) -> Self {
+        ListState(MapState::new(id))
+    }
+}
+
+/// The tables of a function's collections, each made when it is first used.
+#[derive(Debug, Default)]
+pub(super) struct Collections {
+    pub(super) tables: BTreeMap<u8, MapTable>,
+    pub(super) backend: Option<Backend>,
+    pub(super) ttl_millis: Option<i64>,
+}
+
+impl Collections {
+    fn table(&mut self, id: u8) -> Result<&mut MapTable> {
+        use std::collections::btree_map::Entry;
+        match self.tables.entry(id) {
+            Entry::Occupied(table) => Ok(table.into_mut()),
+            Entry::Vacant(free) => {
+                let mut table = MapTable::new(TableId(FIRST_COLLECTION + id), self.ttl_millis);
+                let backend = self.backend.clone();
+                table.open(backend.ok_or_else(|| Error::internal("a function was called before it was opened"))?)?;
+                Ok(free.insert(table))
+            }
+        }
+    }
+}
+
+/// What a function may do with the key that it is called for.
+#[derive(Debug)]
+pub struct KeyContext<'a> {
+    pub(super) key: KeyRef<'a>,
+    pub(super) out: &'a mut RowWriter,
+    pub(super) sides: &'a mut [(String, RowWriter)],
+    pub(super) collections: &'a mut Collections,
+    pub(super) event_timers: &'a mut Timers,
+    pub(super) processing_timers: &'a mut Timers,
+    pub(super) watermark: Timestamp,
+    pub(super) now: Timestamp,
+}
+
+impl KeyContext<'_> {
+    /// Emits a row: one value per column of the output's schema.
+    ///
+    /// # Errors
+    /// `Invalid` when the number of values or a value's type is not the schema's.
+    pub fn emit(&mut self, row: impl IntoIterator<Item = ScalarValue>) -> Result<()> {
+        self.out.emit(row)
+    }
+
+    /// Emits a row into a side output.
+    ///
+    /// # Errors
+    /// As [`KeyContext::emit`], and when there is no such side output.
+    pub fn side(&mut self, name: &str, row: impl IntoIterator<Item = ScalarValue>) -> Result<()> {
+        match self.sides.iter_mut().find(|(side, _)| side == name) {
+            Some((_, out)) => out.emit(row),
+            None => Err(Error::invalid(format!("there is no side output '{name}': declare it with `side_output`"))),
+        }
+    }
+
+    /// No later row has an event time at or below this; [`Timestamp::MIN`] before the first watermark.
+    pub fn watermark(&self) -> Timestamp {
+        self.watermark
+    }
+
+    /// The wall clock, as of this batch of rows. What depends on it is not the same when the job is replayed.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Asks to be called for this key once the watermark has reached `at`: at the next watermark if it has already.
+    pub fn event_timer(&mut self, at: Timestamp) {
+        self.event_timers.register(at, self.key);
+    }
+
+    /// Takes back [`KeyContext::event_timer`].
+    pub fn delete_event_timer(&mut self, at: Timestamp) {
+        self.event_timers.delete(at, self.key);
+    }
+
+    /// Asks to be called for this key once the wall clock has reached `at`, also if no row comes.
+    pub fn processing_timer(&mut self, at: Timestamp) {
+        self.processing_timers.register(at, self.key);
+    }
+
+    /// Takes back [`KeyContext::processing_timer`].
+    pub fn delete_processing_timer(&mut self, at: Timestamp) {
+        self.processing_timers.delete(at, self.key);
+    }
+
+    /// The key's map.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read.
+    pub fn map<'s, K, V>(&'s mut self, state: &MapState<K, V>) -> Result<MapView<'s, K, V>> {
+        let table = self.collections.table(state.id)?;
+        let number = table.load(self.key);
+        Ok(MapView { table, number, types: PhantomData })
+    }
+
+    /// The key's list.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read.
+    pub fn list<'s, T>(&'s mut self, state: &ListState<T>) -> Result<ListView<'s, T>> {
+        Ok(ListView(self.map(&state.0)?))
+    }
+}
+
+/// The map of one key.
+#[derive(Debug)]
+pub struct MapView<'a, K, V> {
+    table: &'a mut MapTable,
+    number: u32,
+    types: PhantomData<fn(K) -> V>,
+}
+
+fn encoded<K: KeyPart>(key: &K) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(16);
+    key.encode_key(&mut bytes);
+    bytes
+}
+
+fn decoded<V: DeserializeOwned>(value: &[u8]) -> Result<V> {
+    postcard::from_bytes(value)
+        .map_err(|e| Error::invalid(format!("a stored map entry does not fit the function's type: {e}")))
+}
+
+impl<K: KeyPart, V: Serialize + DeserializeOwned> MapView<'_, K, V> {
+    /// The value of an entry.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read.
+    pub fn get(&mut self, key: &K) -> Result<Option<V>> {
+        self.table.get(self.number, &encoded(key))?.map(|value| decoded(&value)).transpose()
+    }
+
+    /// Sets an entry.
+    ///
+    /// # Errors
+    /// When the value cannot be encoded.
+    pub fn put(&mut self, key: &K, value: &V) -> Result<()> {
+        let value = postcard::to_stdvec(value)
+            .map_err(|e| Error::internal(format!("the value of a map entry cannot be encoded: {e}")))?;
+        self.table.put(self.number, &encoded(key), Bytes::from(value));
+        Ok(())
+    }
+
+    /// Removes an entry. One that is not there is fine.
+    pub fn remove(&mut self, key: &K) {
+        self.table.remove(self.number, &encoded(key));
+    }
+
+    /// The entries within the bounds, in the order of their keys.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read.
+    pub fn range(&mut self, bounds: impl RangeBounds<K>) -> Result<Vec<(K, V)>> {
+        let bound = |bound: Bound<&K>| bound.map(encoded);
+        let (start, end) = (bound(bounds.start_bound()), bound(bounds.end_bound()));
+        let bounds = (start.as_ref().map(Vec::as_slice), end.as_ref().map(Vec::as_slice));
+        let entry = |(mut key, value): (&[u8], &Bytes)| Ok((K::decode_key(&mut key)?, decoded(value)?));
+        self.table.range(self.number, bounds)?.map(entry).collect()
+    }
+
+    /// The last entry.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read.
+    pub fn last(&mut self) -> Result<Option<(K, V)>> {
+        let mut all = self.table.range(self.number, (Bound::Unbounded, Bound::Unbounded))?;
+        all.next_back().map(|(mut key, value)| Ok((K::decode_key(&mut key)?, decoded(value)?))).transpose()
+    }
+
+    /// Removes the entries within the bounds.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read.
+    pub fn remove_range(&mut self, bounds: impl RangeBounds<K>) -> Result<()> {
+        for (key, _) in self.range(bounds)? {
+            self.remove(&key);
+        }
+        Ok(())
+    }
+}
+
+/// The list of one key.
+#[derive(Debug)]
+pub struct ListView<'a, T>(MapView<'a, u64, T>);
+
+impl<T: Serialize + DeserializeOwned> ListView<'_, T> {
+    /// Adds an element behind all others.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read or the element cannot be encoded.
+    pub fn push(&mut self, element: &T) -> Result<()> {
+        let next = self.0.last()?.map_or(0, |(at, _)| at + 1);
+        self.0.put(&next, element)
+    }
+
+    /// All elements, the oldest first.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read.
+    pub fn all(&mut self) -> Result<Vec<T>> {
+        Ok(self.0.range(..)?.into_iter().map(|(_, element)| element).collect())
+    }
+
+    /// Removes the oldest elements until at most `len` are left.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read.
+    pub fn keep_last(&mut self, len: usize) -> Result<()> {
+        let all = self.0.range(..)?;
+        for (at, _) in &all[..all.len().saturating_sub(len)] {
+            self.0.remove(at);
+        }
+        Ok(())
+    }
+
+    /// Removes all elements.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read.
+    pub fn clear(&mut self) -> Result<()> {
+        self.0.remove_range(..)
+    }
+}
