@@ -110,6 +110,9 @@ pub struct Server {
     /// Where to listen [default: 127.0.0.1:7878].
     #[arg(long, env = "COULEE_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<String>,
+    /// Where to answer HTTP: /metrics for Prometheus and /healthz; off for nowhere [default: 127.0.0.1:7879].
+    #[arg(long, env = "COULEE_HTTP_LISTEN", value_name = "ADDRESS|off")]
+    pub http_listen: Option<String>,
     /// Subtasks per operator of jobs that do not say [default: 1].
     #[arg(long, env = "COULEE_PARALLELISM", value_name = "N")]
     pub parallelism: Option<u32>,
@@ -151,7 +154,7 @@ pub enum Job {
         /// The job.
         name: String,
         #[command(flatten)]
-        how: Show,
+        how: ShowOptions,
     },
     /// Stop a job with a last checkpoint.
     Stop {
@@ -172,7 +175,7 @@ pub enum Job {
 
 /// How a job is shown.
 #[derive(Debug, Clone, Default, Arguments)]
-pub struct Show {
+pub struct ShowOptions {
     /// Go on showing its figures until it ends.
     #[arg(long)]
     pub watch: bool,

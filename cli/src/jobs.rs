@@ -9,7 +9,7 @@ use coulee_server::client::Client;
 use coulee_server::{JobReport, JobState, ScriptEvent, proto};
 use futures::StreamExt;
 
-use crate::args::{Job, Jobs, ScriptOptions, Show};
+use crate::args::{Job, Jobs, ScriptOptions, ShowOptions};
 use crate::failure::Failure;
 use crate::figures::{count, span};
 use crate::live::{self, Rates};
@@ -35,7 +35,7 @@ pub async fn jobs(args: Jobs, settings: Settings) -> Result<(), Failure> {
     match command {
         Job::Submit { file, script: options } => submit(client, request(&file, script, options)).await,
         Job::Ls => list(client).await,
-        Job::Show { name, how: Show { watch: true, .. } } => watch(client, &name).await,
+        Job::Show { name, how: ShowOptions { watch: true, .. } } => watch(client, &name).await,
         Job::Show { name, how } => show(client, &name, &how).await,
         Job::Stop { name } => told(&client.stop(&name).await?),
         Job::Start { name } => told(&client.start(&name).await?),
@@ -98,7 +98,7 @@ fn row(job: &JobReport) -> Vec<String> {
     ]
 }
 
-async fn show(client: &mut Client, name: &str, how: &Show) -> Result<(), Failure> {
+async fn show(client: &mut Client, name: &str, how: &ShowOptions) -> Result<(), Failure> {
     let job = client.job(name).await?;
     let text = if how.json { format!("{}\n", job.to_json()?) } else { show::text(&job, how.subtasks) };
     screen::data(text.as_bytes())

@@ -4,6 +4,7 @@
 //! or a server failed, 2 when the input was wrong, 130 when it was interrupted.
 
 mod args;
+mod failpoints;
 mod failure;
 mod settings;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn start(args: Args) -> Result<(), Failure> {
+    failpoints::configure()?;
     let settings = Settings::load(args.config.as_deref(), args.log.clone())?;
     log_to_stderr(&settings.log)?;
     match args.command {

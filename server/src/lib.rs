@@ -5,6 +5,7 @@
 //!                     │                                │         └─ again from the last checkpoint after a failure
 //!                     └ ScriptEvents                   └─ job.json, state/, spool/ below <data>/jobs/<name>/
 //!
+//!  HTTP ─▶ http ─▶ metrics ─▶ Engine
 //!  gRPC ─▶ rpc (the service) ─▶ Engine          client::in_process(engine) ─▶ rpc, without a socket
 //! ```
 //!
@@ -30,6 +31,10 @@ mod plan;
 mod results;
 mod script;
 mod span;
+
+// HTTP.
+pub mod http;
+mod metrics;
 
 // gRPC.
 pub mod client;
