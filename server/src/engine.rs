@@ -16,11 +16,11 @@ use coulee_sql::PlannedJob;
 use parking_lot::Mutex;
 
 use crate::folder::DataFolder;
-use crate::job::{self, Job, JobRecord, JobReport, Parts, RECORD_FILE, Wish};
+use crate::job::{self, Job, JobRecord, JobReport, Parts, Plan, RECORD_FILE, Wish};
 use crate::plan::{self, targets};
 use crate::registry;
-use crate::settings::EngineSettings;
-use crate::{Error, Result};
+use crate::settings::{EngineSettings, RestartPolicy};
+use crate::{Error, Result, snapshots};
 
 /// How often old segments of the log are looked for.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
@@ -87,7 +87,7 @@ impl Engine {
         let engine = Arc::new(Engine {
             connectors: registry::connectors(&log, &base, print),
             jobs: Mutex::new(jobs),
-            parts: Parts { clock, state, restart: settings.restart.clone() },
+            parts: Parts { clock, state, restart: settings.restart.clone(), base },
             settings,
             closing: AtomicBool::new(false),
             log,
@@ -242,16 +242,32 @@ impl Engine {
         if self.is_closing() {
             return Err(Error::Invalid("the engine is closing: no job is started any more".to_owned()));
         }
-        let settings =
-            JobSettings { checkpoint_interval: planned.settings.checkpoint_interval, ..JobSettings::default() };
+        let plan = self.plan(job, planned).await?;
         let sinks = targets(&outputs);
         let change = |record: &mut JobRecord| {
             record.sinks = sinks;
             change(record);
         };
-        job::start(job, planned.graph, settings, &self.parts, change).await?;
+        job::start(job, plan, &self.parts, change).await?;
         job.set_outputs(outputs);
         Ok(())
+    }
+
+    /// What a planned job runs with.
+    async fn plan(&self, job: &Arc<Job>, planned: PlannedJob) -> Result<Plan> {
+        let PlannedJob { graph, settings, .. } = planned;
+        let (name, folder, base) = (job.name(), job.folder.clone(), self.parts.base.clone());
+        let runtime = JobSettings {
+            checkpoint_interval: settings.checkpoint_interval,
+            memory_budget_bytes: settings.memory_budget_bytes,
+            allow_non_restored_state: settings.ignore_unclaimed_state,
+        };
+        let restart = RestartPolicy::new(&self.parts.restart, settings.restart);
+        blocking(move || {
+            let snapshots = snapshots::policy(&settings, &graph, &name, &folder, &base)?;
+            Ok(Plan { graph, settings: runtime, restart, snapshots })
+        })
+        .await
     }
 
     /// Lets the log remove what it need not keep, now and then, as long as the engine lives.

@@ -23,7 +23,7 @@ pub use progress::{Operator, OperatorKind, Progress};
 pub(crate) use recent::Recent;
 pub use record::{Desired, Failure, JobState, SinkTarget};
 pub(crate) use record::{JobRecord, RECORD_FILE, StoredScript};
-pub(crate) use supervise::{Parts, start};
+pub(crate) use supervise::{Parts, Plan, start};
 
 use crate::Result;
 

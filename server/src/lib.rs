@@ -30,6 +30,7 @@ mod output;
 mod plan;
 mod results;
 mod script;
+mod snapshots;
 mod span;
 
 // HTTP.

@@ -136,14 +136,9 @@ fn since(at: Timestamp, now: Timestamp) -> Duration {
     Duration::from_millis(now.0.saturating_sub(at.0).max(0) as u64)
 }
 
-/// `source 'flights'`.
+/// `'source:flights'`: a uid says itself what it is of.
 fn named(operator: &Operator) -> String {
-    let what = match operator.kind {
-        OperatorKind::Source => "source",
-        OperatorKind::Operator => "operator",
-        OperatorKind::Sink | OperatorKind::SideSink => "sink",
-    };
-    format!("{what} '{}'", operator.uid)
+    format!("'{}'", operator.uid)
 }
 
 fn sources(progress: &Progress) -> impl Iterator<Item = &Operator> {

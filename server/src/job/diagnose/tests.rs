@@ -102,7 +102,7 @@ fn the_split_that_holds_back_event_time_is_named_with_the_gap() {
         split("shard-00003", Some(START)),
         split("shard-00001", Some(START + 3_500 * SECOND)),
     ]);
-    says(&progress, FindingCode::WatermarkHeld, &["shard-00003 of source 'readings'", "1 h 0 min behind the furthest"]);
+    says(&progress, FindingCode::WatermarkHeld, &["shard-00003 of 'readings'", "1 h 0 min behind the furthest"]);
     progress.operators[0].subtasks[0].splits[1].watermark = Some(Timestamp(START + 3_595 * SECOND));
     progress.operators[0].subtasks[0].splits[2].watermark = Some(Timestamp(START + 3_595 * SECOND));
     assert!(codes(&progress).is_empty(), "a little disorder between splits is no news");
@@ -126,12 +126,11 @@ fn a_split_that_never_brought_anything_and_is_not_idle_holds_back_all() {
 fn idle_splits_are_told_and_whether_event_time_goes_on() {
     let idle = |id| Split { is_idle: true, ..split(id, None) };
     let progress = with_splits(vec![split("shard-00000", Some(START)), idle("shard-00003")]);
-    let parts = ["shard-00003 of source 'readings' has brought nothing since 2023-11-14", "event time goes on without"];
+    let parts = ["shard-00003 of 'readings' has brought nothing since 2023-11-14", "event time goes on without"];
     says(&progress, FindingCode::IdleSplit, &parts);
     let mut progress = with_splits(vec![idle("shard-00000"), idle("shard-00001")]);
     progress.operators[0].figures.watermark = Some(Timestamp(START));
-    let parts =
-        ["every split of source 'readings' is idle", "stands still at 2023-11-14", "shard-00000, shard-00001 have"];
+    let parts = ["every split of 'readings' is idle", "stands still at 2023-11-14", "shard-00000, shard-00001 have"];
     says(&progress, FindingCode::IdleSplit, &parts);
 }
 
@@ -139,7 +138,7 @@ fn idle_splits_are_told_and_whether_event_time_goes_on() {
 fn rows_without_event_time_are_counted() {
     let mut progress = job();
     progress.operators[1].figures.timeless_rows = 95;
-    says(&progress, FindingCode::NoEventTime, &["95 of the 100 rows that operator 'window' took in"]);
+    says(&progress, FindingCode::NoEventTime, &["95 of the 100 rows that 'window' took in"]);
     progress.operators[1].figures.timeless_rows = 20;
     assert!(codes(&progress).is_empty());
 }
@@ -159,7 +158,7 @@ fn an_open_window_says_how_far_it_is() {
 fn late_and_rejected_rows_explain_themselves() {
     let mut progress = job();
     progress.operators[1].figures = Figures { rows_in: 100, late_rows: 100, ..Figures::default() };
-    says(&progress, FindingCode::LateRows, &["100 rows came to operator 'window' after their windows had left"]);
+    says(&progress, FindingCode::LateRows, &["100 rows came to 'window' after their windows had left"]);
     progress.operators[1].figures.next_result = Some(Timestamp(START));
     assert_eq!(codes(&progress), [FindingCode::WindowOpen], "a window that is open may still bring something");
 
@@ -173,7 +172,7 @@ fn late_and_rejected_rows_explain_themselves() {
 fn an_operator_that_lets_nothing_through_is_named() {
     let mut progress = job();
     progress.operators[1].figures.rows_out = 0;
-    says(&progress, FindingCode::Filtered, &["operator 'window' (window described) took in 100 rows"]);
+    says(&progress, FindingCode::Filtered, &["'window' (window described) took in 100 rows"]);
 }
 
 #[test]
@@ -183,10 +182,10 @@ fn the_slow_operator_behind_the_blocked_ones_is_named() {
     progress.operators[0].rates = Rates { blocked: 0.93, ..Rates::default() };
     progress.operators[1].rates = Rates { blocked: 0.8, busy: 0.1, ..Rates::default() };
     progress.operators[2].rates = Rates { busy: 0.97, ..Rates::default() };
-    let parts = ["sink 'minutes' (busy 97 % of the time)", "source 'readings' waits for it 93 %"];
+    let parts = ["'minutes' (busy 97 % of the time)", "'readings' waits for it 93 %"];
     says(&progress, FindingCode::Backpressure, &parts);
     progress.operators[1].rates = Rates { busy: 1.0, ..Rates::default() };
-    says(&progress, FindingCode::Backpressure, &["operator 'window' (busy 100 %"]);
+    says(&progress, FindingCode::Backpressure, &["'window' (busy 100 %"]);
 }
 
 #[test]
@@ -202,7 +201,7 @@ fn checkpoints_that_do_not_complete_hold_deliveries_back() {
     assert!(codes(&progress).is_empty(), "the first one is still to come");
     progress.operators[2].figures.rows_in = 5;
     progress.operators[2].holding_since = Some(Timestamp(START + SECOND));
-    says(&progress, FindingCode::CheckpointDue, &["sink 'minutes' holds 5 rows", "every 2 min 0 s"]);
+    says(&progress, FindingCode::CheckpointDue, &["'minutes' holds 5 rows", "every 2 min 0 s"]);
 
     let mut progress = job();
     progress.snapshot_failure = Some("the bucket is gone".into());
@@ -215,7 +214,7 @@ fn a_sink_that_collects_beyond_a_checkpoint_says_so() {
     progress.operators[2].figures.rows_in = 50;
     progress.operators[2].figures.delivered_rows = 8;
     progress.operators[2].holding_since = Some(Timestamp(NOW.0 - 30 * SECOND));
-    says(&progress, FindingCode::SinkBuffers, &["sink 'minutes' (minutes described)", "holds 42 rows"]);
+    says(&progress, FindingCode::SinkBuffers, &["'minutes' (minutes described)", "holds 42 rows"]);
     progress.operators[2].holding_since = Some(Timestamp(NOW.0 - SECOND));
     assert!(codes(&progress).is_empty(), "the next checkpoint delivers them");
 }
