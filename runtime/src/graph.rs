@@ -131,6 +131,19 @@ pub struct Node {
 }
 
 impl Node {
+    /// What the state of the operator `uid` is filed under. The highest bit is left to the store itself.
+    pub fn state_of(uid: &str) -> OperatorId {
+        OperatorId(xxh3_64(uid.as_bytes()) as u32 >> 1)
+    }
+
+    /// Whether its identity does not matter to stored state, as it has none.
+    pub fn is_stateless(&self) -> bool {
+        match &self.kind {
+            NodeKind::Operator(factory) => factory.is_stateless(),
+            NodeKind::Source(_) | NodeKind::Sink(_) => false,
+        }
+    }
+
     /// One line for `EXPLAIN` and metrics.
     pub fn describe(&self) -> String {
         match &self.kind {
@@ -181,8 +194,7 @@ impl Graph {
         if self.nodes.iter().any(|node| node.uid == uid) {
             return Err(Error::invalid(format!("two operators are named '{uid}': give one another name")));
         }
-        // The highest bit is left to the store itself.
-        let state = OperatorId(xxh3_64(uid.as_bytes()) as u32 >> 1);
+        let state = Node::state_of(&uid);
         if let Some(other) = self.nodes.iter().find(|node| node.state == state) {
             return Err(Error::invalid(format!("operators '{uid}' and '{}' collide: rename one of them", other.uid)));
         }

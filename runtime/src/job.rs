@@ -23,7 +23,7 @@ mod task;
 pub use coordinator::{Action, Coordinator, Event, Phase};
 pub use launch::{
     Environment, JobHandle, JobSettings, JobSpec, JobStatus, Outcome, SPOOL_FOLDER, STATE_FOLDER, SnapshotFigures,
-    Snapshots, launch,
+    Snapshots, launch, restore, savepoint_at_rest,
 };
 
 use coulee_checkpoint::Changes;

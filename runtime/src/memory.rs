@@ -11,7 +11,7 @@ use coulee_model::{CheckpointId, SubtaskIndex};
 use parking_lot::Mutex;
 
 use crate::connector::{
-    Sink, SinkContext, SinkWriter, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart,
+    CommitOn, Sink, SinkContext, SinkWriter, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart,
 };
 use crate::metrics::SubtaskMetrics;
 use crate::{Batch, Error, Result};
@@ -117,6 +117,7 @@ impl SourceReader for MemoryReader {
 #[derive(Debug, Clone, Default)]
 pub struct MemorySink {
     batches: Arc<Mutex<Batches>>,
+    commit_on: CommitOn,
 }
 
 /// What each writer's checkpoints hold.
@@ -135,6 +136,11 @@ impl Batches {
 }
 
 impl MemorySink {
+    /// An empty one, whose rows become visible when `commit_on` is durable.
+    pub fn committing_on(commit_on: CommitOn) -> Self {
+        MemorySink { commit_on, ..MemorySink::default() }
+    }
+
     /// The visible rows, in the order of checkpoints.
     pub fn rows(&self) -> Vec<RecordBatch> {
         let batches = self.batches.lock();
@@ -146,6 +152,10 @@ impl MemorySink {
 impl Sink for MemorySink {
     fn describe(&self) -> String {
         "Memory".to_owned()
+    }
+
+    fn commit_on(&self) -> CommitOn {
+        self.commit_on
     }
 
     async fn recover(&self, _: &SinkContext, states: &[Bytes]) -> Result<()> {

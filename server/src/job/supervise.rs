@@ -117,6 +117,7 @@ impl Supervisor {
         let environment = Environment {
             store: Arc::new(store),
             spool: self.job.folder.join("spool"),
+            scratch: self.job.folder.join("scratch"),
             snapshots: self.plan.snapshots.clone(),
             clock: self.parts.clock.clone(),
         };

@@ -1,14 +1,17 @@
-//! Snapshots of a running job: every so often the last checkpoint is linked aside and uploaded while the job goes on.
+//! Snapshots and savepoints of a running job: the last checkpoint is linked aside and uploaded while the job goes on.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coulee_checkpoint::JobStore;
-use coulee_checkpoint::snapshot::SnapshotStore;
-use coulee_model::{CheckpointId, JobName, Timestamp};
+use coulee_checkpoint::snapshot::{Manifest, SnapshotKind, SnapshotName, SnapshotRequest, SnapshotStore};
+use coulee_checkpoint::{CheckpointRecord, JobStore};
+use coulee_model::{CheckpointId, Clock, JobName};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::SnapshotFigures;
 use crate::{Error, Result};
 
 /// When and where snapshots go.
@@ -20,8 +23,8 @@ pub struct Snapshots {
     pub interval: Duration,
     /// How many are kept; older ones are removed. At least 1.
     pub keep: usize,
-    /// A folder for links, on the file system of the job's state and spool.
-    pub scratch: PathBuf,
+    /// How long an object must have been without a snapshot that refers to it before it is removed.
+    pub grace: Duration,
 }
 
 /// Folders within a snapshot.
@@ -29,75 +32,248 @@ pub const STATE_FOLDER: &str = "state";
 /// See [`STATE_FOLDER`].
 pub const SPOOL_FOLDER: &str = "spool";
 
-/// Takes snapshots of one job; at most one is being uploaded.
+/// How long a snapshot that failed waits for the next attempt.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// A snapshot that somebody asked for.
+#[derive(Debug)]
+pub(super) struct Savepoint {
+    pub(super) store: SnapshotStore,
+    pub(super) name: String,
+    pub(super) note: Option<String>,
+    pub(super) answer: oneshot::Sender<Result<Manifest>>,
+}
+
+/// A periodic snapshot that was tried.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) checkpoint: CheckpointId,
+    /// `None` when only savepoints were taken.
+    pub(super) result: Option<Result<SnapshotFigures>>,
+}
+
+/// What snapshots are taken of.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    pub(super) job: JobName,
+    pub(super) store: Arc<JobStore>,
+    pub(super) spool: PathBuf,
+    /// For links; on the file system of the state and the spool.
+    pub(super) scratch: PathBuf,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// Takes snapshots of one job; one at a time.
+#[derive(Debug)]
 pub(super) struct Snapshooter {
-    policy: Snapshots,
-    job: JobName,
-    last: Instant,
-    upload: Option<JoinHandle<()>>,
+    origin: Origin,
+    policy: Option<Snapshots>,
+    /// Tells this attempt at the job from every other one that writes to the same place.
+    owner: String,
+    claimed: bool,
+    due: Instant,
+    wanted: Vec<Savepoint>,
+    running: Option<JoinHandle<Taken>>,
 }
 
 impl Snapshooter {
-    pub(super) fn new(policy: Snapshots, job: JobName) -> Self {
-        Snapshooter { policy, job, last: Instant::now(), upload: None }
+    pub(super) fn new(origin: Origin, policy: Option<Snapshots>, incarnation: &str) -> Self {
+        let owner = format!("{incarnation}-{:016x}", RandomState::new().build_hasher().finish());
+        let due = Instant::now() + policy.as_ref().map_or(Duration::ZERO, |policy| policy.interval);
+        Snapshooter { origin, policy, owner, claimed: false, due, wanted: Vec::new(), running: None }
     }
 
-    /// Called when a checkpoint is durable and before its sinks are told: what the state refers to is still in the spool.
+    /// Remembers to take a savepoint of the next checkpoint.
+    pub(super) fn want(&mut self, savepoint: Savepoint) {
+        self.wanted.push(savepoint);
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Called when a checkpoint is durable and before its sinks are told: what the state refers to is still in the spool. Begins a snapshot if one is
+    /// due or wanted, or if `now` says so; not while another one is under way. Whether it has begun.
     ///
     /// # Errors
-    /// When the links cannot be made. A failed upload is only logged: the job does not depend on it.
-    pub(super) async fn checkpoint(
-        &mut self,
-        id: CheckpointId,
-        at: Timestamp,
-        store: &Arc<JobStore>,
-        spool: &Path,
-    ) -> Result<()> {
-        let busy = self.upload.as_ref().is_some_and(|upload| !upload.is_finished());
-        if busy || self.last.elapsed() < self.policy.interval {
-            return Ok(());
+    /// When the links cannot be made, or another process has taken over the snapshots. A failed upload is for [`Snapshooter::taken`] to tell.
+    pub(super) async fn checkpoint(&mut self, record: &CheckpointRecord, now: bool) -> Result<bool> {
+        let periodic = self.policy.clone().filter(|_| now || self.due <= Instant::now());
+        if self.running.is_some() || (periodic.is_none() && self.wanted.is_empty()) {
+            return Ok(false);
         }
-        self.last = Instant::now();
-        let folder = self.policy.scratch.join(format!("snapshot-{id}"));
-        let (store, spool, into) = (store.clone(), spool.to_owned(), folder.clone());
-        let linked = tokio::task::spawn_blocking(move || link(&store, &spool, &into)).await;
-        linked.map_err(|e| Error::internal(e.to_string()))??;
-        let (policy, job) = (self.policy.clone(), self.job.clone());
-        self.upload = Some(tokio::spawn(async move {
-            if let Err(error) = upload(&policy, &job, id, at, &folder).await {
-                tracing::warn!(%job, checkpoint = %id, %error, "the snapshot was not taken; the next one is tried as usual");
+        if let Some(policy) = &periodic {
+            self.due = Instant::now() + policy.interval;
+            if !self.claimed {
+                policy.store.claim(&self.owner, self.origin.clock.now()).await?;
+                self.claimed = true;
             }
-            let _ = tokio::fs::remove_dir_all(&folder).await;
-        }));
+        }
+        let folder = self.origin.scratch.join(format!("snapshot-{}", record.id));
+        let (origin, into) = (self.origin.clone(), folder.clone());
+        blocking(move || link(&origin, &into)).await?;
+        let upload = Upload { origin: self.origin.clone(), owner: self.owner.clone(), record: record.clone(), folder };
+        let savepoints = std::mem::take(&mut self.wanted);
+        self.running = Some(tokio::spawn(upload.run(periodic, savepoints)));
+        Ok(true)
+    }
+
+    /// Waits for the end of what is under way; for ever when nothing is. Cancel-safe.
+    pub(super) async fn taken(&mut self) -> Result<Taken> {
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let taken = running.await;
+        self.running = None;
+        let taken = taken.map_err(|e| Error::internal(format!("a snapshot was torn down: {e}")))?;
+        if matches!(taken.result, Some(Err(_))) {
+            self.due = self.due.min(Instant::now() + RETRY_AFTER);
+        }
+        Ok(taken)
+    }
+
+    /// Waits for what is under way, and tells those who still want something that they will not get it.
+    pub(super) async fn finish(&mut self) {
+        if self.running.is_some() {
+            let _ = self.taken().await;
+        }
+        for savepoint in self.wanted.drain(..) {
+            let ended = "the job ended before the savepoint could be taken: take it of the job at rest";
+            let _ = savepoint.answer.send(Err(Error::unavailable(ended)));
+        }
+    }
+}
+
+/// One checkpoint on its way to the object store.
+struct Upload {
+    origin: Origin,
+    owner: String,
+    record: CheckpointRecord,
+    folder: PathBuf,
+}
+
+impl Upload {
+    async fn run(self, periodic: Option<Snapshots>, savepoints: Vec<Savepoint>) -> Taken {
+        let result = match &periodic {
+            Some(policy) => Some(self.periodic(policy).await),
+            None => None,
+        };
+        for savepoint in savepoints {
+            let kind = SnapshotKind::Savepoint { name: savepoint.name.clone(), note: savepoint.note.clone() };
+            // Somebody who no longer waits has the savepoint all the same.
+            let _ = savepoint.answer.send(self.savepoint(&savepoint.store, kind).await);
+        }
+        let _ = tokio::fs::remove_dir_all(&self.folder).await;
+        Taken { checkpoint: self.record.id, result }
+    }
+
+    fn request(&self, kind: SnapshotKind) -> SnapshotRequest {
+        SnapshotRequest {
+            job: self.origin.job.clone(),
+            incarnation: self.owner.clone(),
+            kind,
+            record: self.record.clone(),
+            at: self.origin.clock.now(),
+        }
+    }
+
+    async fn periodic(&self, policy: &Snapshots) -> Result<SnapshotFigures> {
+        let started = Instant::now();
+        let uploaded = policy.store.upload(&self.request(SnapshotKind::Periodic), &self.folder).await?;
+        let job = &self.origin.job;
+        tracing::info!(%job, checkpoint = %self.record.id, bytes = uploaded.uploaded_bytes, "snapshot");
+        let figures = SnapshotFigures {
+            checkpoint: self.record.id,
+            at: self.origin.clock.now(),
+            took: started.elapsed(),
+            bytes: uploaded.bytes,
+            uploaded_bytes: uploaded.uploaded_bytes,
+        };
+        // What is left over now is tried again with the next snapshot.
+        if let Err(error) = self.clean(policy).await {
+            tracing::warn!(%job, %error, "old snapshots could not be removed");
+        }
+        Ok(figures)
+    }
+
+    async fn clean(&self, policy: &Snapshots) -> Result<()> {
+        policy.store.retain(policy.keep.max(1)).await?;
+        policy.store.collect_garbage(policy.grace, self.origin.clock.now()).await?;
         Ok(())
     }
 
-    /// Waits for an upload under way.
-    pub(super) async fn finish(&mut self) {
-        if let Some(upload) = self.upload.take() {
-            let _ = upload.await;
-        }
+    async fn savepoint(&self, store: &SnapshotStore, kind: SnapshotKind) -> Result<Manifest> {
+        // Where nobody takes periodic snapshots, nobody has claimed the place.
+        store.claim(&self.owner, self.origin.clock.now()).await?;
+        Ok(store.upload(&self.request(kind), &self.folder).await?.manifest)
     }
 }
 
-async fn upload(policy: &Snapshots, job: &JobName, id: CheckpointId, at: Timestamp, folder: &Path) -> Result<()> {
-    policy.store.upload(job, id, at, folder).await?;
-    tracing::info!(%job, checkpoint = %id, "snapshot");
-    let all = policy.store.list().await?;
-    for old in all.iter().rev().skip(policy.keep.max(1)) {
-        policy.store.delete(old.checkpoint).await?;
+/// Takes a savepoint of a job at rest. `scratch` is a folder for links, on the file system of the state and the spool.
+///
+/// # Errors
+/// `Invalid` when the job has no checkpoint yet, or there is another savepoint of that name; `Unavailable` when the object store does not answer.
+pub async fn savepoint_at_rest(
+    (job, state): (JobName, Arc<JobStore>),
+    (spool, scratch): (&Path, &Path),
+    to: &SnapshotStore,
+    (name, note): (String, Option<String>),
+    clock: Arc<dyn Clock>,
+) -> Result<Manifest> {
+    let Some(record) = state.last_checkpoint() else {
+        return Err(Error::invalid(format!("job '{job}' has no checkpoint yet: there is nothing to save")));
+    };
+    let origin = Origin { job, store: state, spool: spool.to_owned(), scratch: scratch.to_owned(), clock };
+    let mut snapshooter = Snapshooter::new(origin, None, "rest");
+    let (answer, answered) = oneshot::channel();
+    snapshooter.want(Savepoint { store: to.clone(), name, note, answer });
+    snapshooter.checkpoint(&record, false).await?;
+    answered.await.map_err(|_| Error::internal("a savepoint was torn down"))?
+}
+
+/// Puts the state and the spool of a snapshot where a job that has neither will look for them: `state` and `spool` must not exist.
+///
+/// # Errors
+/// `Invalid` when they exist or there is no such snapshot; `Corrupt` when it is damaged; `Unavailable` when the object store does not answer.
+pub async fn restore(from: &SnapshotStore, name: &SnapshotName, state: &Path, spool: &Path) -> Result<Manifest> {
+    for folder in [state, spool] {
+        if folder.exists() {
+            return Err(Error::invalid(format!(
+                "{} exists: a snapshot is restored only where a job has no state",
+                folder.display()
+            )));
+        }
     }
-    Ok(())
+    let folder = state.with_extension("restoring");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).map_err(|e| Error::io(folder.display(), e))?;
+    }
+    let manifest = from.restore(name, &folder).await?;
+    let (state, spool) = (state.to_owned(), spool.to_owned());
+    blocking(move || {
+        // The state last: with it the job has one.
+        for (part, to) in [(SPOOL_FOLDER, &spool), (STATE_FOLDER, &state)] {
+            let part = folder.join(part);
+            if part.exists() {
+                std::fs::rename(&part, to).map_err(|e| Error::io(to.display(), e))?;
+            }
+        }
+        std::fs::remove_dir_all(&folder).map_err(|e| Error::io(folder.display(), e))
+    })
+    .await?;
+    Ok(manifest)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(e.to_string()))?
 }
 
 /// Links the state and the spool into the new folder `into`.
-fn link(store: &JobStore, spool: &Path, into: &Path) -> Result<()> {
+fn link(origin: &Origin, into: &Path) -> Result<()> {
     if into.exists() {
         std::fs::remove_dir_all(into).map_err(|e| Error::io(into.display(), e))?;
     }
     std::fs::create_dir_all(into).map_err(|e| Error::io(into.display(), e))?;
-    store.link_to(&into.join(STATE_FOLDER))?;
-    link_tree(spool, &into.join(SPOOL_FOLDER)).map_err(|e| Error::io(spool.display(), e))
+    origin.store.link_to(&into.join(STATE_FOLDER))?;
+    link_tree(&origin.spool, &into.join(SPOOL_FOLDER)).map_err(|e| Error::io(origin.spool.display(), e))
 }
 
 /// Hard links of every file below `from`. A file that is removed meanwhile belongs to a later checkpoint and is not missed.

@@ -9,9 +9,10 @@ use coulee_model::{KeyGroup, OperatorId, SubtaskIndex, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Environment, JobSpec, StoredJob, Tasks, report_failure};
+use super::driver::report_failure;
+use super::{Environment, JobSpec, StoredJob, Tasks};
 use crate::channel::{Receiver, Sender, channel};
-use crate::connector::{Sink, SinkContext, SourceContext, SplitId, SplitStart};
+use crate::connector::{CommitOn, Sink, SinkContext, SourceContext, SplitId, SplitStart};
 use crate::graph::{Graph, NodeKind, Partitioning, SourceNode};
 use crate::job::TaskId;
 use crate::job::chain::{Chain, Link, SinkEnd};
@@ -92,6 +93,7 @@ pub(super) async fn wire(
         controls: Vec::new(),
         sources: BTreeSet::new(),
         sinks: BTreeSet::new(),
+        patient: BTreeSet::new(),
         reports: received,
     };
     let builder = Builder { spec, environment, metrics, budget, drift: DriftGroups::default() };
@@ -108,6 +110,9 @@ pub(super) async fn wire(
             };
             if sink.is_some() {
                 tasks.sinks.insert(id);
+                if builder.commits_on_snapshots(chain[chain.len() - 1]) {
+                    tasks.patient.insert(id);
+                }
             }
             let (control, controlled) = mpsc::unbounded_channel();
             let clock = environment.clock.clone();
@@ -144,6 +149,11 @@ impl<'a> Builder<'a> {
         let mut all = self.metrics.iter();
         let found = all.find(|metrics| metrics.operator == operator && metrics.subtask == subtask);
         found.expect("metrics exist for every subtask of the graph").clone()
+    }
+
+    fn commits_on_snapshots(&self, id: OperatorId) -> bool {
+        let kind = &self.spec.graph.node(id).kind;
+        matches!(kind, NodeKind::Sink(sink) if sink.commit_on() == CommitOn::Snapshot)
     }
 
     fn link(&self, id: OperatorId, subtask: SubtaskIndex, channels: &mut Channels) -> Result<Link> {

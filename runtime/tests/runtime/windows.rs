@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMillisecondArray};
 use arrow::record_batch::RecordBatch;
-use coulee_checkpoint::snapshot::SnapshotStore;
-use coulee_checkpoint::{JobStore, StoreSettings};
-use coulee_model::{JobName, SubtaskIndex, SystemClock, Timestamp};
+use coulee_model::{SubtaskIndex, Timestamp};
 use coulee_runtime::Batch;
 use coulee_runtime::flow::{GraphBuilder, col, lit};
 use coulee_runtime::graph::{Graph, NodeKind, OperatorFactory, Port};
 use coulee_runtime::harness::{Harness, Input, agrees, sorted_lines};
-use coulee_runtime::job::{Environment, JobSettings, JobSpec, Outcome, STATE_FOLDER, Snapshots, launch};
+use coulee_runtime::job::{Outcome, launch};
 use coulee_runtime::memory::{MemorySink, MemorySource};
 use datafusion_functions_aggregate::expr_fn::{avg, count, max, sum};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use super::{checkpoints, environment, paced, spec};
+
 const WINDOW: i64 = 10;
 
-type InputRow = (Option<i64>, Option<&'static str>, Option<i64>);
+pub type InputRow = (Option<i64>, Option<&'static str>, Option<i64>);
 
 fn rows(rows: &[InputRow]) -> RecordBatch {
     let time: ArrayRef = Arc::new(rows.iter().map(|r| r.0).collect::<TimestampMillisecondArray>());
@@ -33,7 +33,7 @@ fn rows(rows: &[InputRow]) -> RecordBatch {
 }
 
 /// The graph under test; its window operator has the id 1 at parallelism 1.
-fn graph(parallelism: u32, splits: Vec<Vec<RecordBatch>>, sink: &MemorySink) -> Graph {
+pub fn graph(parallelism: u32, splits: Vec<Vec<RecordBatch>>, sink: &MemorySink) -> Graph {
     let builder = GraphBuilder::new(parallelism);
     let source = MemorySource::new(rows(&[]).schema(), splits);
     let flow = builder.source("in", Arc::new(source)).unwrap().event_time("time", Duration::from_millis(20)).unwrap();
@@ -56,7 +56,7 @@ fn window_operator() -> Arc<dyn OperatorFactory> {
 }
 
 /// The same by the definition: group everything, then aggregate.
-fn naive(input: &[InputRow]) -> Vec<String> {
+pub fn naive(input: &[InputRow]) -> Vec<String> {
     let mut groups: BTreeMap<(i64, Option<&str>), Vec<Option<i64>>> = BTreeMap::new();
     for (time, key, value) in input {
         if let Some(time) = time {
@@ -88,7 +88,7 @@ fn naive(input: &[InputRow]) -> Vec<String> {
     lines
 }
 
-fn random_rows(seed: u64, count: usize) -> Vec<InputRow> {
+pub fn random_rows(seed: u64, count: usize) -> Vec<InputRow> {
     let mut random = SmallRng::seed_from_u64(seed);
     let keys = [Some("a"), Some("b"), Some("c"), None];
     (0..count as i64)
@@ -158,21 +158,7 @@ fn state_moves_to_another_parallelism_by_key_groups() {
     assert_eq!(sorted_lines(&all).unwrap(), naive(&input));
 }
 
-fn environment(folder: &std::path::Path) -> Environment {
-    let store = JobStore::open(&folder.join("state"), &StoreSettings::default()).unwrap();
-    Environment { store: Arc::new(store), spool: folder.join("spool"), clock: Arc::new(SystemClock), snapshots: None }
-}
-
-fn spec(graph: Graph) -> JobSpec {
-    JobSpec {
-        name: JobName::new("windows").unwrap(),
-        incarnation: "0123456789ab".into(),
-        graph,
-        settings: JobSettings { checkpoint_interval: Duration::from_millis(1), ..JobSettings::default() },
-    }
-}
-
-fn splits(input: &[InputRow], count: usize) -> Vec<Vec<RecordBatch>> {
+pub fn splits(input: &[InputRow], count: usize) -> Vec<Vec<RecordBatch>> {
     (0..count)
         .map(|split| {
             let mine: Vec<InputRow> = input.iter().skip(split).step_by(count).copied().collect();
@@ -204,21 +190,10 @@ async fn a_job_that_is_stopped_or_cancelled_again_and_again_gives_the_same_resul
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let mut graph = graph(1 + attempts % 3, splits(&input, 4), &sink);
-        for node in &mut graph.nodes {
-            if let NodeKind::Source(source) = &mut node.kind {
-                source.rate_limit = Some(20_000.0);
-            }
-        }
+        let graph = paced(graph(1 + attempts % 3, splits(&input, 4), &sink), 20_000.0);
         let job = launch(spec(graph), environment(folder.path())).unwrap();
         // Lets it come some checkpoints further, then ends it, in turn gently and at once.
-        let target = job.status().checkpoint.0 + 3;
-        while job.status().checkpoint.0 < target {
-            tokio::select! {
-                _ = job.outcome() => break,
-                () = tokio::time::sleep(Duration::from_millis(1)) => {}
-            }
-        }
+        checkpoints(&job, 3).await;
         if attempts % 2 == 0 {
             job.stop()
         } else {
@@ -232,40 +207,4 @@ async fn a_job_that_is_stopped_or_cancelled_again_and_again_gives_the_same_resul
     }
     assert!(attempts > 3, "the job was interrupted {} times", attempts - 1);
     assert!(sorted_lines(&sink.rows()).unwrap() == naive(&input), "the result differs after {attempts} attempts");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_carries_a_job_to_another_disk() {
-    let input = random_rows(17, 3_000);
-    let first = tempfile::tempdir().unwrap();
-    let bucket: Arc<dyn object_store::ObjectStore> = Arc::new(object_store::memory::InMemory::new());
-    let snapshots = SnapshotStore::new(bucket, "snapshots/windows".into());
-    let mut before = environment(first.path());
-    let scratch = first.path().join("scratch");
-    before.snapshots = Some(Snapshots { store: snapshots.clone(), interval: Duration::ZERO, keep: 2, scratch });
-    let mut graph = graph(2, splits(&input, 4), &MemorySink::default());
-    if let NodeKind::Source(source) = &mut graph.nodes[0].kind {
-        source.rate_limit = Some(20_000.0);
-    }
-    let job = launch(spec(graph), before).unwrap();
-    while snapshots.list().await.unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
-    job.cancel();
-    job.outcome().await;
-    drop(job);
-    let kept = snapshots.list().await.unwrap();
-    assert!(kept.len() <= 2, "{} snapshots are kept", kept.len());
-
-    // The first disk is lost. What a memory sink of its own is given from here on is what the snapshot had not fired yet.
-    let second = tempfile::tempdir().unwrap();
-    let last = kept.last().expect("a snapshot").checkpoint;
-    snapshots.restore(last, &second.path().join("restored")).await.unwrap();
-    std::fs::rename(second.path().join("restored").join(STATE_FOLDER), second.path().join("state")).unwrap();
-    let sink = MemorySink::default();
-    let job = launch(spec(self::graph(3, splits(&input, 4), &sink)), environment(second.path())).unwrap();
-    assert!(matches!(job.outcome().await, Outcome::Finished));
-    let expected = naive(&input);
-    let rest = sorted_lines(&sink.rows()).unwrap();
-    assert!(!rest.is_empty() && rest.iter().all(|line| expected.contains(line)), "windows are whole after the restore");
 }

@@ -1,0 +1,268 @@
+//! The loop of a running job: carries out what the coordinator decides.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use coulee_checkpoint::{Changes, CheckpointRecord};
+use coulee_model::CheckpointId;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::handle::{Progress, Wish};
+use super::snapshots::{Savepoint, Snapshooter, Taken};
+use super::{Environment, JobSpec, Outcome, StoredJob, Tasks, wire};
+use crate::graph::Node;
+use crate::job::coordinator::{Action, Coordinator, Event, Phase};
+use crate::job::route::Stuck;
+use crate::job::{Control, Report, TaskId};
+use crate::metrics::{JobMetrics, SubtaskFigures};
+use crate::state::MemoryBudget;
+use crate::{Error, Result};
+
+/// Runs one attempt at a job.
+pub(super) struct Driver {
+    pub(super) spec: JobSpec,
+    pub(super) environment: Environment,
+    pub(super) metrics: JobMetrics,
+    pub(super) progress: Arc<Mutex<Progress>>,
+    pub(super) wishes: watch::Receiver<Wish>,
+    pub(super) wanted: mpsc::UnboundedReceiver<Savepoint>,
+    pub(super) snapshooter: Snapshooter,
+    pub(super) budget: Arc<MemoryBudget>,
+    /// Operators whose stored state goes with the first checkpoint.
+    pub(super) dropped: Vec<String>,
+}
+
+/// A checkpoint whose changes are being gathered.
+#[derive(Default)]
+struct Gathering {
+    changes: Vec<Changes>,
+    figures: Vec<SubtaskFigures>,
+    started: Option<Instant>,
+}
+
+impl Driver {
+    pub(super) async fn run(mut self) -> Outcome {
+        let wired = tokio::select! {
+            wired = wire::wire(&self.spec, &self.environment, &self.metrics, &self.budget) => wired,
+            _ = self.wishes.wait_for(|wish| *wish == Wish::Cancel) => return Outcome::Cancelled,
+        };
+        let outcome = match wired {
+            Ok(mut tasks) => {
+                let outcome = self.drive(&mut tasks).await;
+                // Tasks of a finished job have ended or are about to; those of a failed one must be gone before a restart.
+                if !matches!(outcome, Ok(Outcome::Finished | Outcome::Stopped(_))) {
+                    tasks.running.abort_all();
+                }
+                while tasks.running.join_next().await.is_some() {}
+                self.snapshooter.finish().await;
+                outcome
+            }
+            Err(error) => Err(error),
+        };
+        outcome.unwrap_or_else(|error| {
+            tracing::error!(job = %self.spec.name, %error, "the job has failed");
+            Outcome::Failed(Arc::new(error))
+        })
+    }
+
+    async fn drive(&mut self, tasks: &mut Tasks) -> Result<Outcome> {
+        let all: BTreeSet<TaskId> = (0..tasks.controls.len()).map(TaskId).collect();
+        let mut coordinator = Coordinator::new(all, tasks.sinks.clone(), self.progress.lock().id);
+        let mut gathering = Gathering::default();
+        let interval = self.spec.settings.checkpoint_interval;
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut stopping = false;
+        let budget = self.budget.clone();
+        // SUBTLE: waiting for a cancel while the tasks were wired took notice of every other wish as well.
+        self.wishes.mark_changed();
+        loop {
+            let event = tokio::select! {
+                _ = ticks.tick() => Event::Tick,
+                () = budget.checkpoint_requested() => Event::Tick,
+                changed = self.wishes.changed() => match (changed, *self.wishes.borrow()) {
+                    (Ok(()), Wish::Stop) if !stopping => {
+                        stopping = true;
+                        Event::Stop
+                    }
+                    (Ok(()), Wish::Run | Wish::Stop) => continue,
+                    // A handle that was dropped leaves nobody to tell: the job goes with it.
+                    (Ok(()), Wish::Cancel) | (Err(_), _) => return Ok(Outcome::Cancelled),
+                },
+                Some(savepoint) = self.wanted.recv() => {
+                    self.snapshooter.want(savepoint);
+                    Event::Tick
+                }
+                taken = self.snapshooter.taken() => {
+                    self.taken(taken?, tasks);
+                    continue;
+                }
+                report = tasks.reports.recv() => match report {
+                    Some(report) => gathering.take(report)?,
+                    None => return Err(last_words(&mut tasks.running).await),
+                },
+                joined = tasks.running.join_next() => match joined {
+                    Some(Err(error)) if error.is_panic() => return Err(panicked(error)),
+                    _ => {
+                        // Only a report says how it went; without any task left there is none to wait for but those queued.
+                        match tasks.reports.recv().await {
+                            Some(report) => gathering.take(report)?,
+                            None => return Err(last_words(&mut tasks.running).await),
+                        }
+                    }
+                },
+            };
+            if let Some(outcome) = self.carry_out(&mut coordinator, event, tasks, &mut gathering).await? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    async fn carry_out(
+        &mut self,
+        coordinator: &mut Coordinator,
+        event: Event,
+        tasks: &Tasks,
+        gathering: &mut Gathering,
+    ) -> Result<Option<Outcome>> {
+        let mut actions: std::collections::VecDeque<Action> = coordinator.step(event).into();
+        while let Some(action) = actions.pop_front() {
+            match action {
+                Action::Trigger(barrier) => {
+                    *gathering = Gathering { started: Some(Instant::now()), ..Gathering::default() };
+                    for source in &tasks.sources {
+                        // A source that is gone has reported why; the report comes next.
+                        let _ = tasks.controls[source.0].send(Control::Trigger(barrier));
+                    }
+                }
+                Action::Commit(id) => {
+                    let record = self.commit(id, std::mem::take(gathering)).await?;
+                    let then = coordinator.step(Event::Durable(id));
+                    let is_last = matches!(coordinator.phase(), Phase::Delivering(..) | Phase::Done);
+                    self.snapshot(&record, is_last && !tasks.patient.is_empty(), tasks).await?;
+                    actions.extend(then);
+                }
+                Action::Notify(id) => {
+                    for sink in tasks.sinks.difference(&tasks.patient) {
+                        let _ = tasks.controls[sink.0].send(Control::Committed(id));
+                    }
+                }
+                Action::Finish { last, input_ended } => {
+                    return Ok(Some(if input_ended { Outcome::Finished } else { Outcome::Stopped(last) }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn commit(&mut self, id: CheckpointId, gathered: Gathering) -> Result<CheckpointRecord> {
+        let alignment = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
+        let uid = |id| self.spec.graph.node(id).uid.clone();
+        let totals = gathered.figures.iter().map(|f| (uid(f.operator), f.subtask.0, f.totals)).collect();
+        let operators = self.spec.graph.nodes.iter().filter(|node| !node.is_stateless());
+        let stored = StoredJob { operators: operators.map(|node| node.uid.clone()).collect(), totals };
+        let job = serde_json::to_string(&stored).map_err(|e| Error::internal(e.to_string()))?;
+        let record = CheckpointRecord { id, at: self.environment.clock.now(), job };
+        let mut changes = gathered.changes;
+        changes.extend(self.dropped.drain(..).map(|uid| Changes::forget_operator(Node::state_of(&uid))));
+        let (store, written) = (self.environment.store.clone(), record.clone());
+        let stats = tokio::task::spawn_blocking(move || store.commit(written, changes)).await.map_err(panicked)??;
+        let took = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
+        self.budget.checkpoint_durable();
+        let mut progress = self.progress.lock();
+        (progress.id, progress.at, progress.bytes) = (id, Some(record.at), stats.bytes);
+        (progress.took, progress.alignment, progress.write) = (took, alignment, stats.took);
+        progress.count += 1;
+        tracing::debug!(job = %self.spec.name, checkpoint = %id, bytes = stats.bytes, ?took, "checkpoint");
+        Ok(record)
+    }
+
+    /// Begins a snapshot if it is time. `last`: sinks wait for one of this very checkpoint, which is the last; then waits for it.
+    async fn snapshot(&mut self, record: &CheckpointRecord, last: bool, tasks: &Tasks) -> Result<()> {
+        while last && self.snapshooter.is_running() {
+            let taken = self.snapshooter.taken().await?;
+            self.taken(taken, tasks);
+        }
+        self.snapshooter.checkpoint(record, last).await?;
+        if last {
+            let taken = self.snapshooter.taken().await?;
+            if let Some(Err(error)) = &taken.result {
+                let why = format!("the last snapshot, which sinks wait for, was not taken: {error}");
+                return Err(Error::unavailable(why));
+            }
+            self.taken(taken, tasks);
+        }
+        Ok(())
+    }
+
+    /// Notes how a snapshot went, and tells the sinks that wait for it.
+    fn taken(&mut self, taken: Taken, tasks: &Tasks) {
+        let mut progress = self.progress.lock();
+        match taken.result {
+            None => {}
+            Some(Err(error)) => {
+                let (job, checkpoint) = (&self.spec.name, taken.checkpoint);
+                tracing::warn!(%job, %checkpoint, %error, "the snapshot was not taken; the next one is tried soon");
+                progress.snapshot_failure = Some(error.to_string());
+            }
+            Some(Ok(figures)) => {
+                progress.snapshot = Some(figures);
+                progress.snapshot_failure = None;
+                for sink in &tasks.patient {
+                    let _ = tasks.controls[sink.0].send(Control::Committed(taken.checkpoint));
+                }
+            }
+        }
+    }
+}
+
+impl Gathering {
+    fn take(&mut self, report: Report) -> Result<Event> {
+        match report {
+            Report::Acknowledged { task, checkpoint, changes, figures } => {
+                self.changes.push(changes);
+                self.figures.extend(figures);
+                Ok(Event::Acknowledged(task, checkpoint))
+            }
+            Report::Ended { task } => Ok(Event::Ended(task)),
+            Report::Delivered { task, checkpoint } => Ok(Event::Delivered(task, checkpoint)),
+            Report::Failed { error } => Err(error),
+        }
+    }
+}
+
+/// Why no task is left that could report.
+async fn last_words(tasks: &mut JoinSet<()>) -> Error {
+    while let Some(joined) = tasks.join_next().await {
+        if let Err(error) = joined
+            && error.is_panic()
+        {
+            return panicked(error);
+        }
+    }
+    Error::internal("every task has gone without a word")
+}
+
+/// What a panic in a task says.
+fn panicked(error: tokio::task::JoinError) -> Error {
+    if !error.is_panic() {
+        return Error::unavailable("the task was torn down with its runtime");
+    }
+    let payload = error.into_panic();
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    Error::internal(format!("a task panicked: {text}; the job can be started again from its last checkpoint"))
+}
+
+/// Reports a task's failure; a task whose neighbour is gone says nothing, as the neighbour did.
+pub(super) fn report_failure(reports: &mpsc::UnboundedSender<Report>, ran: Result<(), Stuck>) {
+    if let Err(Stuck::Error(error)) = ran {
+        let _ = reports.send(Report::Failed { error });
+    }
+}

@@ -1,0 +1,145 @@
+//! What the world has of a running job: its figures, and ways to end it or to save it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coulee_checkpoint::JobStore;
+use coulee_checkpoint::snapshot::{Manifest, SnapshotStore};
+use coulee_model::{CheckpointId, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Outcome;
+use super::snapshots::Savepoint;
+use crate::metrics::{JobMetrics, SubtaskFigures};
+use crate::state::MemoryBudget;
+use crate::{Error, Result};
+
+/// What is known of a running job.
+#[derive(Debug, Clone)]
+pub struct JobStatus {
+    /// The last durable checkpoint.
+    pub checkpoint: CheckpointId,
+    /// When it became durable.
+    pub checkpoint_at: Option<Timestamp>,
+    /// From its trigger to its durability.
+    pub checkpoint_took: Duration,
+    /// Bytes that it wrote.
+    pub checkpoint_bytes: usize,
+    /// Of that time, from the trigger until every subtask had passed the barrier on.
+    pub checkpoint_alignment: Duration,
+    /// Of that time, the synced write.
+    pub checkpoint_write: Duration,
+    /// How many checkpoints became durable since the job was launched.
+    pub checkpoints: u64,
+    /// Bytes of the stored state.
+    pub stored_bytes: u64,
+    /// Bytes that the state of all subtasks may take in memory before it is served from the disk.
+    pub memory_budget_bytes: u64,
+    /// The last snapshot that was completed since the job was launched.
+    pub snapshot: Option<SnapshotFigures>,
+    /// Why the last snapshot was not taken, if it was not.
+    pub snapshot_failure: Option<String>,
+    /// The counters of every subtask.
+    pub subtasks: Vec<SubtaskFigures>,
+}
+
+/// What a snapshot was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotFigures {
+    /// Of which checkpoint.
+    pub checkpoint: CheckpointId,
+    /// When it was complete.
+    pub at: Timestamp,
+    /// From the start of its links to its manifest.
+    pub took: Duration,
+    /// Bytes that it refers to.
+    pub bytes: u64,
+    /// Of those, bytes that had to be uploaded.
+    pub uploaded_bytes: u64,
+}
+
+/// What the driver tells of its checkpoints and snapshots.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress {
+    pub(super) id: CheckpointId,
+    pub(super) at: Option<Timestamp>,
+    pub(super) took: Duration,
+    pub(super) alignment: Duration,
+    pub(super) write: Duration,
+    pub(super) bytes: usize,
+    pub(super) count: u64,
+    pub(super) snapshot: Option<SnapshotFigures>,
+    pub(super) snapshot_failure: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    Run,
+    Stop,
+    Cancel,
+}
+
+/// A running job.
+#[derive(Debug)]
+pub struct JobHandle {
+    pub(super) wish: watch::Sender<Wish>,
+    pub(super) savepoints: mpsc::UnboundedSender<Savepoint>,
+    pub(super) outcome: watch::Receiver<Option<Outcome>>,
+    pub(super) progress: Arc<Mutex<Progress>>,
+    pub(super) metrics: JobMetrics,
+    pub(super) store: Arc<JobStore>,
+    pub(super) budget: Arc<MemoryBudget>,
+}
+
+impl JobHandle {
+    /// Takes a last checkpoint and ends the job. Open windows and buffers stay in its state.
+    pub fn stop(&self) {
+        self.wish.send_if_modified(|wish| std::mem::replace(wish, Wish::Stop) == Wish::Run);
+    }
+
+    /// Ends the job at once.
+    pub fn cancel(&self) {
+        self.wish.send_replace(Wish::Cancel);
+    }
+
+    /// Takes a checkpoint now and keeps it in an object store under a name, while the job goes on. Answers when it is complete there.
+    ///
+    /// # Errors
+    /// `Invalid` for a name that cannot be or that is taken; `Unavailable` when the job has ended or the object store does not answer.
+    pub async fn savepoint(&self, to: SnapshotStore, name: String, note: Option<String>) -> Result<Manifest> {
+        let (answer, answered) = oneshot::channel();
+        let ended = || Error::unavailable("the job has ended: take the savepoint of the job at rest");
+        self.savepoints.send(Savepoint { store: to, name, note, answer }).map_err(|_| ended())?;
+        answered.await.map_err(|_| ended())?
+    }
+
+    /// Waits until the job has ended.
+    pub async fn outcome(&self) -> Outcome {
+        let mut outcome = self.outcome.clone();
+        match outcome.wait_for(Option::is_some).await {
+            Ok(found) => found.clone().unwrap_or(Outcome::Cancelled),
+            // The loop ended without a word: its task was torn down with the runtime.
+            Err(_) => Outcome::Cancelled,
+        }
+    }
+
+    /// The figures now.
+    pub fn status(&self) -> JobStatus {
+        let last = self.progress.lock().clone();
+        JobStatus {
+            checkpoint: last.id,
+            checkpoint_at: last.at,
+            checkpoint_took: last.took,
+            checkpoint_bytes: last.bytes,
+            checkpoint_alignment: last.alignment,
+            checkpoint_write: last.write,
+            checkpoints: last.count,
+            memory_budget_bytes: self.budget.limit_bytes() as u64,
+            snapshot: last.snapshot,
+            snapshot_failure: last.snapshot_failure,
+            stored_bytes: self.store.size_bytes(),
+            subtasks: self.metrics.iter().map(|metrics| metrics.read()).collect(),
+        }
+    }
+}
