@@ -25,7 +25,7 @@ pub use record::{Desired, Failure, JobState, SinkTarget};
 pub(crate) use record::{JobRecord, RECORD_FILE, StoredScript};
 pub(crate) use supervise::{Parts, Plan, start};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// A job that has failed and will be started again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +104,16 @@ impl Live {
     }
 }
 
+/// A job that nobody starts while this lives.
+#[derive(Debug)]
+pub(crate) struct AtRest(Arc<Job>);
+
+impl Drop for AtRest {
+    fn drop(&mut self) {
+        self.0.active.send_replace(false);
+    }
+}
+
 /// A job of an engine.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -154,6 +164,23 @@ impl Job {
 
     pub(crate) fn is_active(&self) -> bool {
         *self.active.borrow()
+    }
+
+    /// What runs of it; whoever keeps this keeps the state store open, so only for as long as an answer takes.
+    pub(crate) fn handle(&self) -> Option<Arc<JobHandle>> {
+        self.live.lock().as_ref().map(|live| live.handle.clone())
+    }
+
+    /// Keeps a job at rest for as long as the answer lives: nobody starts it.
+    ///
+    /// # Errors
+    /// [`Error::JobState`] for one that is at work.
+    pub(crate) fn keep_at_rest(self: &Arc<Self>) -> Result<AtRest> {
+        if self.active.send_replace(true) {
+            let advice = "wait until it runs or rests, then ask again".to_owned();
+            return Err(Error::JobState { name: self.name(), state: "is being started or is ending", advice });
+        }
+        Ok(AtRest(self.clone()))
     }
 
     /// Changes the record and writes it. Blocks for an fsync.

@@ -29,6 +29,10 @@ pub struct Script {
     pub parallelism: Option<u32>,
     /// Forget what its jobs have done, and begin anew.
     pub fresh: bool,
+    /// The snapshot that a job of the script begins with which is new: a name or a URL.
+    pub from: Option<String>,
+    /// Whether stored state of operators that a job no longer has is dropped; otherwise it is an error.
+    pub allow_non_restored_state: bool,
     /// Where a `SELECT` prints; without it, a `SELECT` is refused.
     pub query_sink: Option<QuerySink>,
 }
@@ -85,10 +89,13 @@ impl Engine {
             self.forget_script(&stored.name).await?;
         }
         let planner = Planner::new(&self.connectors, &stored, script.query_sink.clone());
+        let stored_from = stored.from.clone();
         let mut run = Running {
             engine: self.clone(),
             stored,
             fresh: script.fresh,
+            from: From::new(stored_from, &statements),
+            drops_state: script.allow_non_restored_state,
             goes_on,
             events,
             planner,
@@ -101,6 +108,9 @@ impl Engine {
             if self.is_closing() || !run.statement(index, statement).await? {
                 return Ok(run.out);
             }
+        }
+        if let Some(unused) = run.from.unused() {
+            return Err(unused);
         }
         run.out.complete = true;
         Ok(run.out)
@@ -155,14 +165,20 @@ impl Engine {
             Some(name) => JobName::new(name)?,
             None => name_of(&script.origin),
         };
-        Ok(StoredScript { text: script.text.clone(), origin: script.origin.clone(), name, parallelism })
+        Ok(StoredScript {
+            text: script.text.clone(),
+            origin: script.origin.clone(),
+            name,
+            parallelism,
+            from: script.from.clone(),
+        })
     }
 }
 
 async fn go_on(engine: Arc<Engine>, stored: StoredScript) {
-    let StoredScript { text, origin, name, parallelism } = stored;
+    let StoredScript { text, origin, name, parallelism, from } = stored;
     let script =
-        Script { text, origin, name: Some(name.to_string()), parallelism: Some(parallelism), ..Script::default() };
+        Script { text, origin, name: Some(name.to_string()), parallelism: Some(parallelism), from, ..Script::default() };
     // Nobody listens any more.
     let (events, _) = tokio::sync::mpsc::unbounded_channel();
     if let Err(error) = engine.submit_again(script, true, events).await {
@@ -183,6 +199,8 @@ struct Running {
     engine: Arc<Engine>,
     stored: StoredScript,
     fresh: bool,
+    from: From,
+    drops_state: bool,
     goes_on: bool,
     events: UnboundedSender<ScriptEvent>,
     planner: Planner,
@@ -226,6 +244,10 @@ impl Running {
                 return Ok(true);
             }
             Some(job) if job.is_active() && self.goes_on => job,
+            Some(job) if self.from.is_asked_for() && !self.goes_on => {
+                let advice = "leave --from out to go on with its own state, or give --fresh to forget it".to_owned();
+                return Err(Error::JobState { name: job.name(), state: "exists already", advice });
+            }
             Some(job) => {
                 self.resume(&job, index, planned, outputs).await?;
                 job
@@ -246,11 +268,11 @@ impl Running {
             record.script = stored;
             record.statement = index;
         };
-        self.engine.launch(job, planned, outputs, change).await
+        self.engine.launch(job, planned, outputs, self.drops_state, change).await
     }
 
     async fn create(
-        &self,
+        &mut self,
         name: &JobName,
         index: usize,
         planned: PlannedJob,
@@ -263,13 +285,29 @@ impl Running {
         let now = self.engine.parts.clock.now();
         let job = Job::new(folder, JobRecord::new(name.clone(), self.stored.clone(), index, now), true);
         self.engine.jobs.lock().insert(name.clone(), job.clone());
-        let launched = self.engine.launch(&job, planned, outputs, |_| {}).await;
+        let launched = self.begin(&job, planned, outputs).await;
         if let Err(error) = launched {
             self.engine.jobs.lock().remove(name);
             remove_folder(&job.folder)?;
             return Err(error);
         }
         Ok(job)
+    }
+
+    /// Starts a job that has no state, with a snapshot's if one is asked for.
+    async fn begin(&mut self, job: &Arc<Job>, planned: PlannedJob, outputs: Vec<TableSpec>) -> Result<()> {
+        let name = job.name();
+        let settings = &planned.settings;
+        // Where the job's own names are looked for.
+        let places = crate::snapshots::places_of(settings);
+        job.update(|record| record.places = places)?;
+        if let Some(from) = self.from.clone_for_lookup().or_else(|| settings.recovery.clone()) {
+            let kept = self.engine.savepoint(&from, Some(name.as_str())).await?;
+            if self.from.takes(&kept.manifest.job, &name) || !self.from.is_asked_for() {
+                self.engine.restore_job(job, &kept).await?;
+            }
+        }
+        self.engine.launch(job, planned, outputs, self.drops_state, |_| {}).await
     }
 
     /// Runs a query to its end. It leaves nothing behind.
@@ -281,7 +319,7 @@ impl Running {
         let folder = self.engine.folder.scratch().join(name.as_str());
         let job = Job::new(folder.clone(), record, false);
         self.engine.jobs.lock().insert(name.clone(), job.clone());
-        let ended = match self.engine.launch(&job, planned, Vec::new(), |_| {}).await {
+        let ended = match self.engine.launch(&job, planned, Vec::new(), false, |_| {}).await {
             Ok(()) => {
                 self.tell(ScriptEvent::Started(job.report()));
                 self.wait(&job).await

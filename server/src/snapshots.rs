@@ -1,6 +1,7 @@
 //! Where the snapshots and savepoints of jobs are: an object store or a folder, and below it a folder per job.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
 use coulee_checkpoint::snapshot::SnapshotStore;
 use coulee_connectors::filesystem::object_store;
@@ -12,8 +13,8 @@ use coulee_sql::JobSettings;
 
 use crate::{Error, Result};
 
-/// The folder of a job that links to its state are made in while they are uploaded.
-const LINKS_FOLDER: &str = "links";
+/// How long an object must have been without a snapshot before it is removed: longer than clocks differ and requests take.
+const GARBAGE_GRACE: Duration = Duration::from_secs(3_600);
 
 /// The snapshots of one job at a place. Blocks: it may make a folder.
 ///
@@ -24,9 +25,12 @@ pub(crate) fn store_at(place: &str, job: &JobName, base: &Path) -> Result<Snapsh
     Ok(SnapshotStore::new(objects, prefix))
 }
 
-/// Where a job's snapshots go, by its settings.
-pub(crate) fn place_of(settings: &JobSettings) -> Option<&str> {
-    settings.snapshots.as_ref().map(|snapshots| snapshots.dir.as_str())
+/// Where a job's snapshots and savepoints are: first where savepoints go, then where else there are any.
+pub(crate) fn places_of(settings: &JobSettings) -> Vec<String> {
+    let snapshots = settings.snapshots.as_ref().map(|snapshots| &snapshots.dir);
+    let mut places: Vec<String> = settings.savepoint_dir.iter().chain(snapshots).cloned().collect();
+    places.dedup();
+    places
 }
 
 /// What a job is given to take snapshots with; `None` when it takes none.
@@ -37,7 +41,6 @@ pub(crate) fn policy(
     settings: &JobSettings,
     graph: &Graph,
     job: &JobName,
-    folder: &Path,
     base: &Path,
 ) -> Result<Option<Snapshots>> {
     let waits = |kind: &NodeKind| matches!(kind, NodeKind::Sink(sink) if sink.commit_on() == CommitOn::Snapshot);
@@ -50,9 +53,8 @@ pub(crate) fn policy(
             ))),
         };
     };
-    let scratch: PathBuf = folder.join(LINKS_FOLDER);
     let store = store_at(&wanted.dir, job, base)?;
-    Ok(Some(Snapshots { store, interval: wanted.interval, keep: wanted.retained, scratch }))
+    Ok(Some(Snapshots { store, interval: wanted.interval, keep: wanted.retained, grace: GARBAGE_GRACE }))
 }
 
 #[cfg(test)]
