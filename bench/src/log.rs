@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coulee_log::{BatchBuilder, Compression, Log, LogSettings, Record, StreamSettings};
+use coulee_log::{BatchBuilder, Compression, Isolation, Log, LogSettings, Record, StreamSettings};
 use coulee_model::{SequenceNumber, ShardId, StreamName, SystemClock, Timestamp};
 
 use crate::Result;
@@ -90,7 +90,7 @@ fn read(stream: &coulee_log::Stream) -> Result<Duration> {
     let started = Instant::now();
     let (mut next, mut bytes) = (SequenceNumber(0), 0);
     while next < shard.end() {
-        let fetched = shard.read(next, 1 << 20)?;
+        let fetched = shard.read(next, 1 << 20, Isolation::ReadCommitted)?;
         for batch in fetched.batches() {
             for record in batch?.decode()?.records() {
                 bytes += record.value.map_or(0, <[u8]>::len);

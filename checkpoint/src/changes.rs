@@ -1,11 +1,42 @@
 //! What a subtask hands over at a checkpoint: puts and deletes under order-preserving keys.
 
 use bytes::Bytes;
-use coulee_model::{KeyGroup, OperatorId};
+use coulee_model::{KeyGroup, OperatorId, Timestamp};
 
 /// One of the tables of an operator: a name space of keys with one meaning.
+///
+/// The values of a table whose number has the bit [`EXPIRES`](Self::EXPIRES) begin with an expiry, see [`with_expiry`]; entries whose time
+/// has come are not read any more, and give their disk space back in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableId(pub u8);
+
+impl TableId {
+    /// The bit that marks a table whose values begin with an expiry.
+    pub const EXPIRES: u8 = 0x80;
+
+    /// Whether the table's values begin with an expiry.
+    pub fn expires(self) -> bool {
+        self.0 & Self::EXPIRES != 0
+    }
+}
+
+impl std::fmt::Display for TableId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Bytes of the expiry at the head of a value of an expiring table.
+pub const EXPIRY_BYTES: usize = 8;
+
+/// The value of an entry of an expiring table: `at` (i64, big-endian, ms since 1970) and `value`. The entry is gone when the store's clock
+/// shows `at` or later; [`Timestamp::MAX`] is never. Readers get the expiry back with the value.
+pub fn with_expiry(at: Timestamp, value: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(EXPIRY_BYTES + value.len());
+    bytes.extend_from_slice(&at.0.to_be_bytes());
+    bytes.extend_from_slice(value);
+    bytes.into()
+}
 
 /// Builds keys of the store: `operator u32 | table u8 | key group u16 | rest`, all big-endian, so that the keys of one operator,
 /// of one table and of one range of key groups are each one contiguous range.
@@ -34,6 +65,26 @@ impl StateKey {
     /// The key's bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// Whose key it is.
+    pub fn operator(&self) -> OperatorId {
+        let [a, b, c, d, ..] = self.0[..] else { unreachable!("a key has {} bytes at least", Self::PREFIX_BYTES) };
+        OperatorId(u32::from_be_bytes([a, b, c, d]))
+    }
+
+    /// The table it is in.
+    pub fn table(&self) -> TableId {
+        TableId(self.0[4])
+    }
+
+    /// Whether both are of one table of one operator.
+    pub(crate) fn same_table(&self, other: &StateKey) -> bool {
+        self.0[..5] == other.0[..5]
     }
 }
 
@@ -66,6 +117,13 @@ impl Changes {
         self.list.push(Change::DeleteRange(from, to));
     }
 
+    /// Removes everything that an operator has.
+    pub fn forget_operator(operator: OperatorId) -> Changes {
+        let start = StateKey(StateKey::table_start(operator, TableId(0)));
+        let end = StateKey(StateKey::table_start(OperatorId(operator.0 + 1), TableId(0)));
+        Changes { list: vec![Change::DeleteRange(start, end)] }
+    }
+
     /// Appends another subtask's changes.
     pub fn append(&mut self, mut other: Changes) {
         self.list.append(&mut other.list);
@@ -86,5 +144,13 @@ impl Changes {
                 Change::DeleteRange(from, to) => from.0.len() + to.0.len(),
             })
             .sum()
+    }
+
+    /// Bytes that these take in RocksDB's write batch, at most.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        // A tag, the column family and two lengths; a range delete may be written for both families.
+        const HEAD_BYTES: usize = 12;
+        let twice = |change: &Change| matches!(change, Change::DeleteRange(..));
+        2 * self.list.iter().filter(|c| twice(c)).count() * 64 + self.bytes() + self.list.len() * HEAD_BYTES
     }
 }

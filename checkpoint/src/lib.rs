@@ -12,6 +12,6 @@ mod error;
 pub mod snapshot;
 mod store;
 
-pub use changes::{Changes, StateKey, TableId};
+pub use changes::{Changes, EXPIRY_BYTES, StateKey, TableId, with_expiry};
 pub use error::{Error, Result};
-pub use store::{CheckpointRecord, CommitStats, JobStore, StoreSettings};
+pub use store::{CheckpointRecord, CommitStats, Entry, JobStore, Reclaimed, Scan, StoreResources, StoreSettings};

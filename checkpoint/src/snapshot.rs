@@ -1,260 +1,148 @@
-//! Snapshots: copies of a job's last checkpoint in an object store, complete and self-describing.
+//! Snapshots: copies of a job's checkpoints in an object store, complete, self-describing, and incremental.
 //!
-//! A snapshot is a folder of files (RocksDB's, hard-linked, and whatever the job's sinks spooled) uploaded under
-//! `<prefix>/<name>/files/…`, and, last, `<prefix>/<name>/manifest.json`, put only if absent: a snapshot exists when its manifest does.
+//! ```text
+//! <prefix>/objects/<hh>/<xxh3-128>-<length>   the contents of files; hh: the first two hex digits
+//! <prefix>/snapshots/<checkpoint>.json        manifests of periodic snapshots
+//! <prefix>/savepoints/<name>.json             manifests of snapshots that the user keeps
+//! <prefix>/generations/<n>.json               who owns the job's snapshots; the highest counts
+//! <prefix>/pins/<…>.json                      what an upload or a restore under way refers to
+//! <prefix>/condemned/<…>.json                 what a garbage collection is about to delete
+//! ```
+//!
+//! A file is stored under the hash of its content, so that a file which two snapshots have in common (most of RocksDB's, which never
+//! change) is stored and uploaded once. A manifest lists files, is put only if absent, and last: a snapshot exists when its manifest does.
+//!
+//! # Why garbage collection never deletes what a snapshot refers to
+//!
+//! Several processes may work under one prefix: an owner, an owner that was replaced and does not know it, somebody who restores.
+//! Assumed of the store: a read, and a listing, shows every put and delete that was answered before it began (S3, GCS, Azure and file systems do).
+//!
+//! An *upload* (1) puts a pin that names every object its manifest will refer to, (2) reads what is condemned and gives up, to be tried
+//! again, if that names one of them, (3) lists the objects and puts those that are absent, (4) puts the manifest, (5) removes the pin.
+//! A *collection* (a) finds objects that no manifest and no pin names, that it found so before, at least `grace` ago, and that are older
+//! than `grace`; (b) puts their names under `condemned/`, (c) reads the pins, and then the manifests, again, (d) deletes those which
+//! still nobody names, (e) removes the names under `condemned/`.
+//!
+//! Take an object that an upload needs and a collection deletes. If the pin was put before (c), the collection sees it, or, if it is removed
+//! already, sees the manifest, which was put before that; it deletes nothing. If the pin was put after (c), then also after (b), and (2)
+//! sees the name unless (e) has happened; then (3) comes after (d), sees that the object is absent, and puts it. Either way it is
+//! there when the manifest is. A *restore* reads the manifest, puts a pin, and looks whether the manifest is still there: if so, a
+//! collection that does not see the pin in (c) saw the manifest.
+//!
+//! Processes stop at any point, so pins and condemned names cannot be for ever. A pin counts for [`PIN_LEASE`]; who holds one renews it
+//! and gives up when it could not for half of that. A collection stops deleting half of `grace` after (c) began, and names that were condemned
+//! `grace` ago or longer are taken over by the next collection. So what remains are a single request that is under way for longer than
+//! half of `grace`, or clocks (of this machine and of the store) that differ by as much: choose `grace` in hours. The first condition of (a), to
+//! have been found unused at least `grace` ago, spares the objects of uploads that failed and will be tried again.
 
-use std::path::{Path, PathBuf};
+mod catalog;
+mod content;
+mod garbage;
+mod generation;
+mod manifest;
+mod pin;
+mod restore;
+mod upload;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use coulee_model::{CheckpointId, JobName, Timestamp};
+use bytes::Bytes;
+use coulee_model::Timestamp;
 use futures::TryStreamExt;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultipart};
-use serde::{Deserialize, Serialize};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use parking_lot::Mutex;
 
 use crate::{Error, Result};
 
-/// The version of [`Manifest`] that is written.
-const FORMAT: u32 = 1;
-/// Bytes uploaded in one piece.
-const PART_BYTES: usize = 8 << 20;
+pub use garbage::GcReport;
+pub use generation::Generation;
+pub use manifest::{ContentHash, Manifest, ManifestFile, SnapshotKind, SnapshotName, SnapshotRequest};
+pub use pin::PIN_LEASE;
+pub use upload::Uploaded;
 
-/// What a snapshot holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// The version of this description.
-    pub format: u32,
-    /// Whose state it is.
-    pub job: JobName,
-    /// Which checkpoint.
-    pub checkpoint: CheckpointId,
-    /// When it was taken, by the wall clock.
-    pub at: Timestamp,
-    /// Every file.
-    pub files: Vec<ManifestFile>,
-}
+const OBJECTS: &str = "objects";
+const SNAPSHOTS: &str = "snapshots";
+const SAVEPOINTS: &str = "savepoints";
+const GENERATIONS: &str = "generations";
+const PINS: &str = "pins";
+const CONDEMNED: &str = "condemned";
 
-/// One file of a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ManifestFile {
-    /// Its path within the snapshot, with `/`.
-    pub path: String,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// The CRC-32C of its content.
-    pub crc32c: u32,
-}
-
-/// Where snapshots of one job are kept.
+/// Where snapshots of one job are kept. Clones share what they know of files and of garbage.
+///
+/// **Operations** `upload`, `list`, `restore`, `export`, `delete`, `retain`, `collect_garbage`, `claim`.
+/// **Guarantees** A snapshot that `list` shows is complete, and stays so until it is deleted. Every operation may be repeated after an error.
+/// **Non-guarantees** Operations of several processes are not ordered, except that an upload by a replaced owner is refused.
+/// **Failure** An upload that failed may have put its manifest: the same upload again says so by succeeding.
 #[derive(Debug, Clone)]
 pub struct SnapshotStore {
     objects: Arc<dyn ObjectStore>,
     prefix: ObjectPath,
+    /// The contents of files that do not change, from the last upload.
+    known: Arc<Mutex<content::Known>>,
+    /// Objects that nobody names, and since when.
+    unused: Arc<Mutex<HashMap<ObjectPath, Timestamp>>>,
 }
 
 impl SnapshotStore {
-    /// Snapshots under `prefix` of `objects`.
+    /// Snapshots under `prefix` of `objects`. The prefix belongs to one job.
     pub fn new(objects: Arc<dyn ObjectStore>, prefix: ObjectPath) -> Self {
-        SnapshotStore { objects, prefix }
+        SnapshotStore { objects, prefix, known: Arc::default(), unused: Arc::default() }
     }
 
-    fn name(checkpoint: CheckpointId) -> String {
-        format!("checkpoint-{:012}", checkpoint.0)
+    fn folder(&self, name: &str) -> ObjectPath {
+        self.prefix.clone().join(name)
     }
 
-    fn object(&self, name: &str, rest: &str) -> ObjectPath {
-        ObjectPath::from(format!("{}/{name}/{rest}", self.prefix))
+    fn object(&self, content: &ContentHash, bytes: u64) -> ObjectPath {
+        let hex = content.to_string();
+        self.folder(OBJECTS).join(&hex[..2]).join(format!("{hex}-{bytes}"))
     }
 
-    /// Uploads every file below `dir` as the snapshot of `checkpoint`.
-    ///
-    /// # Errors
-    /// [`Error::Snapshot`] when that snapshot exists; [`Error::File`]; [`Error::ObjectStore`]. Files uploaded before an error stay
-    /// without a manifest and are overwritten by the next attempt.
-    pub async fn upload(&self, job: &JobName, checkpoint: CheckpointId, at: Timestamp, dir: &Path) -> Result<Manifest> {
-        let name = Self::name(checkpoint);
-        let mut files = Vec::new();
-        for path in files_below(dir)? {
-            let relative = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().replace('\\', "/");
-            files.push(self.upload_file(&name, &relative, &path).await?);
-        }
-        let manifest = Manifest { format: FORMAT, job: job.clone(), checkpoint, at, files };
-        let body = serde_json::to_vec_pretty(&manifest)
-            .map_err(|e| Error::Snapshot { name: name.clone(), reason: e.to_string() })?;
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.objects.put_opts(&self.object(&name, "manifest.json"), body.into(), options).await {
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                Err(Error::Snapshot { name, reason: "a snapshot of this checkpoint exists already".into() })
-            }
+    fn object_of(&self, file: &ManifestFile) -> ObjectPath {
+        self.object(&file.hash, file.bytes)
+    }
+
+    /// Everything in a folder, in any order.
+    async fn listing(&self, folder: &str) -> Result<Vec<ObjectMeta>> {
+        Ok(self.objects.list(Some(&self.folder(folder))).try_collect().await?)
+    }
+
+    /// The content of an object; `None` when there is none.
+    async fn read(&self, path: &ObjectPath) -> Result<Option<Bytes>> {
+        match self.objects.get(path).await {
+            Ok(found) => Ok(Some(found.bytes().await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
-            Ok(_) => Ok(manifest),
         }
     }
 
-    async fn upload_file(&self, name: &str, relative: &str, path: &Path) -> Result<ManifestFile> {
-        let failed = |source| Error::File { path: path.to_owned(), source };
-        let mut file = tokio::fs::File::open(path).await.map_err(failed)?;
-        let upload = self.objects.put_multipart(&self.object(name, &format!("files/{relative}"))).await?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
-        let (mut bytes, mut crc) = (0, 0);
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let read = tokio::io::AsyncReadExt::read(&mut file, &mut buffer).await.map_err(failed)?;
-            if read == 0 {
-                break;
-            }
-            bytes += read as u64;
-            crc = crc32c::crc32c_append(crc, &buffer[..read]);
-            upload.wait_for_capacity(4).await?;
-            upload.write(&buffer[..read]);
+    /// Puts an object where there is none. `Ok(None)`: it holds `body` now, put by this call or by an earlier one whose answer was
+    /// lost. `Ok(Some(other))`: it holds something else.
+    async fn put_once(&self, path: &ObjectPath, body: Bytes) -> Result<Option<Bytes>> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let Err(error) = self.objects.put_opts(path, body.clone().into(), options).await else { return Ok(None) };
+        // SUBTLE: an error does not say that nothing was written, and `AlreadyExists` may be the echo of this very put, repeated
+        // below by the client. Only what is there now tells.
+        match self.read(path).await {
+            Ok(Some(found)) => Ok((found != body).then_some(found)),
+            Ok(None) | Err(_) => Err(error.into()),
         }
-        upload.finish().await?;
-        Ok(ManifestFile { path: relative.to_owned(), bytes, crc32c: crc })
     }
 
-    /// The manifests of all complete snapshots, oldest first.
-    ///
-    /// # Errors
-    /// [`Error::ObjectStore`]; [`Error::Snapshot`] for a manifest that does not decode.
-    pub async fn list(&self) -> Result<Vec<Manifest>> {
-        let mut manifests = Vec::new();
-        let listing = self.objects.list_with_delimiter(Some(&self.prefix)).await?;
-        for folder in listing.common_prefixes {
-            let Some(name) = folder.filename() else { continue };
-            match self.manifest(name).await {
-                Ok(manifest) => manifests.push(manifest),
-                Err(Error::ObjectStore(object_store::Error::NotFound { .. })) => {}
-                Err(error) => return Err(error),
-            }
+    /// Removes an object; that there is none is fine.
+    async fn remove(&self, path: &ObjectPath) -> Result<()> {
+        match self.objects.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        manifests.sort_by_key(|manifest| manifest.checkpoint);
-        Ok(manifests)
-    }
-
-    async fn manifest(&self, name: &str) -> Result<Manifest> {
-        let body = self.objects.get(&self.object(name, "manifest.json")).await?.bytes().await?;
-        let manifest: Manifest = serde_json::from_slice(&body)
-            .map_err(|e| Error::Snapshot { name: name.to_owned(), reason: format!("its manifest is damaged: {e}") })?;
-        if manifest.format > FORMAT {
-            let reason = format!("format {} is newer than this version reads ({FORMAT})", manifest.format);
-            return Err(Error::Snapshot { name: name.to_owned(), reason });
-        }
-        Ok(manifest)
-    }
-
-    /// Downloads a snapshot into the folder `dir`, which must not exist, and checks every file.
-    ///
-    /// # Errors
-    /// [`Error::Snapshot`] when a file is not what the manifest says; [`Error::ObjectStore`]; [`Error::File`].
-    pub async fn restore(&self, checkpoint: CheckpointId, dir: &Path) -> Result<Manifest> {
-        let name = Self::name(checkpoint);
-        let manifest = self.manifest(&name).await?;
-        // Filled beside its final place, so that a download cut short is never taken for state.
-        let partial = dir.with_extension("partial");
-        if partial.exists() {
-            std::fs::remove_dir_all(&partial).map_err(|source| Error::File { path: partial.clone(), source })?;
-        }
-        for file in &manifest.files {
-            self.restore_file(&name, file, &partial.join(&file.path)).await?;
-        }
-        std::fs::create_dir_all(&partial).map_err(|source| Error::File { path: partial.clone(), source })?;
-        std::fs::rename(&partial, dir).map_err(|source| Error::File { path: dir.to_owned(), source })?;
-        Ok(manifest)
-    }
-
-    async fn restore_file(&self, name: &str, file: &ManifestFile, target: &Path) -> Result<()> {
-        let failed = |source| Error::File { path: target.to_owned(), source };
-        if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).map_err(failed)?;
-        }
-        let mut out = tokio::fs::File::create(target).await.map_err(failed)?;
-        let mut parts = self.objects.get(&self.object(name, &format!("files/{}", file.path))).await?.into_stream();
-        let (mut bytes, mut crc) = (0, 0);
-        while let Some(part) = parts.try_next().await? {
-            bytes += part.len() as u64;
-            crc = crc32c::crc32c_append(crc, &part);
-            tokio::io::AsyncWriteExt::write_all(&mut out, &part).await.map_err(failed)?;
-        }
-        if (bytes, crc) != (file.bytes, file.crc32c) {
-            let reason = format!(
-                "{} has {bytes} bytes and checksum {crc:08x}, its manifest says {} and {:08x}",
-                file.path, file.bytes, file.crc32c
-            );
-            return Err(Error::Snapshot { name: name.to_owned(), reason });
-        }
-        out.sync_all().await.map_err(failed)
-    }
-
-    /// Removes a snapshot: its manifest first, so that it is never half there.
-    ///
-    /// # Errors
-    /// [`Error::ObjectStore`]. Safe to repeat.
-    pub async fn delete(&self, checkpoint: CheckpointId) -> Result<()> {
-        let name = Self::name(checkpoint);
-        match self.objects.delete(&self.object(&name, "manifest.json")).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let folder = self.object(&name, "files");
-        let found: Vec<_> = self.objects.list(Some(&folder)).map_ok(|meta| meta.location).try_collect().await?;
-        for location in found {
-            self.objects.delete(&location).await?;
-        }
-        Ok(())
     }
 }
 
-fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut open = vec![dir.to_owned()];
-    while let Some(folder) = open.pop() {
-        let failed = |source| Error::File { path: folder.clone(), source };
-        for entry in std::fs::read_dir(&folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.is_dir() { open.push(path) } else { found.push(path) }
-        }
-    }
-    found.sort();
-    Ok(found)
+fn injected(point: &str) -> Error {
+    Error::ObjectStore(object_store::Error::Generic { store: "failpoint", source: point.to_owned().into() })
 }
 
 #[cfg(test)]
-mod tests {
-    use coulee_model::{KeyGroup, OperatorId};
-    use object_store::memory::InMemory;
-
-    use super::*;
-    use crate::{Changes, CheckpointRecord, JobStore, StateKey, StoreSettings, TableId};
-
-    #[tokio::test]
-    async fn a_snapshot_restores_the_state_on_another_disk() {
-        let dir = tempfile::tempdir().unwrap();
-        let job = JobName::new("j").unwrap();
-        let key = StateKey::new(OperatorId(1), TableId(1), KeyGroup(3), b"k");
-        let store = JobStore::open(&dir.path().join("state"), &StoreSettings::default()).unwrap();
-        let mut changes = Changes::default();
-        changes.put(key.clone(), "v");
-        let record = CheckpointRecord { id: CheckpointId(4), at: Timestamp(9), job: String::new() };
-        store.commit(record, [changes]).unwrap();
-        store.link_to(&dir.path().join("linked")).unwrap();
-        // What happens after the links were made is not part of the snapshot.
-        let later = CheckpointRecord { id: CheckpointId(5), at: Timestamp(10), job: String::new() };
-        store.commit(later, []).unwrap();
-
-        let snapshots = SnapshotStore::new(Arc::new(InMemory::new()), ObjectPath::from("snap/j"));
-        snapshots.upload(&job, CheckpointId(4), Timestamp(9), &dir.path().join("linked")).await.unwrap();
-        let again = snapshots.upload(&job, CheckpointId(4), Timestamp(9), &dir.path().join("linked")).await;
-        assert!(matches!(again, Err(Error::Snapshot { .. })));
-        assert_eq!(snapshots.list().await.unwrap().len(), 1);
-
-        let other = dir.path().join("other");
-        snapshots.restore(CheckpointId(4), &other).await.unwrap();
-        let restored = JobStore::open(&other, &StoreSettings::default()).unwrap();
-        assert_eq!(restored.last_checkpoint().map(|c| c.id), Some(CheckpointId(4)));
-        assert_eq!(restored.get(&key).unwrap().as_deref(), Some(b"v".as_slice()));
-
-        snapshots.delete(CheckpointId(4)).await.unwrap();
-        assert!(snapshots.list().await.unwrap().is_empty());
-        assert!(snapshots.restore(CheckpointId(4), &dir.path().join("gone")).await.is_err());
-    }
-}
+mod tests;

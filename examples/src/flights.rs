@@ -202,6 +202,7 @@ mod tests {
         let environment = Environment {
             store: Arc::new(store),
             spool: folder.path().join("spool"),
+            scratch: folder.path().join("scratch"),
             clock: Arc::new(SystemClock),
             snapshots: None,
         };

@@ -31,6 +31,8 @@ pub struct BatchBuilder {
     /// Room for the header, then the encoded records.
     bytes: Vec<u8>,
     compression: Compression,
+    /// Beside the compression.
+    attributes: i16,
     count: u32,
     base_timestamp: i64,
     max_timestamp: i64,
@@ -47,6 +49,7 @@ impl BatchBuilder {
         BatchBuilder {
             bytes: vec![0; HEADER_BYTES],
             compression,
+            attributes: 0,
             count: 0,
             base_timestamp: 0,
             max_timestamp: 0,
@@ -73,6 +76,9 @@ impl BatchBuilder {
         }
         if header.count == 0 {
             return Err(invalid("it has no records"));
+        }
+        if header.is_control() {
+            return Err(invalid("it is a control batch: only the log writes those"));
         }
         if header.last_delta != header.count - 1 {
             return Err(invalid("its last offset does not fit its count of records"));
@@ -103,6 +109,19 @@ impl BatchBuilder {
         self
     }
 
+    /// Makes the batch part of a transaction.
+    pub(crate) fn transactional(mut self, producer: ProducerId, base_sequence: i32) -> Self {
+        self.attributes = header::OF_TRANSACTION;
+        self.producer(producer, 0, base_sequence)
+    }
+
+    /// Makes the batch, which must have one record, the marker of a transaction.
+    pub(crate) fn marker(mut self, producer: ProducerId) -> Self {
+        self.attributes = header::OF_MARKER;
+        (self.producer, self.producer_epoch) = (producer, 0);
+        self
+    }
+
     /// Adds a record.
     ///
     /// # Panics
@@ -116,6 +135,16 @@ impl BatchBuilder {
         self.max_timestamp = self.max_timestamp.max(timestamp);
         encode_record(&mut self.bytes, record, timestamp.wrapping_sub(self.base_timestamp), self.count.into());
         self.count += 1;
+    }
+
+    /// Whether it is of a transaction.
+    pub(crate) fn is_transactional(&self) -> bool {
+        self.encoded.as_ref().is_some_and(EncodedBatch::is_transactional) || self.attributes != 0
+    }
+
+    /// Whether a client has encoded it.
+    pub(crate) fn is_encoded(&self) -> bool {
+        self.encoded.is_some()
     }
 
     /// How many records it has.
@@ -166,7 +195,7 @@ impl BatchBuilder {
         let header = Header {
             base_sequence: 0,
             bytes: bytes.len(),
-            attributes: header::attributes_of(self.compression),
+            attributes: header::attributes_of(self.compression) | self.attributes,
             last_delta: self.count - 1,
             base_timestamp: self.base_timestamp,
             max_timestamp: self.max_timestamp,

@@ -15,7 +15,7 @@ use crate::shard::{Followup, Shard};
 use crate::{LogError, Result};
 
 /// A buffer that once held a huge batch is not kept.
-const SCRATCH_BYTES_KEPT: usize = 16 << 20;
+const SCRATCH_BYTES_KEPT: usize = 8 << 20;
 
 /// What one thread has to do.
 #[derive(Default)]

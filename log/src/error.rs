@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use coulee_model::{Classify, ErrorKind, SequenceNumber, ShardId, StreamName};
 
-use crate::ProducerId;
+use crate::{ProducerId, TransactionRef};
 
 /// The result of an operation of the log.
 pub type Result<T, E = LogError> = std::result::Result<T, E>;
@@ -127,6 +127,67 @@ pub enum LogError {
         /// The epoch that is in force.
         current: i16,
     },
+    /// More waits to be written than the shard takes.
+    #[error(
+        "{place}: {bytes} bytes wait to be written, and no more than {limit} may: wait for the appends under way, then send again"
+    )]
+    Overloaded {
+        /// Where.
+        place: Place,
+        /// How much waits.
+        bytes: usize,
+        /// How much may.
+        limit: usize,
+    },
+    /// The transaction cannot take what was asked for, since it has ended or is about to.
+    #[error("transaction {transaction} takes no more: {reason}")]
+    TransactionEnded {
+        /// Which one.
+        transaction: TransactionRef,
+        /// How it ended.
+        reason: &'static str,
+    },
+    /// The transaction was aborted, so it cannot be committed.
+    #[error("transaction {transaction} was aborted, and cannot be committed: what it held has to be written again")]
+    TransactionAborted {
+        /// Which one.
+        transaction: TransactionRef,
+    },
+    /// The transaction was committed, so it cannot be aborted.
+    #[error("transaction {transaction} was committed, and cannot be aborted")]
+    TransactionCommitted {
+        /// Which one.
+        transaction: TransactionRef,
+    },
+    /// The transaction is open, but was not prepared.
+    #[error("transaction {transaction} was not prepared: prepare it before it is committed")]
+    TransactionNotPrepared {
+        /// Which one.
+        transaction: TransactionRef,
+    },
+    /// The log never had this transaction.
+    #[error("transaction {transaction} is not one of this log: was the log's folder replaced or restored from a copy?")]
+    UnknownTransaction {
+        /// Which one.
+        transaction: TransactionRef,
+    },
+    /// Transactions begin faster than their producer ids can be set aside.
+    #[error("no producer ids are left until the disk has taken in more: try again")]
+    TransactionIdsExhausted,
+    /// The log of transactions could not be written. Whether what failed holds is undetermined until the restart.
+    #[error(
+        "no transaction can begin or end, since writing to {} failed ({source}): check the disk, then restart",
+        path.display()
+    )]
+    TransactionsPoisoned {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// The log was closed while a transaction was about to begin or to end.
+    #[error("the log is closed")]
+    LogClosed,
     /// The stream was deleted while it was in use.
     #[error("stream '{stream}' was deleted")]
     Deleted {
@@ -238,11 +299,19 @@ impl Classify for LogError {
             | LogError::Trimmed { .. }
             | LogError::OutOfRange { .. }
             | LogError::OutOfOrderSequence { .. }
+            | LogError::TransactionAborted { .. }
+            | LogError::TransactionCommitted { .. }
+            | LogError::TransactionNotPrepared { .. }
+            | LogError::UnknownTransaction { .. }
             | LogError::NewerFormat { .. } => ErrorKind::Invalid,
-            LogError::FencedProducer { .. } => ErrorKind::Fenced,
+            LogError::FencedProducer { .. } | LogError::TransactionEnded { .. } => ErrorKind::Fenced,
             LogError::Closed { .. }
             | LogError::DiskFull { .. }
             | LogError::Poisoned { .. }
+            | LogError::TransactionsPoisoned { .. }
+            | LogError::LogClosed
+            | LogError::TransactionIdsExhausted
+            | LogError::Overloaded { .. }
             | LogError::Locked { .. }
             | LogError::Io { .. } => ErrorKind::Unavailable,
             LogError::Corrupt { .. } | LogError::DamagedBatch { .. } => ErrorKind::Corrupt,

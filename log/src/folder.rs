@@ -12,10 +12,11 @@ use crate::error::{LogError, Result};
 use crate::storage;
 
 /// The newest format that this build reads and writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const LOCK_FILE: &str = "LOCK";
 const FORMAT_FILE: &str = "format.json";
+const TRANSACTIONS: &str = "transactions.journal";
 const STREAMS: &str = "streams";
 /// Streams that are being made or deleted: what is here is removed at the start.
 const UNFINISHED: &str = "unfinished";
@@ -60,6 +61,11 @@ impl Folder {
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The file that remembers transactions.
+    pub(crate) fn transactions(&self) -> PathBuf {
+        self.root.join(TRANSACTIONS)
     }
 
     /// Where a stream lives.
@@ -113,17 +119,21 @@ impl Folder {
             if self.root.join(STREAMS).exists() {
                 return Err(LogError::corrupt(&path, 0, "it is missing, but the folder has streams"));
             }
-            let text =
-                serde_json::to_vec(&Format { format: FORMAT }).map_err(|e| LogError::io("write", &path, e.into()))?;
-            return storage::write_atomically(&path, &text);
+            return write_format(&path);
         }
         let text = fs::read(&path).map_err(|e| LogError::io("read", &path, e))?;
         let found: Format = serde_json::from_slice(&text).map_err(|e| LogError::corrupt(&path, 0, e.to_string()))?;
         if found.format > FORMAT {
             return Err(LogError::NewerFormat { folder: self.root.clone(), found: found.format, known: FORMAT });
         }
-        Ok(())
+        // What is older is read as it is; once this version may have written, an older one must not.
+        if found.format < FORMAT { write_format(&path) } else { Ok(()) }
     }
+}
+
+fn write_format(path: &Path) -> Result<()> {
+    let text = serde_json::to_vec(&Format { format: FORMAT }).map_err(|e| LogError::io("write", path, e.into()))?;
+    storage::write_atomically(path, &text)
 }
 
 fn lock(root: &Path) -> Result<File> {

@@ -131,6 +131,10 @@ impl Header {
     }
 }
 
+/// The attributes of a batch of a transaction, and of its marker, beside the compression.
+pub(crate) const OF_TRANSACTION: i16 = TRANSACTIONAL;
+pub(crate) const OF_MARKER: i16 = TRANSACTIONAL | CONTROL;
+
 /// The attributes of a batch that only says how it is compressed.
 pub(crate) fn attributes_of(compression: Compression) -> i16 {
     match compression {

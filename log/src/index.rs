@@ -83,7 +83,10 @@ impl Index {
         summary.last_append = appended;
         summary.end = batch.end();
         summary.bytes += batch.bytes as u64;
-        summary.max_timestamp = summary.max_timestamp.max(batch.max_timestamp);
+        // The time of a marker is that of its transaction's end, which no search for records may find.
+        if !batch.is_control() {
+            summary.max_timestamp = summary.max_timestamp.max(batch.max_timestamp);
+        }
     }
 
     /// Where to look for the batch that holds `sequence`: it begins at or after the first position, before the second.

@@ -14,6 +14,7 @@
 //! - An acknowledged record is on the disk, unless its stream's [`SyncPolicy`] asks for less. Many appends share a sync.
 //! - Readers never see a record that could be lost again under that policy.
 //! - Sequence numbers are dense and follow the order of the [`Shard::append`] calls.
+//! - The records of a [`Transaction`] become visible to committed readers in all shards together, or never.
 //! - A batch that an idempotent producer sends twice is stored once, also across a restart.
 //! - Indexes and snapshots are shortcuts, never evidence: deleting them costs time, not records.
 //!
@@ -21,7 +22,7 @@
 //!
 //! ```
 //! # use std::sync::Arc;
-//! # use coulee_log::{BatchBuilder, Log, LogSettings, Record, StreamSettings};
+//! # use coulee_log::{BatchBuilder, Isolation, Log, LogSettings, Record, StreamSettings};
 //! # use coulee_model::{SequenceNumber, StreamName, SystemClock, Timestamp};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
@@ -33,7 +34,7 @@
 //! batch.push(&Record { key: Some(b"N14228"), value: Some(b"EWR-IAH"), timestamp: Timestamp(0), headers: &[] });
 //! let appended = shard.append(batch).wait()?;
 //!
-//! for batch in shard.read(appended.first, 1 << 20)?.batches() {
+//! for batch in shard.read(appended.first, 1 << 20, Isolation::ReadCommitted)?.batches() {
 //!     for record in batch?.decode()?.records() {
 //!         assert_eq!(record.value, Some(&b"EWR-IAH"[..]));
 //!     }
@@ -51,10 +52,12 @@ mod batch;
 mod builder;
 mod codec;
 mod header;
+mod marker;
 mod varint;
 
 // Files.
 mod index;
+mod journal;
 mod producers;
 mod recovery;
 mod retention;
@@ -68,8 +71,16 @@ mod committer;
 mod fetch;
 mod queue;
 mod shard;
+mod stability;
 mod tail;
 mod writer;
+
+// Transactions.
+mod coordinator;
+mod ending;
+mod lanes;
+mod outcomes;
+mod transaction;
 
 // Streams.
 mod folder;
@@ -84,18 +95,29 @@ pub use append::{Append, Appended};
 pub use batch::{DecodedBatch, EncodedBatch, Headers, RecordRef, Records};
 pub use builder::{BatchBuilder, Record};
 pub use error::{LogError, Place, Result};
-pub use fetch::Fetched;
+pub use fetch::{Fetched, Isolation};
 pub use log::Log;
 pub use retention::Removed;
 pub use settings::{BATCH_BYTES_MAX, Compression, LogSettings, SHARDS_MAX, StreamSettings, SyncPolicy};
 pub use shard::{READ_BYTES_MAX, Shard};
+pub use stability::AbortedSpan;
 pub use stream::Stream;
 pub use tail::Tail;
+pub use transaction::{Ended, Transaction, TransactionRef, TransactionalId};
 
 /// The identity of an idempotent producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct ProducerId(pub i64);
+
+impl ProducerId {
+    /// From here on, producer ids are those of a single transaction, and forgotten with it.
+    pub(crate) const OF_ONE_TRANSACTION: i64 = 1 << 62;
+
+    pub(crate) fn is_of_one_transaction(self) -> bool {
+        self.0 >= Self::OF_ONE_TRANSACTION
+    }
+}
 
 impl std::fmt::Display for ProducerId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use coulee_model::{Clock, StreamName};
+use coulee_model::{Clock, StreamName, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
 use crate::committer::Committers;
+use crate::coordinator::Coordinator;
 use crate::error::{LogError, Result};
 use crate::folder::Folder;
 use crate::retention::Removed;
 use crate::settings::{LogSettings, StreamSettings};
 use crate::storage::{Disk, Storage};
 use crate::stream::{Parts, Stream};
+use crate::transaction::{Ended, Transaction, TransactionRef, TransactionalId};
 
 /// An open log. Dropping it closes it.
 pub struct Log {
@@ -43,12 +45,17 @@ impl Log {
         settings.check()?;
         let folder = Folder::open(folder)?;
         let committers = Committers::start(settings.committer_threads, folder.root())?;
-        let parts = Parts { settings, storage, clock, committers };
+        let (transactions, open) = Coordinator::open(&folder.transactions(), &storage, random())?;
+        let parts = Parts { settings, storage, clock, committers, transactions };
         let mut streams = BTreeMap::new();
         for name in folder.streams()? {
             let stream = Stream::load(&folder.stream(&name), name.clone(), &parts)?;
             streams.insert(name, Arc::new(stream));
         }
+        parts.transactions.resume(open, |place| {
+            let stream: &Arc<Stream> = streams.get(&place.stream)?;
+            stream.shards().get(place.shard.0 as usize).cloned()
+        })?;
         Ok(Log { streams: RwLock::new(streams), changes: Mutex::new(()), parts, folder })
     }
 
@@ -99,14 +106,50 @@ impl Log {
         Ok(())
     }
 
-    /// Removes the segments that the settings of their streams do not keep, and lets go of the memory and the files that
-    /// readers left behind. To be called every now and then, in a thread that may block.
+    /// Begins a transaction, whose name says whose it is. A transaction of the same name that is not prepared is aborted:
+    /// the older owner is fenced. What follows is in the documentation of [`Transaction`].
+    ///
+    /// # Errors
+    /// [`LogError::TransactionsPoisoned`], [`LogError::TransactionIdsExhausted`], [`LogError::LogClosed`].
+    pub fn transaction(&self, id: &TransactionalId) -> Result<Transaction> {
+        self.parts.transactions.begin(id, self.parts.clock.now())
+    }
+
+    /// Commits a prepared transaction: durably decided, then visible in all its shards together. Committing one that was
+    /// committed before, in this process or a former one, has no effect.
+    ///
+    /// # Errors
+    /// In the answer: [`LogError::TransactionAborted`], [`LogError::TransactionNotPrepared`],
+    /// [`LogError::UnknownTransaction`]; [`LogError::DiskFull`] and the errors of a shard, after which it may be committed
+    /// again; [`LogError::TransactionsPoisoned`] and [`LogError::LogClosed`], after which it may be after the restart.
+    pub fn commit_transaction(&self, transaction: &TransactionRef) -> Ended {
+        Ended::of(|done| self.parts.transactions.commit(transaction, done))
+    }
+
+    /// Aborts a transaction, prepared or not: no committed reader will see any of it. Aborting one that was aborted before
+    /// has no effect.
+    ///
+    /// # Errors
+    /// In the answer: [`LogError::TransactionCommitted`], and as [`commit_transaction`](Self::commit_transaction).
+    pub fn abort_transaction(&self, transaction: &TransactionRef) -> Ended {
+        Ended::of(|done| self.parts.transactions.abort(transaction, done))
+    }
+
+    /// The transactions that are neither committed nor aborted, and whose name begins with `prefix`, oldest first.
+    pub fn open_transactions(&self, prefix: &str) -> Vec<TransactionRef> {
+        self.parts.transactions.open_transactions(prefix)
+    }
+
+    /// Removes the segments that the settings of their streams do not keep, lets go of the memory and the files that
+    /// readers left behind, and aborts transactions that were not prepared within the settings' timeout. To be called every now and then, in a thread that may block.
     ///
     /// # Errors
     /// The first that a shard meets, after trying all: [`LogError::Io`], [`LogError::DiskFull`], and those of
     /// [`Shard::open`](crate::Shard::open).
     pub fn enforce_retention(&self) -> Result<Removed> {
         let (mut removed, mut first_error) = (Removed::default(), None);
+        let timeout = i64::try_from(self.parts.settings.transaction_timeout_ms).unwrap_or(i64::MAX);
+        self.parts.transactions.maintain(Timestamp(self.parts.clock.now().millis().saturating_sub(timeout)));
         for stream in self.streams() {
             for shard in stream.shards() {
                 match shard.enforce_retention(stream.settings()) {
@@ -133,11 +176,19 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         let streams = self.streams();
+        self.parts.transactions.stop();
         let shards = || streams.iter().flat_map(|stream| stream.shards());
         shards().for_each(|shard| shard.close());
         self.parts.committers.stop();
         shards().for_each(|shard| shard.shut_down());
+        self.parts.transactions.finish();
     }
+}
+
+/// A number that no other log is likely to have.
+fn random() -> u32 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) as u32
 }
 
 impl std::fmt::Debug for Log {

@@ -1,13 +1,18 @@
-//! What a shard remembers of idempotent producers, so that a batch sent twice is stored once (KIP-98).
+//! What a shard remembers of idempotent producers, so that a batch sent twice is stored once (KIP-98), and which of
+//! them have a transaction open.
+//!
+//! A producer of a single transaction is forgotten with its marker.
 //!
 //! SUBTLE: a batch of an unknown producer must begin at 0. Taking any first number, as Kafka did until KAFKA-15591,
 //! turns a lost first batch into silence.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::error::Place;
 use crate::header::Header;
+use crate::marker::Outcome;
+use crate::stability::{Closed, Span};
 use crate::{LogError, ProducerId, Result, storage};
 
 /// Retries reach back this far: clients have up to five requests in flight.
@@ -15,7 +20,7 @@ const RECENT_MAX: usize = 5;
 /// Beyond this many, those that were quiet the longest are forgotten when a segment is closed.
 const PRODUCERS_MAX: usize = 65_536;
 
-const MAGIC: [u8; 8] = *b"COULEEP1";
+const MAGIC: [u8; 8] = *b"COULEEP2";
 
 /// A batch that a producer has sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +45,8 @@ struct Producer {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Producers {
     known: HashMap<ProducerId, Producer>,
+    /// Those with an open transaction, by the sequence number of its first record.
+    open: BTreeMap<ProducerId, u64>,
 }
 
 /// What is to be done with a batch.
@@ -88,11 +95,33 @@ impl Producers {
         Ok(Admission::New)
     }
 
-    /// Remembers a batch that was admitted as new, stamped with its place.
-    pub(crate) fn note(&mut self, batch: &Header) {
+    /// Remembers a batch that was admitted as new, stamped with its place. `outcome` is that of a marker. The answer is the
+    /// transaction that the batch has ended.
+    pub(crate) fn note(&mut self, batch: &Header, outcome: Option<Outcome>) -> Option<Closed> {
         if batch.producer.0 < 0 {
-            return;
+            return None;
         }
+        if let Some(outcome) = outcome {
+            return self.close(batch, outcome);
+        }
+        if batch.is_transactional() && !batch.is_control() {
+            self.open.entry(batch.producer).or_insert(batch.base_sequence);
+        }
+        self.remember(batch);
+        None
+    }
+
+    fn close(&mut self, marker: &Header, outcome: Outcome) -> Option<Closed> {
+        if marker.producer.is_of_one_transaction() {
+            self.known.remove(&marker.producer);
+        } else {
+            self.remember(marker);
+        }
+        let first = self.open.remove(&marker.producer)?;
+        Some(Closed { span: Span { producer: marker.producer, first, last: marker.base_sequence }, outcome })
+    }
+
+    fn remember(&mut self, batch: &Header) {
         let known = self.known.entry(batch.producer).or_insert_with(|| Producer {
             epoch: batch.producer_epoch,
             recent: Vec::with_capacity(RECENT_MAX),
@@ -117,19 +146,35 @@ impl Producers {
         Some((known.epoch, known.recent.last()?.last))
     }
 
+    /// Whether a producer has a transaction open.
+    pub(crate) fn is_open(&self, producer: ProducerId) -> bool {
+        self.open.contains_key(&producer)
+    }
+
+    /// The producers that have a transaction open.
+    pub(crate) fn open(&self) -> impl Iterator<Item = ProducerId> + use<'_> {
+        self.open.keys().copied()
+    }
+
+    /// The first record of the transaction that has been open the longest.
+    pub(crate) fn first_open(&self) -> Option<u64> {
+        self.open.values().copied().min()
+    }
+
     /// Forgets those whose records retention has removed, and then the quietest that are too many.
     pub(crate) fn forget(&mut self, earliest: u64) {
-        self.known.retain(|_, known| known.end > earliest);
+        let open = &self.open;
+        self.known.retain(|id, known| known.end > earliest || open.contains_key(id));
         if self.known.len() > PRODUCERS_MAX {
             let mut ends: Vec<u64> = self.known.values().map(|known| known.end).collect();
             let surplus = ends.len() - PRODUCERS_MAX;
             let (_, &mut newest_forgotten, _) = ends.select_nth_unstable(surplus - 1);
-            self.known.retain(|_, known| known.end > newest_forgotten);
+            self.known.retain(|id, known| known.end > newest_forgotten || open.contains_key(id));
         }
     }
 
-    /// Writes the file that holds what is known before the record `at`.
-    pub(crate) fn save(&self, folder: &Path, at: u64) -> Result<()> {
+    /// Writes the file that holds what is known before the record `at`, with the aborted transactions of before.
+    pub(crate) fn save(&self, aborted: &[Span], folder: &Path, at: u64) -> Result<()> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&at.to_be_bytes());
         bytes.extend_from_slice(&(self.known.len() as u32).to_be_bytes());
@@ -144,13 +189,15 @@ impl Producers {
                 bytes.extend_from_slice(&sent.at.to_be_bytes());
             }
         }
+        put_numbers(&mut bytes, self.open.iter().map(|(id, first)| [id.0 as u64, *first]));
+        put_numbers(&mut bytes, aborted.iter().map(|span| [span.producer.0 as u64, span.first, span.last]));
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_be_bytes());
         storage::write_atomically(&path_at(folder, at), &bytes)
     }
 
     /// Reads that file; `None` when it is absent or damaged, as it can be rebuilt from the log.
-    pub(crate) fn load(folder: &Path, at: u64) -> Option<Producers> {
+    pub(crate) fn load(folder: &Path, at: u64) -> Option<(Producers, Vec<Span>)> {
         let bytes = std::fs::read(path_at(folder, at)).ok()?;
         let (content, crc) = bytes.split_last_chunk::<4>()?;
         if crc32c::crc32c(content) != u32::from_be_bytes(*crc) {
@@ -174,7 +221,10 @@ impl Producers {
             }
             known.insert(id, Producer { epoch, recent, end });
         }
-        rest.is_empty().then_some(Producers { known })
+        let open = take_numbers(&mut rest, |[id, first]: [u64; 2]| (ProducerId(id as i64), first))?;
+        let span = |[id, first, last]: [u64; 3]| Span { producer: ProducerId(id as i64), first, last };
+        let aborted = take_numbers(&mut rest, span)?;
+        rest.is_empty().then_some((Producers { known, open: open.into_iter().collect() }, aborted))
     }
 }
 
@@ -187,6 +237,24 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (field, after) = rest.split_first_chunk()?;
     *rest = after;
     Some(*field)
+}
+
+/// A count and as many rows of numbers.
+fn put_numbers<const N: usize>(bytes: &mut Vec<u8>, rows: impl ExactSizeIterator<Item = [u64; N]>) {
+    bytes.extend_from_slice(&(rows.len() as u32).to_be_bytes());
+    rows.flatten().for_each(|number| bytes.extend_from_slice(&number.to_be_bytes()));
+}
+
+fn take_numbers<const N: usize, T>(rest: &mut &[u8], made: impl Fn([u64; N]) -> T) -> Option<Vec<T>> {
+    let mut rows = Vec::new();
+    for _ in 0..u32::from_be_bytes(take(rest)?) {
+        let mut row = [0; N];
+        for number in &mut row {
+            *number = u64::from_be_bytes(take(rest)?);
+        }
+        rows.push(made(row));
+    }
+    Some(rows)
 }
 
 /// The producer's number of a batch's last record.
@@ -228,7 +296,7 @@ mod tests {
     fn batches_must_follow_one_another() {
         let mut producers = Producers::default();
         assert!(producers.check(&batch(0, 3, 1, 0), &place()).is_err(), "an unknown producer begins at 0");
-        producers.note(&batch(0, 0, 10, 100));
+        producers.note(&batch(0, 0, 10, 100), None);
         assert_eq!(producers.check(&batch(0, 10, 5, 0), &place()).expect("next"), Admission::New);
         assert_eq!(producers.check(&batch(0, 0, 10, 0), &place()).expect("again"), Admission::Duplicate(100));
         let error = producers.check(&batch(0, 12, 1, 0), &place()).unwrap_err();
@@ -240,10 +308,10 @@ mod tests {
     #[test]
     fn a_new_epoch_begins_at_0_and_fences_the_old_one() {
         let mut producers = Producers::default();
-        producers.note(&batch(3, 0, 10, 100));
+        producers.note(&batch(3, 0, 10, 100), None);
         assert!(producers.check(&batch(4, 10, 1, 0), &place()).is_err());
         assert_eq!(producers.check(&batch(4, 0, 10, 0), &place()).expect("not a duplicate"), Admission::New);
-        producers.note(&batch(4, 0, 1, 110));
+        producers.note(&batch(4, 0, 1, 110), None);
         let error = producers.check(&batch(3, 10, 1, 0), &place()).unwrap_err();
         assert!(matches!(error, LogError::FencedProducer { found: 3, current: 4, .. }), "{error}");
     }
@@ -252,12 +320,12 @@ mod tests {
     fn the_last_five_are_remembered_and_numbers_wrap() {
         let mut producers = Producers::default();
         for i in 0..6 {
-            producers.note(&batch(0, i, 1, i as u64));
+            producers.note(&batch(0, i, 1, i as u64), None);
         }
         assert!(producers.check(&batch(0, 0, 1, 0), &place()).is_err(), "the sixth from the end is forgotten");
         assert_eq!(producers.check(&batch(0, 1, 1, 0), &place()).expect("the fifth"), Admission::Duplicate(1));
 
-        producers.note(&batch(0, i32::MAX - 1, 4, 50));
+        producers.note(&batch(0, i32::MAX - 1, 4, 50), None);
         assert_eq!(producers.last(ProducerId(7)), Some((0, 1)));
         assert_eq!(producers.check(&batch(0, 2, 7, 0), &place()).expect("after the wrap"), Admission::New);
     }
@@ -266,10 +334,12 @@ mod tests {
     fn the_file_brings_everything_back_or_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut producers = Producers::default();
-        producers.note(&batch(0, 0, 10, 100));
-        producers.note(&batch(0, 10, 10, 110));
-        producers.save(folder.path(), 120).expect("save");
-        assert_eq!(Producers::load(folder.path(), 120), Some(producers));
+        producers.note(&batch(0, 0, 10, 100), None);
+        producers.note(&batch(0, 10, 10, 110), None);
+        producers.note(&Header { attributes: crate::header::OF_TRANSACTION, ..batch(0, 20, 5, 120) }, None);
+        let aborted = vec![Span { producer: ProducerId(8), first: 3, last: 40 }];
+        producers.save(&aborted, folder.path(), 120).expect("save");
+        assert_eq!(Producers::load(folder.path(), 120), Some((producers, aborted)));
         assert_eq!(Producers::load(folder.path(), 121), None);
 
         let path = path_at(folder.path(), 120);
@@ -285,10 +355,31 @@ mod tests {
     #[test]
     fn those_without_records_are_forgotten() {
         let mut producers = Producers::default();
-        producers.note(&batch(0, 0, 10, 100));
+        producers.note(&batch(0, 0, 10, 100), None);
         producers.forget(109);
         assert!(producers.last(ProducerId(7)).is_some());
         producers.forget(110);
         assert!(producers.last(ProducerId(7)).is_none());
+    }
+
+    #[test]
+    fn a_transaction_is_open_from_its_first_batch_to_its_marker() {
+        use crate::header::{OF_MARKER, OF_TRANSACTION};
+        let single = ProducerId(ProducerId::OF_ONE_TRANSACTION + 7);
+        for (producer, left) in [(ProducerId(7), Some((0, 14))), (single, None)] {
+            let mut producers = Producers::default();
+            let of = |attributes, first, count, at| Header { attributes, producer, ..batch(0, first, count, at) };
+            assert_eq!(producers.note(&of(OF_TRANSACTION, 0, 10, 100), None), None);
+            assert_eq!(producers.note(&of(OF_TRANSACTION, 10, 5, 110), None), None);
+            assert_eq!((producers.first_open(), producers.is_open(producer)), (Some(100), true));
+            producers.forget(1000);
+            assert_eq!(producers.last(producer), Some((0, 14)), "not forgotten while it is open");
+            let marker = Header { producer_sequence: -1, ..of(OF_MARKER, 0, 1, 130) };
+            let span = Span { producer, first: 100, last: 130 };
+            assert_eq!(producers.note(&marker, Some(Outcome::Abort)), Some(Closed { span, outcome: Outcome::Abort }));
+            assert_eq!(producers.first_open(), None);
+            assert_eq!(producers.last(producer), left);
+            assert_eq!(producers.note(&marker, Some(Outcome::Abort)), None, "a second marker ends nothing");
+        }
     }
 }

@@ -4,19 +4,26 @@
 //! order in the log. Should the queue fail, both are set back to what is stored.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use coulee_model::SequenceNumber;
 use tokio::sync::oneshot;
 
 use crate::append::Appended;
+use crate::ending::Ending;
 use crate::error::Place;
 use crate::header::Header;
+use crate::lanes::Lanes;
+use crate::marker::Outcome;
 use crate::producers::{Admission, Producers};
-use crate::{LogError, Result};
+use crate::{LogError, ProducerId, Result};
 
 /// How much is written and synced at once: what an append may have to wait for before it is its turn.
 pub(crate) const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// With more than this waiting, nothing is taken in: whoever does not wait for room is refused.
+pub(crate) const QUEUED_BYTES_MAX: usize = 256 << 20;
 
 /// An append that waits.
 pub(crate) struct Waiting {
@@ -25,7 +32,33 @@ pub(crate) struct Waiting {
     /// With the sequence number that the batch has been given.
     pub(crate) header: Header,
     pub(crate) duplicate: bool,
-    pub(crate) answer: oneshot::Sender<Result<Appended>>,
+    pub(crate) answer: Answer,
+}
+
+/// Who is told what became of an append.
+pub(crate) enum Answer {
+    Caller(oneshot::Sender<Result<Appended>>),
+    /// A caller, and the transaction that the batch is of.
+    Member(oneshot::Sender<Result<Appended>>, Arc<Lanes>),
+    /// The batch is a marker: the end of the transaction in all its shards.
+    Marker(Outcome, Arc<Ending>),
+    /// The batch is a marker of a transaction that nobody knows any more.
+    Nobody(Outcome),
+}
+
+impl Answer {
+    pub(crate) fn give(self, result: Result<Appended>) {
+        match self {
+            // A caller that went away does not want the answer.
+            Answer::Caller(caller) => drop(caller.send(result)),
+            Answer::Member(caller, lanes) => {
+                lanes.answered(result.as_ref().err());
+                drop(caller.send(result));
+            }
+            Answer::Marker(_, ending) => ending.answered(result.err()),
+            Answer::Nobody(_) => {}
+        }
+    }
 }
 
 impl Waiting {
@@ -33,12 +66,24 @@ impl Waiting {
         let (first, end) = (self.header.base_sequence, self.header.end());
         let appended =
             Appended { first: SequenceNumber(first), last: SequenceNumber(end - 1), duplicate: self.duplicate };
-        // A caller that went away does not want the answer.
-        let _ = self.answer.send(Ok(appended));
+        self.answer.give(Ok(appended));
     }
 
     pub(crate) fn fail(self, error: LogError) {
-        let _ = self.answer.send(Err(error));
+        self.answer.give(Err(error));
+    }
+
+    /// How the batch ends a transaction; `None` when it is no marker.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        match self.answer {
+            Answer::Marker(outcome, _) | Answer::Nobody(outcome) => Some(outcome),
+            Answer::Caller(_) | Answer::Member(..) => None,
+        }
+    }
+
+    /// The transaction whose end this is, if that has other shards to wait for.
+    pub(crate) fn withheld(&self) -> Option<ProducerId> {
+        matches!(self.answer, Answer::Marker(..)).then_some(self.header.producer)
     }
 }
 
@@ -64,31 +109,59 @@ impl Queue {
     /// Takes in a batch. The answer says whether a committer has to be told.
     ///
     /// # Errors
-    /// Those of [`Producers::check`], and the reason why the shard takes no appends.
+    /// Those of [`Producers::check`], [`LogError::Overloaded`], and the reason why the shard takes no appends. The answer
+    /// comes back then.
     pub(crate) fn push(
         &mut self,
         batch: Bytes,
         mut header: Header,
-        answer: oneshot::Sender<Result<Appended>>,
+        answer: Answer,
         place: &Place,
-    ) -> Result<bool> {
-        if let Some(refusal) = &self.refusal {
-            return Err(refusal.clone());
-        }
-        let waiting = match self.producers.check(&header, place)? {
-            Admission::New => {
+    ) -> Result<bool, (LogError, Answer)> {
+        let admission = match &self.refusal {
+            Some(refusal) => Err(refusal.clone()),
+            None if self.bytes > 0 && self.bytes + batch.len() > QUEUED_BYTES_MAX => {
+                Err(LogError::Overloaded { place: place.clone(), bytes: self.bytes, limit: QUEUED_BYTES_MAX })
+            }
+            None => self.producers.check(&header, place),
+        };
+        let waiting = match admission {
+            Err(error) => return Err((error, answer)),
+            Ok(Admission::New) => {
                 header.base_sequence = self.next;
                 self.next = header.end();
                 self.bytes += batch.len();
-                self.producers.note(&header);
+                self.producers.note(&header, None);
                 Waiting { batch, header, duplicate: false, answer }
             }
-            Admission::Duplicate(at) => {
+            Ok(Admission::Duplicate(at)) => {
                 header.base_sequence = at;
                 Waiting { batch: Bytes::new(), header, duplicate: true, answer }
             }
         };
         self.waiting.push_back(waiting);
+        Ok(!std::mem::replace(&mut self.scheduled, true))
+    }
+
+    /// Takes in a marker. The answer says whether a committer has to be told.
+    ///
+    /// # Errors
+    /// The reason why the shard takes no appends.
+    pub(crate) fn push_marker(
+        &mut self,
+        batch: Bytes,
+        mut header: Header,
+        outcome: Outcome,
+        ending: Arc<Ending>,
+    ) -> Result<bool> {
+        if let Some(refusal) = &self.refusal {
+            return Err(refusal.clone());
+        }
+        header.base_sequence = self.next;
+        self.next = header.end();
+        self.bytes += batch.len();
+        self.producers.note(&header, Some(outcome));
+        self.waiting.push_back(Waiting { batch, header, duplicate: false, answer: Answer::Marker(outcome, ending) });
         Ok(!std::mem::replace(&mut self.scheduled, true))
     }
 
@@ -127,6 +200,11 @@ impl Queue {
     /// Bytes of batches that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Forgets the producers whose records retention has removed.
+    pub(crate) fn forget(&mut self, earliest: u64) {
+        self.producers.forget(earliest);
     }
 
     pub(crate) fn producers(&self) -> &Producers {

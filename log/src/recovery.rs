@@ -11,10 +11,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::header::Header;
 use crate::index::Index;
+use crate::marker::Outcome;
 use crate::producers::{self, Producers};
 use crate::segment::{self, Segment};
 use crate::shard::Home;
+use crate::stability::Span;
 use crate::{LogError, Result, scan, storage};
 
 /// What a folder holds.
@@ -22,7 +25,12 @@ pub(crate) struct Recovered {
     /// Oldest first. The last one is to be appended to.
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) producers: Producers,
+    /// The aborted transactions, in order of their markers.
+    pub(crate) aborted: Vec<Span>,
 }
+
+/// What is known of producers and their transactions at some moment.
+type Known = (Producers, Vec<Span>);
 
 /// Reads, and repairs, the folder of a shard.
 ///
@@ -37,13 +45,13 @@ pub(crate) fn recover(home: &Home) -> Result<Recovered> {
     for (&base, &next) in closed.iter().zip(&listing.bases[1..]) {
         segments.push(Arc::new(Segment::closed(&home.folder, base, next, home.settings.index_interval_bytes)?));
     }
-    let (index, producers) = match shut_down_in_order(home, last) {
+    let (index, (producers, aborted)) = match shut_down_in_order(home, last) {
         Some(found) => found,
         None => recover_last(home, last, closed)?,
     };
     listing.remove_leftovers(last, index.summary.end);
     segments.push(Arc::new(Segment::growing(&home.folder, index)));
-    Ok(Recovered { segments, producers })
+    Ok(Recovered { segments, producers, aborted })
 }
 
 fn fresh(home: &Home, listing: &Listing) -> Result<Recovered> {
@@ -51,35 +59,43 @@ fn fresh(home: &Home, listing: &Listing) -> Result<Recovered> {
         return Err(LogError::corrupt(&stray.with_extension("log"), 0, "it is missing, but its index is there"));
     }
     let index = Index::empty(0, home.settings.index_interval_bytes);
-    Ok(Recovered { segments: vec![Arc::new(Segment::growing(&home.folder, index))], producers: Producers::default() })
+    let segments = vec![Arc::new(Segment::growing(&home.folder, index))];
+    Ok(Recovered { segments, producers: Producers::default(), aborted: Vec::new() })
 }
 
-fn shut_down_in_order(home: &Home, base: u64) -> Option<(Index, Producers)> {
+fn shut_down_in_order(home: &Home, base: u64) -> Option<(Index, Known)> {
     let path = segment::path_of(&home.folder, base);
     let index = Index::load(&path)?;
     let length = fs::metadata(&path).ok()?.len();
     if index.summary.base != base || index.summary.bytes != length {
         return None;
     }
-    let producers = Producers::load(&home.folder, index.summary.end)?;
-    Some((index, producers))
+    let known = Producers::load(&home.folder, index.summary.end)?;
+    Some((index, known))
 }
 
 /// Checks the last segment, cuts off a torn write, and finds the producers as of its end.
-fn recover_last(home: &Home, base: u64, closed: &[u64]) -> Result<(Index, Producers)> {
+fn recover_last(home: &Home, base: u64, closed: &[u64]) -> Result<(Index, Known)> {
     let path = segment::path_of(&home.folder, base);
     let length = fs::metadata(&path).map_err(|e| LogError::io("look at", &path, e))?.len();
     let appended = segment::modified_ms(&path)?.min(home.clock.now().millis());
-    let mut producers = producers_before(home, base, closed)?;
+    let mut known = producers_before(home, base, closed)?;
     let mut index = Index::empty(base, home.settings.index_interval_bytes);
-    let scan = scan::scan(&path, base, length, |batch| {
+    let scan = scan::scan(&path, base, length, |batch, outcome| {
         index.note(batch, appended);
-        producers.note(batch);
+        note(&mut known, batch, outcome);
     })?;
     if let Some(fault) = scan.fault {
         cut_torn_write(home, &path, &scan, length, index.summary.end, fault)?;
     }
-    Ok((index, producers))
+    Ok((index, known))
+}
+
+fn note(known: &mut Known, batch: &Header, outcome: Option<Outcome>) {
+    let (producers, aborted) = known;
+    if let Some(closed) = producers.note(batch, outcome).filter(|closed| closed.outcome == Outcome::Abort) {
+        aborted.push(closed.span);
+    }
 }
 
 fn cut_torn_write(home: &Home, path: &Path, scan: &scan::Scan, length: u64, end: u64, fault: &str) -> Result<()> {
@@ -101,24 +117,24 @@ fn cut_torn_write(home: &Home, path: &Path, scan: &scan::Scan, length: u64, end:
 }
 
 /// The producers before the last segment: from the file that was written when it was begun, or else from all before it.
-fn producers_before(home: &Home, base: u64, closed: &[u64]) -> Result<Producers> {
+fn producers_before(home: &Home, base: u64, closed: &[u64]) -> Result<Known> {
     if closed.is_empty() && base == 0 {
-        return Ok(Producers::default());
+        return Ok(Known::default());
     }
-    if let Some(producers) = Producers::load(&home.folder, base) {
-        return Ok(producers);
+    if let Some(known) = Producers::load(&home.folder, base) {
+        return Ok(known);
     }
     tracing::warn!(stream = %home.place.stream, shard = %home.place.shard, "rebuilding the producers from all segments");
-    let mut producers = Producers::default();
+    let mut known = Known::default();
     for &base in closed {
         let path = segment::path_of(&home.folder, base);
         let length = fs::metadata(&path).map_err(|e| LogError::io("look at", &path, e))?.len();
-        let scan = scan::scan(&path, base, length, |batch| producers.note(batch))?;
+        let scan = scan::scan(&path, base, length, |batch, outcome| note(&mut known, batch, outcome))?;
         if let Some(fault) = scan.fault {
             return Err(LogError::corrupt(&path, scan.bytes, fault));
         }
     }
-    Ok(producers)
+    Ok(known)
 }
 
 /// The files of a shard.
@@ -162,9 +178,9 @@ impl Listing {
 }
 
 /// Leaves behind what lets the next start skip the check. The data must have been synced.
-pub(crate) fn shut_down(home: &Home, last: &Segment, producers: &Producers) {
+pub(crate) fn shut_down(home: &Home, last: &Segment, producers: &Producers, aborted: &[Span]) {
     let end = last.summary().end;
-    if let Err(error) = producers.save(&home.folder, end).and_then(|()| storage::sync_folder(&home.folder)) {
+    if let Err(error) = producers.save(aborted, &home.folder, end).and_then(|()| storage::sync_folder(&home.folder)) {
         tracing::warn!(folder = %home.folder.display(), %error, "the next start will check the last segment");
         return;
     }

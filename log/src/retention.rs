@@ -36,7 +36,8 @@ pub(crate) fn is_due(last: &Summary, settings: &StreamSettings, now: Timestamp) 
     last.bytes > 0 && is_older(last.first_append, settings, now)
 }
 
-/// Removes what the settings allow, the oldest first.
+/// Removes what the settings allow, the oldest first: only segments that end at or before `stable`, as the beginning of
+/// a transaction that is open has to stay.
 ///
 /// # Errors
 /// [`LogError::Io`](crate::LogError::Io); what was removed before stays removed.
@@ -45,9 +46,10 @@ pub(crate) fn remove_old(
     segments: &RwLock<Vec<Arc<Segment>>>,
     settings: &StreamSettings,
     now: Timestamp,
+    stable: u64,
 ) -> Result<Removed> {
     let summaries: Vec<Summary> = segments.read().iter().map(|segment| segment.summary()).collect();
-    let count = count_of_old(&summaries, settings, now);
+    let count = count_of_old(&summaries, settings, now, stable);
     // Readers stop finding them before the files go.
     let old: Vec<Arc<Segment>> = segments.write().drain(..count).collect();
     let mut removed = Removed::default();
@@ -65,12 +67,13 @@ pub(crate) fn remove_old(
     Ok(removed)
 }
 
-fn count_of_old(segments: &[Summary], settings: &StreamSettings, now: Timestamp) -> usize {
+fn count_of_old(segments: &[Summary], settings: &StreamSettings, now: Timestamp, stable: u64) -> usize {
     let mut left: u64 = segments.iter().map(|segment| segment.bytes).sum();
     let closed = &segments[..segments.len().saturating_sub(1)];
     let is_old = |segment: &&Summary| {
         left -= segment.bytes;
-        is_older(segment.last_append, settings, now) || settings.retention_bytes.is_some_and(|kept| left >= kept)
+        let is_old = is_older(segment.last_append, settings, now);
+        segment.end <= stable && (is_old || settings.retention_bytes.is_some_and(|kept| left >= kept))
     };
     closed.iter().take_while(is_old).count()
 }
@@ -84,7 +87,7 @@ mod tests {
     use super::*;
 
     fn segment(bytes: u64, last_append: i64) -> Summary {
-        Summary { bytes, last_append, ..Summary::empty(0) }
+        Summary { bytes, last_append, end: last_append as u64, ..Summary::empty(0) }
     }
 
     #[test]
@@ -92,7 +95,8 @@ mod tests {
         let segments = [segment(10, 100), segment(10, 200), segment(10, 300)];
         let count = |ms: Option<i64>, bytes: Option<u64>| {
             let settings = StreamSettings { retention_ms: ms, retention_bytes: bytes, ..Default::default() };
-            count_of_old(&segments, &settings, Timestamp(1000))
+            assert_eq!(count_of_old(&segments, &settings, Timestamp(1000), 99), 0, "a transaction is open since then");
+            count_of_old(&segments, &settings, Timestamp(1000), 300)
         };
         assert_eq!(count(None, None), 0);
         assert_eq!((count(Some(900), None), count(Some(899), None), count(Some(0), None)), (0, 1, 2));

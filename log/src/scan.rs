@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::header::{self, HEADER_BYTES, Header};
+use crate::marker::{self, Outcome};
 use crate::{LogError, Result};
 
 /// How much is read at once.
@@ -19,11 +20,17 @@ pub(crate) struct Scan {
     pub(crate) fault: Option<&'static str>,
 }
 
-/// Visits the batches of a file of `limit` bytes, the first of which must be `base`, until one is not sound.
+/// Visits the batches of a file of `limit` bytes, the first of which must be `base`, until one is not sound. Says of each
+/// how it ends a transaction, if it does.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub(crate) fn scan(path: &Path, base: u64, limit: u64, mut visit: impl FnMut(&Header)) -> Result<Scan> {
+pub(crate) fn scan(
+    path: &Path,
+    base: u64,
+    limit: u64,
+    mut visit: impl FnMut(&Header, Option<Outcome>),
+) -> Result<Scan> {
     let mut window = Window::open(path, limit)?;
     let (mut position, mut expected) = (0, base);
     while position < limit {
@@ -34,7 +41,11 @@ pub(crate) fn scan(path: &Path, base: u64, limit: u64, mut visit: impl FnMut(&He
                 return Ok(Scan { bytes: position, fault: Some("the sequence numbers are not contiguous") });
             }
             Ok(Ok(header)) => {
-                visit(&header);
+                let outcome = match header.is_control() {
+                    true => window.marker(position, &header).map_err(|e| LogError::io("read", path, e))?,
+                    false => None,
+                };
+                visit(&header, outcome);
                 position += header.bytes as u64;
                 expected = header.end();
             }
@@ -99,6 +110,11 @@ impl Window {
             self.file.read_exact_at(&mut self.bytes, position)?;
         }
         Ok(&self.bytes[(position - self.start) as usize..])
+    }
+
+    fn marker(&mut self, position: u64, header: &Header) -> std::io::Result<Option<Outcome>> {
+        let bytes = self.at(position, header.bytes as u64)?;
+        Ok(marker::read(header, &bytes[..header.bytes]))
     }
 
     /// The header of the batch at `position`, if the batch is whole and its checksum fits.

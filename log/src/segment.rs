@@ -56,20 +56,23 @@ impl Segment {
         }
     }
 
-    /// A closed segment. It was synced before it was closed, so any fault in it is damage.
+    /// A closed segment. It was synced before it was closed, so any fault in it is damage, which readers of it are told.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] when it does not end where the next one begins.
+    /// [`LogError::Corrupt`] when it is sound but does not end where the next one begins: a file is missing.
     pub(crate) fn closed(folder: &Path, base: u64, next_base: u64, interval: u32) -> Result<Segment> {
         let path = path_of(folder, base);
         let length = fs::metadata(&path).map_err(|e| LogError::io("look at", &path, e))?.len();
         let fits = |s: &Summary| s.base == base && s.bytes == length && s.end == next_base;
         let state = match Index::load_summary(&path).filter(fits) {
             Some(summary) => State { summary, index: None },
-            None => {
-                let index = rebuild(&path, base, next_base, length, interval)?;
-                State { summary: index.summary, index: Some(index) }
-            }
+            None => match rebuild(&path, base, next_base, length, interval)? {
+                Ok(index) => State { summary: index.summary, index: Some(index) },
+                Err(damage) => {
+                    tracing::error!(error = %damage, "a closed segment is damaged; the others can be used");
+                    State { summary: unreadable(&path, base, next_base, length)?, index: None }
+                }
+            },
         };
         Ok(Segment {
             base,
@@ -117,17 +120,17 @@ impl Segment {
         }
     }
 
-    /// Whole batches, from the one that holds `sequence` on: as many as `bytes_max` allows, and at least one.
-    /// Also the sequence number after the last of them.
+    /// Whole batches, from the one that holds `sequence` on and before `limit`: as many as `bytes_max` allows, and at least
+    /// one. Also the sequence number after the last of them. `limit` is where a batch begins, after `sequence`.
     ///
     /// `sequence` must be in the segment.
     ///
     /// # Errors
     /// [`LogError::Corrupt`] when there is no batch where one should be; [`LogError::Io`].
-    pub(crate) fn read(&self, sequence: u64, bytes_max: usize) -> Result<(Bytes, u64)> {
-        let ((start, stop), limit) = self.with_index(|index| (index.around(sequence), index.summary.bytes))?;
+    pub(crate) fn read(&self, sequence: u64, limit: u64, bytes_max: usize) -> Result<(Bytes, u64)> {
+        let ((start, stop), held) = self.with_index(|index| (index.around(sequence), index.summary.bytes))?;
         let length = (stop - start) + (bytes_max as u64).max(HEADER_BYTES as u64);
-        let mut bytes = Bytes::from(self.read_at(start, length.min(limit - start))?);
+        let mut bytes = Bytes::from(self.read_at(start, length.min(held - start))?);
         let mut position = start;
         let first = loop {
             let header = self.header(&bytes, position)?;
@@ -147,6 +150,7 @@ impl Segment {
         }
         let (mut kept, mut next) = (first.bytes, first.end());
         while let Ok(header) = Header::parse(&bytes[kept..])
+            && header.base_sequence < limit
             && kept + header.bytes <= bytes.len().min(bytes_max)
         {
             kept += header.bytes;
@@ -156,17 +160,17 @@ impl Segment {
         Ok((bytes, next))
     }
 
-    /// The first record at or after `timestamp`.
+    /// The first record at or after `timestamp`, but for those of batches to skip.
     ///
     /// # Errors
     /// [`LogError::Corrupt`] when a batch on the way is not sound; [`LogError::Io`].
-    pub(crate) fn first_at(&self, timestamp: Timestamp) -> Result<Option<u64>> {
+    pub(crate) fn first_at(&self, timestamp: Timestamp, skip: impl Fn(&Header) -> bool) -> Result<Option<u64>> {
         let (mut position, limit) =
             self.with_index(|index| (index.before_timestamp(timestamp.millis()), index.summary.bytes))?;
         while position < limit {
             let front = self.read_at(position, (HEADER_BYTES as u64).min(limit - position))?;
             let header = self.header(&front, position)?;
-            if header.max_timestamp >= timestamp.millis() {
+            if header.max_timestamp >= timestamp.millis() && !skip(&header) {
                 let mut bytes = Bytes::from(self.read_at(position, header.bytes as u64)?);
                 let batch = EncodedBatch::take(&mut bytes).and_then(|batch| batch.decode_checked());
                 let batch = batch.map_err(|reason| LogError::corrupt(&self.path, position, reason))?;
@@ -201,7 +205,7 @@ impl Segment {
             let loaded = Index::load(&self.path).filter(|index| index.summary == summary);
             state.index = Some(match loaded {
                 Some(index) => index,
-                None => rebuild(&self.path, summary.base, summary.end, summary.bytes, self.interval)?,
+                None => rebuild(&self.path, summary.base, summary.end, summary.bytes, self.interval)??,
             });
         }
         Ok(ask(state.index.as_ref().expect("it was just loaded")))
@@ -251,14 +255,30 @@ pub(crate) fn base_of(path: &Path) -> Option<u64> {
     path.file_stem()?.to_str()?.parse().ok()
 }
 
-/// The index of a closed segment, from its batches.
-fn rebuild(path: &Path, base: u64, next_base: u64, length: u64, interval: u32) -> Result<Index> {
+/// What is known of a closed segment that cannot be read. Searches by time must not pass it over.
+fn unreadable(path: &Path, base: u64, next_base: u64, length: u64) -> Result<Summary> {
+    let appended = modified_ms(path)?;
+    Ok(Summary {
+        end: next_base,
+        bytes: length,
+        max_timestamp: i64::MAX,
+        first_append: appended,
+        last_append: appended,
+        ..Summary::empty(base)
+    })
+}
+
+/// The index of a closed segment, from its batches; or where it is damaged.
+///
+/// # Errors
+/// [`LogError::Corrupt`] when it is sound but does not end where the next one begins, and when it cannot be read.
+fn rebuild(path: &Path, base: u64, next_base: u64, length: u64, interval: u32) -> Result<Result<Index>> {
     tracing::warn!(path = %path.display(), "rebuilding the index of a segment");
     let appended = modified_ms(path)?;
     let mut index = Index::empty(base, interval);
-    let scan = scan::scan(path, base, length, |batch| index.note(batch, appended))?;
+    let scan = scan::scan(path, base, length, |batch, _| index.note(batch, appended))?;
     if let Some(fault) = scan.fault {
-        return Err(LogError::corrupt(path, scan.bytes, fault));
+        return Ok(Err(LogError::corrupt(path, scan.bytes, fault)));
     }
     if index.summary.end != next_base {
         let reason =
@@ -268,7 +288,7 @@ fn rebuild(path: &Path, base: u64, next_base: u64, length: u64, interval: u32) -
     if let Err(error) = index.save(path) {
         tracing::warn!(path = %path.display(), %error, "could not save an index; it will be rebuilt");
     }
-    Ok(index)
+    Ok(Ok(index))
 }
 
 /// When a file was last written to, in milliseconds since the epoch: the best guess at its last append after a crash.

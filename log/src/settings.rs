@@ -21,13 +21,20 @@ pub struct LogSettings {
     /// An index entry is made for every so many bytes of batches. 1 B (every batch) to 1 MiB. Smaller values make
     /// positioning faster and indexes larger: 16 bytes of memory per entry.
     pub index_interval_bytes: u32,
-    /// How many threads write and sync; each shard belongs to one. 1 to 64.
+    /// How many threads write and sync; each shard belongs to one. 1 to 64. More of them sync more shards side by side.
     pub committer_threads: usize,
+    /// A transaction that was not prepared after so many milliseconds is aborted. 1 s to 24 hours.
+    pub transaction_timeout_ms: u64,
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        LogSettings { segment_bytes: 256 << 20, index_interval_bytes: 4096, committer_threads: 2 }
+        LogSettings {
+            segment_bytes: 256 << 20,
+            index_interval_bytes: 4096,
+            committer_threads: 8,
+            transaction_timeout_ms: 15 * 60 * 1000,
+        }
     }
 }
 
@@ -38,7 +45,9 @@ impl LogSettings {
         // The index holds positions as u32, which leaves room for one batch past the limit.
         in_range("segment_bytes", self.segment_bytes, 1 << 10, 1 << 30, "1 KiB to 1 GiB")?;
         in_range("index_interval_bytes", self.index_interval_bytes.into(), 1, 1 << 20, "1 B to 1 MiB")?;
-        in_range("committer_threads", self.committer_threads as u64, 1, 64, "1 to 64")
+        in_range("committer_threads", self.committer_threads as u64, 1, 64, "1 to 64")?;
+        let timeout = self.transaction_timeout_ms;
+        in_range("transaction_timeout_ms", timeout, 1000, 86_400_000, "1 s to 24 hours, in ms")
     }
 }
 

@@ -17,22 +17,27 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::append::Append;
 use crate::builder::BatchBuilder;
 use crate::committer::Work;
+use crate::coordinator::{Coordinator, Fate};
+use crate::ending::Ending;
 use crate::error::Place;
-use crate::fetch::Fetched;
-use crate::queue::{Queue, Waiting};
+use crate::fetch::{Fetched, Isolation};
+use crate::header::Header;
+use crate::marker::{self, Outcome};
+use crate::queue::{Answer, Queue, Waiting};
 use crate::retention::{self, Removed};
 use crate::segment::Segment;
 use crate::settings::{LogSettings, StreamSettings, SyncPolicy};
+use crate::stability::{self, Span, Stability};
 use crate::storage::Storage;
 use crate::tail::{Head, Life, Tail};
-use crate::writer::{Failure, Writer};
+use crate::writer::{Failure, Writer, Written};
 use crate::{LogError, ProducerId, Result, recovery};
 
 /// The most that one read returns, in bytes, however much is asked for; a larger batch is still returned whole.
 pub const READ_BYTES_MAX: usize = 64 << 20;
 
 /// Above this many waiting bytes [`Shard::room`] makes its caller wait.
-const QUEUED_BYTES_MAX: usize = 64 << 20;
+const ROOM_BYTES: usize = 64 << 20;
 
 /// Where a shard lives, and what it works with.
 pub(crate) struct Home {
@@ -41,6 +46,7 @@ pub(crate) struct Home {
     pub(crate) settings: LogSettings,
     pub(crate) sync: SyncPolicy,
     pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) transactions: Arc<Coordinator>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -60,6 +66,7 @@ struct Open {
     room: Notify,
     /// Oldest first, never empty. The last one grows.
     segments: RwLock<Vec<Arc<Segment>>>,
+    stability: Mutex<Stability>,
 }
 
 /// What a committer has to do after a commit.
@@ -76,7 +83,7 @@ pub(crate) enum Followup {
 
 impl Shard {
     pub(crate) fn new(home: Home, work: Arc<Work>) -> Self {
-        let head = watch::Sender::new(Head { end: 0, life: Life::Open });
+        let head = watch::Sender::new(Head { end: 0, stable: 0, life: Life::Open });
         Shard { home, work, head, open: OnceLock::new() }
     }
 
@@ -103,28 +110,76 @@ impl Shard {
     /// Queues a batch, in the order of the calls. The records are stored when the answer says so.
     ///
     /// Encodes, compresses and checksums in the calling thread, and never waits. The batch is held in memory until it is
-    /// stored: whoever keeps many appends under way awaits [`room`](Self::room) between them.
+    /// stored: whoever keeps many appends under way awaits [`room`](Self::room) between them, and is refused when 256 MiB
+    /// wait. Batches of transactions are appended by [`Transaction::append`](crate::Transaction::append).
     ///
     /// # Errors
-    /// In the answer. Nothing was stored: [`LogError::InvalidBatch`], [`LogError::BatchTooLarge`],
+    /// In the answer. Nothing was stored: [`LogError::InvalidBatch`], [`LogError::BatchTooLarge`], [`LogError::Overloaded`],
     /// [`LogError::OutOfOrderSequence`], [`LogError::FencedProducer`], [`LogError::DiskFull`], [`LogError::Deleted`],
     /// [`LogError::Closed`], and those of [`open`](Self::open). Undetermined: [`LogError::Poisoned`].
     pub fn append(self: &Arc<Self>, batch: BatchBuilder) -> Append {
         let place = self.home.place.clone();
         let (answer, receiver) = oneshot::channel();
-        match self.enqueue(batch, answer) {
+        if batch.is_transactional() {
+            // Nobody would ever end the transaction, and committed readers would wait for that.
+            let reason = "it is of a transaction that this log did not begin";
+            return Append::refused(place, LogError::InvalidBatch { reason });
+        }
+        match self.enqueue(batch, Answer::Caller(answer)) {
             Ok(()) => Append::queued(place, receiver),
-            Err(error) => Append::refused(place, error),
+            Err((error, _)) => Append::refused(place, error),
         }
     }
 
-    fn enqueue(self: &Arc<Self>, batch: BatchBuilder, answer: oneshot::Sender<Result<crate::Appended>>) -> Result<()> {
-        let (batch, header) = batch.finish()?;
-        let open = self.opened()?;
-        if open.queue.lock().push(batch, header, answer, &self.home.place)? {
+    /// Queues a batch; or gives the answer back, which was not used.
+    pub(crate) fn enqueue(self: &Arc<Self>, batch: BatchBuilder, answer: Answer) -> Result<(), (LogError, Answer)> {
+        let (finished, open) = match batch.finish().and_then(|finished| Ok((finished, self.opened()?))) {
+            Ok(ready) => ready,
+            Err(error) => return Err((error, answer)),
+        };
+        let (batch, header) = finished;
+        let is_idle = open.queue.lock().push(batch, header, answer, &self.home.place)?;
+        if is_idle {
             self.work.schedule(Arc::clone(self));
         }
         Ok(())
+    }
+
+    /// Queues the marker of a transaction, if the transaction is open here.
+    pub(crate) fn push_marker(self: &Arc<Self>, producer: ProducerId, outcome: Outcome, ending: &Arc<Ending>) {
+        let push = || {
+            let open = self.opened()?;
+            let (batch, header) = marker::build(producer, outcome, self.home.clock.now())?;
+            let mut queue = open.queue.lock();
+            if !queue.producers().is_open(producer) {
+                return Ok(false);
+            }
+            if queue.push_marker(batch, header, outcome, Arc::clone(ending))? {
+                self.work.schedule(Arc::clone(self));
+            }
+            Ok(true)
+        };
+        match push() {
+            Ok(true) => {}
+            // Its records are not there, or not any more.
+            Ok(false) | Err(LogError::Deleted { .. }) => ending.answered(None),
+            Err(error) => ending.answered(Some(error)),
+        }
+    }
+
+    /// The markers of a transaction are durable in all its shards: committed readers may go past it.
+    pub(crate) fn publish(&self, producer: ProducerId) {
+        let Some(Ok(open)) = self.open.get() else { return };
+        let mut stability = open.stability.lock();
+        stability.publish(producer);
+        self.head.send_if_modified(|head| {
+            let stable = stability.stable(head.end);
+            stable > std::mem::replace(&mut head.stable, stable)
+        });
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.home.place
     }
 
     /// Waits until fewer than 64 MiB of batches wait to be written.
@@ -132,7 +187,7 @@ impl Shard {
         let Ok(open) = self.opened() else { return };
         loop {
             let shorter = open.room.notified();
-            if open.queue.lock().bytes() < QUEUED_BYTES_MAX {
+            if open.queue.lock().bytes() < ROOM_BYTES {
                 return;
             }
             shorter.await;
@@ -151,19 +206,35 @@ impl Shard {
         SequenceNumber(self.head.borrow().end)
     }
 
-    /// The first record, in order of the log, whose timestamp is `timestamp` or later; [`end`](Self::end) without one.
+    /// The end of what committed readers may see: where the earliest transaction begins that is neither committed nor
+    /// aborted, and [`end`](Self::end) without one. 0 while the shard cannot be [opened](Self::open).
+    pub fn stable_end(&self) -> SequenceNumber {
+        self.end_for(Isolation::ReadCommitted)
+    }
+
+    /// [`end`](Self::end) or [`stable_end`](Self::stable_end).
+    pub fn end_for(&self, isolation: Isolation) -> SequenceNumber {
+        let _ = self.opened();
+        SequenceNumber(self.head.borrow().seen_by(isolation))
+    }
+
+    /// The first record, in order of the log, that the reader may see and whose timestamp is `timestamp` or later; the
+    /// [end](Self::end_for) without one.
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub fn sequence_at(&self, timestamp: Timestamp) -> Result<SequenceNumber> {
+    pub fn sequence_at(&self, timestamp: Timestamp, isolation: Isolation) -> Result<SequenceNumber> {
         let open = self.opened()?;
-        let end = self.check_life()?;
+        let end = self.check_life()?.seen_by(isolation);
+        let aborted = open.aborted(isolation, 0, end);
+        let skip =
+            |batch: &Header| batch.is_control() || stability::is_in(&aborted, batch.producer, batch.base_sequence);
         let segments = open.segments.read().clone();
         for segment in segments {
             if segment.summary().max_timestamp < timestamp.millis() {
                 continue;
             }
-            match segment.first_at(timestamp) {
+            match segment.first_at(timestamp, skip) {
                 Ok(None) => {}
                 Ok(Some(found)) => return Ok(SequenceNumber(found.min(end))),
                 // Retention was faster: the record that was looked for is gone.
@@ -171,18 +242,20 @@ impl Shard {
                 Err(error) => return Err(error),
             }
         }
-        self.check_life().map(SequenceNumber)
+        self.check_life().map(|head| SequenceNumber(head.seen_by(isolation)))
     }
 
     /// Reads whole batches from the one that holds `from`, at most `bytes_max` bytes (and [`READ_BYTES_MAX`]), but at
-    /// least one batch if there is any. Empty when `from` is the end. Blocks for the disk.
+    /// least one batch if there is any. Empty when `from` is the end, or for a committed reader between the stable end and
+    /// the end. Blocks for the disk.
     ///
     /// # Errors
     /// [`LogError::Trimmed`] before the earliest record, [`LogError::OutOfRange`] past the end, [`LogError::Corrupt`],
     /// [`LogError::Io`], [`LogError::Deleted`], [`LogError::Closed`].
-    pub fn read(&self, from: SequenceNumber, bytes_max: usize) -> Result<Fetched> {
+    pub fn read(&self, from: SequenceNumber, bytes_max: usize, isolation: Isolation) -> Result<Fetched> {
         let open = self.opened()?;
-        let end = self.check_life()?;
+        let head = self.check_life()?;
+        let (end, seen) = (head.end, head.seen_by(isolation));
         let place = || self.home.place.clone();
         if from.0 > end {
             return Err(LogError::OutOfRange { place: place(), requested: from, end: SequenceNumber(end) });
@@ -190,23 +263,24 @@ impl Shard {
         let trimmed =
             |earliest| LogError::Trimmed { place: place(), requested: from, earliest: SequenceNumber(earliest) };
         let segment = open.segment_of(from.0).map_err(trimmed)?;
-        if from.0 == end {
-            return Ok(Fetched { bytes: Bytes::new(), next: from, end: from });
+        if from.0 >= seen {
+            return Ok(Fetched { bytes: Bytes::new(), next: from, end: from, aborted: Vec::new() });
         }
-        let read = segment.read(from.0, bytes_max.min(READ_BYTES_MAX));
+        let read = segment.read(from.0, seen, bytes_max.min(READ_BYTES_MAX));
         // What happened meanwhile explains a failure better than the missing file does.
-        let end = self.check_life()?;
+        let end = self.check_life()?.seen_by(isolation);
         let (bytes, next) = match read {
             Err(_) if from.0 < open.earliest() => return Err(trimmed(open.earliest())),
             read => read?,
         };
-        Ok(Fetched { bytes, next: SequenceNumber(next), end: SequenceNumber(end.max(next)) })
+        let aborted = open.aborted(isolation, from.0, next);
+        Ok(Fetched { bytes, next: SequenceNumber(next), end: SequenceNumber(end.max(next)), aborted })
     }
 
-    /// Watches the end of the shard.
-    pub fn tail(&self) -> Tail {
+    /// Watches the end of what a reader may see.
+    pub fn tail(&self, isolation: Isolation) -> Tail {
         let _ = self.opened();
-        Tail::new(self.head.subscribe(), self.home.place.clone())
+        Tail::new(self.head.subscribe(), self.home.place.clone(), isolation)
     }
 
     /// The size of its segments, in bytes.
@@ -229,11 +303,16 @@ impl Shard {
         let mut writer = open.writer.lock();
         self.check_life()?;
         if retention::is_due(&writer.active().summary(), settings, now)
-            && let Err(failure) = writer.roll(&self.home, &open.segments)
+            && let Err(failure) = writer.roll(&self.home, &open.segments, &open.stability)
         {
             return Err(self.fail(open, &writer, VecDeque::new(), failure));
         }
-        retention::remove_old(&self.home, &open.segments, settings, now)
+        let stable = self.head.borrow().stable;
+        let removed = retention::remove_old(&self.home, &open.segments, settings, now, stable)?;
+        if removed.segments > 0 {
+            open.queue.lock().forget(open.earliest());
+        }
+        Ok(removed)
     }
 
     /// Lets go of what segments that nobody reads hold in memory.
@@ -250,11 +329,10 @@ impl Shard {
         let mut writer = open.writer.lock();
         let (mut group, again) = open.queue.lock().take_group();
         while !group.is_empty() {
-            match writer.write(&self.home, &open.segments, &group, scratch) {
-                Ok(count) => {
-                    let end = writer.end();
-                    self.head.send_if_modified(|head| end > std::mem::replace(&mut head.end, end));
-                    group.drain(..count).for_each(Waiting::succeed);
+            match writer.write(&self.home, &open.segments, &group, &open.stability, scratch) {
+                Ok(written) => {
+                    self.show(open, &writer, &written, &group);
+                    group.drain(..written.count).for_each(Waiting::succeed);
                 }
                 Err(failure) => {
                     self.fail(open, &writer, group, failure);
@@ -268,6 +346,18 @@ impl Shard {
             _ if again => Followup::Again,
             _ => Followup::None,
         }
+    }
+
+    /// Shows readers what was written.
+    fn show(&self, open: &Open, writer: &Writer, written: &Written, group: &VecDeque<Waiting>) {
+        let end = writer.end();
+        let withheld: Vec<ProducerId> = group.iter().take(written.count).filter_map(Waiting::withheld).collect();
+        let mut stability = open.stability.lock();
+        stability.advance(writer.producers().first_open(), &written.closed, |producer| withheld.contains(&producer));
+        self.head.send_if_modified(|head| {
+            let shown = Head { end, stable: stability.stable(end), ..*head };
+            shown != std::mem::replace(head, shown)
+        });
     }
 
     /// Makes everything that was written durable.
@@ -331,7 +421,7 @@ impl Shard {
         if let Some(Ok(open)) = self.open.get() {
             let mut writer = open.writer.lock();
             if self.head.borrow().life == Life::Open
-                && let Err(failure) = writer.shut_down(&self.home)
+                && let Err(failure) = writer.shut_down(&self.home, &open.stability)
             {
                 self.fail(open, &writer, VecDeque::new(), failure);
             }
@@ -345,11 +435,11 @@ impl Shard {
         });
     }
 
-    /// The end, unless the shard was deleted or closed.
-    fn check_life(&self) -> Result<u64> {
+    /// Where the shard ends, unless it was deleted or closed.
+    fn check_life(&self) -> Result<Head> {
         let head = *self.head.borrow();
         head.life.check(&self.home.place)?;
-        Ok(head.end)
+        Ok(head)
     }
 
     fn opened(&self) -> Result<&Open> {
@@ -359,16 +449,60 @@ impl Shard {
                 tracing::error!(stream = %self.stream(), shard = %self.id(), %error, "a shard cannot be opened");
             })?;
             let active = recovered.segments.last().expect("there is always a last segment");
-            let end = active.summary().end;
-            self.head.send_modify(|head| head.end = end);
+            let mut writer = Writer::new(Arc::clone(active), recovered.producers);
+            let stability = Mutex::new(Stability::new(writer.producers().first_open(), recovered.aborted));
+            let segments = RwLock::new(recovered.segments);
+            self.end_orphans(&mut writer, &segments, &stability);
+            let end = writer.end();
+            let stable = stability.lock().stable(end);
+            self.head.send_modify(|head| (head.end, head.stable) = (end, stable));
             Ok(Open {
-                writer: Mutex::new(Writer::new(Arc::clone(active), recovered.producers.clone())),
-                queue: Mutex::new(Queue::new(end, recovered.producers)),
+                queue: Mutex::new(Queue::new(end, writer.producers().clone())),
+                writer: Mutex::new(writer),
                 room: Notify::new(),
-                segments: RwLock::new(recovered.segments),
+                segments,
+                stability,
             })
         });
         opened.as_ref().map_err(LogError::clone)
+    }
+}
+
+impl Shard {
+    /// Ends the transactions that nobody will end any more: they were not prepared when the process ended. Before any
+    /// reader, so that none waits for them.
+    fn end_orphans(&self, writer: &mut Writer, segments: &RwLock<Vec<Arc<Segment>>>, stability: &Mutex<Stability>) {
+        let (mut group, mut next) = (VecDeque::new(), writer.end());
+        for producer in writer.producers().open() {
+            let Fate::Ended(outcome) = self.home.transactions.fate(producer) else { continue };
+            match marker::build(producer, outcome, self.home.clock.now()) {
+                Ok((batch, header)) => {
+                    let header = Header { base_sequence: next, ..header };
+                    next = header.end();
+                    group.push_back(Waiting { batch, header, duplicate: false, answer: Answer::Nobody(outcome) });
+                }
+                Err(error) => tracing::error!(%producer, %error, "a marker cannot be made"),
+            }
+        }
+        while !group.is_empty() {
+            match writer.write(&self.home, segments, &group, stability, &mut Vec::new()) {
+                Ok(written) => {
+                    stability.lock().advance(writer.producers().first_open(), &written.closed, |_| false);
+                    tracing::info!(
+                        stream = %self.stream(), shard = %self.id(), count = written.count,
+                        "ended transactions that were left open by a process that is gone"
+                    );
+                    group.drain(..written.count);
+                }
+                Err(Failure::Passing(error) | Failure::Lasting(error)) => {
+                    tracing::error!(
+                        stream = %self.stream(), shard = %self.id(), %error,
+                        "cannot end transactions that were left open: committed readers wait until the next start"
+                    );
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -379,6 +513,14 @@ impl fmt::Debug for Shard {
 }
 
 impl Open {
+    /// What the reader skips between two sequence numbers.
+    fn aborted(&self, isolation: Isolation, from: u64, to: u64) -> Vec<Span> {
+        match isolation {
+            Isolation::ReadUncommitted => Vec::new(),
+            Isolation::ReadCommitted => self.stability.lock().aborted(from, to),
+        }
+    }
+
     fn earliest(&self) -> u64 {
         self.segments.read().first().map_or(0, |segment| segment.base)
     }

@@ -53,6 +53,13 @@ impl SegmentFile for File {
     }
 }
 
+/// Lets the system forget what it holds of a file in memory, so that the next read comes from the disk. A hint: what is
+/// not on the disk stays.
+pub(crate) fn drop_from_memory(path: &Path) -> io::Result<()> {
+    rustix::fs::fadvise(File::open(path)?, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok(())
+}
+
 /// Makes the names in a folder durable: those created, renamed and removed.
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| LogError::io("sync the folder", folder, e))

@@ -9,6 +9,7 @@ use coulee_model::{Clock, ShardId, StreamName};
 use serde::{Deserialize, Serialize};
 
 use crate::committer::Committers;
+use crate::coordinator::Coordinator;
 use crate::error::{LogError, Place, Result};
 use crate::route;
 use crate::settings::{LogSettings, StreamSettings};
@@ -34,6 +35,7 @@ pub(crate) struct Parts {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) committers: Committers,
+    pub(crate) transactions: Arc<Coordinator>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -123,6 +125,7 @@ impl Stream {
                 settings: parts.settings.clone(),
                 sync: settings.sync,
                 storage: Arc::clone(&parts.storage),
+                transactions: Arc::clone(&parts.transactions),
                 clock: Arc::clone(&parts.clock),
             };
             Arc::new(Shard::new(home, parts.committers.work_of(spread + id as usize)))

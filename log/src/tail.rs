@@ -4,14 +4,26 @@ use coulee_model::SequenceNumber;
 use tokio::sync::watch;
 
 use crate::error::Place;
-use crate::{LogError, Result};
+use crate::{Isolation, LogError, Result};
 
 /// What everybody who waits at the end of a shard is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
-    /// The sequence number after the last record that readers may see.
+    /// The sequence number after the last record that is durable.
     pub(crate) end: u64,
+    /// Where the first transaction begins that is not decided; the end without one.
+    pub(crate) stable: u64,
     pub(crate) life: Life,
+}
+
+impl Head {
+    /// The sequence number after the last record that a reader may see.
+    pub(crate) fn seen_by(&self, isolation: Isolation) -> u64 {
+        match isolation {
+            Isolation::ReadUncommitted => self.end,
+            Isolation::ReadCommitted => self.stable,
+        }
+    }
 }
 
 /// Whether a shard can still be used.
@@ -39,25 +51,28 @@ impl Life {
 pub struct Tail {
     head: watch::Receiver<Head>,
     place: Place,
+    isolation: Isolation,
 }
 
 impl Tail {
-    pub(crate) fn new(head: watch::Receiver<Head>, place: Place) -> Self {
-        Tail { head, place }
+    pub(crate) fn new(head: watch::Receiver<Head>, place: Place, isolation: Isolation) -> Self {
+        Tail { head, place, isolation }
     }
 
-    /// Waits until the shard ends after `seen`, and says where: at once if it does already.
+    /// Waits until what the reader may see ends after `seen`, and says where: at once if it does already. For a committed
+    /// reader that is the shard's stable end.
     ///
     /// Can be dropped and called again without missing anything.
     ///
     /// # Errors
     /// [`LogError::Deleted`] once the stream is deleted, [`LogError::Closed`] once the log is closed.
     pub async fn changed(&mut self, seen: SequenceNumber) -> Result<SequenceNumber> {
-        let moved = self.head.wait_for(|head| head.end > seen.0 || head.life != Life::Open).await;
+        let isolation = self.isolation;
+        let moved = self.head.wait_for(|head| head.seen_by(isolation) > seen.0 || head.life != Life::Open).await;
         let Ok(head) = moved.map(|head| *head) else {
             return Err(LogError::Closed { place: self.place.clone() });
         };
         head.life.check(&self.place)?;
-        Ok(SequenceNumber(head.end))
+        Ok(SequenceNumber(head.seen_by(isolation)))
     }
 }

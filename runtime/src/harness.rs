@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
-use coulee_checkpoint::{Changes, CheckpointRecord, JobStore, StoreSettings};
+use coulee_checkpoint::{Changes, CheckpointRecord, JobStore, StoreResources, StoreSettings};
 use coulee_model::{CheckpointId, Clock, ManualClock, OperatorId, SubtaskIndex, Timestamp};
 
 use crate::graph::{OperatorFactory, Port};
@@ -60,7 +60,9 @@ impl Harness {
     /// # Errors
     /// When the operator cannot be made or opened.
     pub fn with_memory(factory: Arc<dyn OperatorFactory>, dir: &Path, bytes: usize) -> Result<Self> {
-        let store = Arc::new(JobStore::open(dir, &StoreSettings::default())?);
+        let clock = Arc::new(ManualClock::new(Timestamp(0)));
+        let resources = StoreResources::default().with_clock(clock.clone());
+        let store = Arc::new(JobStore::open_with(dir, &StoreSettings::default(), &resources)?);
         let checkpoint = store.last_checkpoint().map_or(CheckpointId(0), |record| record.id);
         let metrics = Arc::new(SubtaskMetrics::new(OPERATOR, SubtaskIndex(0)));
         let operator = factory.create(SubtaskIndex(0))?;
@@ -72,7 +74,7 @@ impl Harness {
             checkpoint,
             subtask: SubtaskIndex(0),
             parallelism: 1,
-            clock: Arc::new(ManualClock::new(Timestamp(0))),
+            clock,
             budget: MemoryBudget::new(bytes),
             output: Vec::new(),
         };

@@ -60,6 +60,10 @@ impl Engine {
             return Err(Error::JobState { name: name.clone(), state: "is running", advice });
         }
         let (folder, record) = (job.folder.clone(), job.record());
+        // What its sinks have prepared would hold back the readers of their streams for ever.
+        for transaction in self.log().open_transactions(&format!("{}/", record.incarnation)) {
+            self.log().abort_transaction(&transaction).await?;
+        }
         blocking(move || {
             for sink in &record.sinks {
                 remove_objects(sink, &record.incarnation)?;

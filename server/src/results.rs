@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use coulee_log::{Log, Stream};
+use coulee_log::{Isolation, Log, Stream};
 use coulee_model::{SequenceNumber, StreamName};
 use coulee_runtime::table::TableSpec;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -143,10 +143,10 @@ fn stream_page(table: &TableSpec, stream: &Stream, rows: usize) -> Result<Option
     let (mut values, mut total) = (Vec::new(), 0);
     for shard in stream.shards() {
         shard.open()?;
-        let (earliest, end) = (shard.earliest(), shard.end());
+        let (earliest, end) = (shard.earliest(), shard.stable_end());
         total += end.0 - earliest.0;
         if values.len() < rows && end > earliest {
-            take_values(shard.read(earliest, PAGE_BYTES)?, earliest, rows, &mut values)?;
+            take_values(shard.read(earliest, PAGE_BYTES, Isolation::ReadCommitted)?, earliest, rows, &mut values)?;
         }
     }
     if values.is_empty() {

@@ -48,7 +48,7 @@ impl Connector for StreamConnector {
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>> {
         let options = TableOptions::new(table)?;
         let stream = existing(&self.log, table, &options)?;
-        Ok(Arc::new(StreamSink::of_table(table, &options, stream)?))
+        Ok(Arc::new(StreamSink::of_table(table, &options, Arc::clone(&self.log), stream)?))
     }
 
     /// Makes the stream unless it exists.

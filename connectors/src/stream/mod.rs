@@ -2,25 +2,25 @@
 //!
 //! ```text
 //! shard ─ read ─▶ record batches ─ decode ─▶ rows ─▶ SourceEvent           positions: next sequence number, and the stop
-//! Batch ─ encode, key, route ─▶ staged file ═ prepare ═ commit ═▶ appends, numbered by an idempotent producer ─▶ shard
+//! Batch ─ encode, key, route ─▶ transactional appends ─▶ shard ═ prepare ═ commit ═▶ markers: visible to committed readers
 //! ```
 //!
 //! Reading waits on the tails of the shards instead of polling, and knows exactly when all has been read. Writing is
-//! exactly once: until a checkpoint is durable its records are in a file beside the job's state, and what makes a
-//! repeated delivery harmless is the log's own memory of each producer (see [`delivery`]).
+//! exactly once: what a writer appends between two checkpoints is one transaction of the log, prepared with the
+//! checkpoint and committed once the checkpoint is durable. The checkpoint lists what is prepared; a recovery commits
+//! that and aborts every other transaction of the sink.
 
 mod connector;
 mod dead_letters;
-mod delivery;
 mod keys;
 mod layout;
+mod outbox;
 mod position;
 mod reader;
 mod rows;
 mod settings;
 mod sink;
 mod source;
-mod staged;
 mod state;
 mod writer;
 

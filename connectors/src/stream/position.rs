@@ -2,10 +2,11 @@
 //!
 //! A position is JSON: `{"next":120,"stop":300}`. `next` is the sequence number behind the last row that was returned;
 //! `stop`, if there is one, is the first that is not read any more. It was fixed when the shard was first opened, and
-//! stays what it was while producers go on.
+//! stays what it was while producers go on. For a committed reader the end is the stable end: a transaction that was open
+//! then is not waited for.
 
 use bytes::Bytes;
-use coulee_log::Shard;
+use coulee_log::{Isolation, Shard};
 use coulee_runtime::connector::SplitId;
 use coulee_runtime::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -24,18 +25,19 @@ pub(super) struct Position {
 
 impl Position {
     /// Where a shard is read that was not read before.
-    pub(super) fn first(shard: &Shard, startup: &Startup, bounded: &Bounded) -> Result<Self> {
+    pub(super) fn first(shard: &Shard, startup: &Startup, bounded: &Bounded, isolation: Isolation) -> Result<Self> {
         let earliest = shard.earliest().0;
+        let at = |timestamp| -> Result<u64> { Ok(shard.sequence_at(timestamp, isolation).map_err(log_error)?.0) };
         let next = match startup {
             Startup::Earliest => earliest,
-            Startup::Latest => shard.end().0,
-            Startup::Timestamp(timestamp) => shard.sequence_at(*timestamp).map_err(log_error)?.0,
+            Startup::Latest => shard.end_for(isolation).0,
+            Startup::Timestamp(timestamp) => at(*timestamp)?,
             Startup::Specific(offsets) => offsets.get(&shard.id().0).copied().unwrap_or(earliest),
         };
         let stop = match bounded {
             Bounded::Unbounded => None,
-            Bounded::Latest => Some(shard.end().0),
-            Bounded::Timestamp(timestamp) => Some(shard.sequence_at(*timestamp).map_err(log_error)?.0),
+            Bounded::Latest => Some(shard.end_for(isolation).0),
+            Bounded::Timestamp(timestamp) => Some(at(*timestamp)?),
         };
         Ok(Position { next, stop })
     }

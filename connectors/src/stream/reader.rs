@@ -1,11 +1,15 @@
 //! The reader: takes turns between its shards, and waits on all their tails when it has read them all.
+//!
+//! SUBTLE: a committed reader that waits for an open transaction has read all that it may see, but does not say that it
+//! caught up: records are there whose turn comes when the transaction ends. A shard is idle only when it has none, or event
+//! time would pass them by and make them late. The wait is as long as the writer's checkpoint interval.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use coulee_log::{EncodedBatch, Shard, Tail};
+use coulee_log::{EncodedBatch, Isolation, Shard, Tail};
 use coulee_model::SequenceNumber;
 use coulee_runtime::Result;
 use coulee_runtime::connector::{SourceContext, SourceEvent, SourceReader, SplitId};
@@ -23,6 +27,7 @@ const FETCH_BYTES: usize = 1 << 20;
 pub(super) struct ShardReader {
     id: SplitId,
     shard: Arc<Shard>,
+    isolation: Isolation,
     tail: Tail,
     origin: Origin,
     /// Behind the last row that was returned.
@@ -31,6 +36,8 @@ pub(super) struct ShardReader {
     decoded: u64,
     /// Fetched and not decoded.
     fetched: VecDeque<EncodedBatch>,
+    /// Behind all that was fetched, with what has no records to read.
+    fetched_to: u64,
     /// Decoded and not returned.
     chunk: Option<Chunk>,
     said_caught_up: bool,
@@ -38,16 +45,24 @@ pub(super) struct ShardReader {
 }
 
 impl ShardReader {
-    pub(super) fn new(id: SplitId, shard: Arc<Shard>, origin: Origin, position: Position) -> Self {
-        let tail = shard.tail();
+    pub(super) fn new(
+        id: SplitId,
+        shard: Arc<Shard>,
+        origin: Origin,
+        position: Position,
+        isolation: Isolation,
+    ) -> Self {
+        let tail = shard.tail(isolation);
         ShardReader {
             id,
             shard,
+            isolation,
             tail,
             origin,
             position,
             decoded: position.next,
             fetched: VecDeque::new(),
+            fetched_to: position.next,
             chunk: None,
             said_caught_up: false,
             ended: false,
@@ -75,7 +90,7 @@ impl ShardReader {
                 return Ok(Some(SourceEvent::Ended { split }));
             }
             if self.fetched.is_empty() && !self.fetch()? {
-                if self.said_caught_up {
+                if self.said_caught_up || self.has_undecided() {
                     return Ok(None);
                 }
                 self.said_caught_up = true;
@@ -88,9 +103,15 @@ impl ShardReader {
 
     /// Whether there was anything to read.
     fn fetch(&mut self) -> Result<bool> {
-        let fetched = self.shard.read(SequenceNumber(self.decoded), FETCH_BYTES).map_err(log_error)?;
+        let fetched = self.shard.read(SequenceNumber(self.decoded), FETCH_BYTES, self.isolation).map_err(log_error)?;
         self.fetched = fetched.batches().collect::<coulee_log::Result<_>>().map_err(log_error)?;
-        Ok(!self.fetched.is_empty())
+        self.fetched_to = fetched.next.0;
+        Ok(self.fetched_to > self.decoded)
+    }
+
+    /// Whether records are there that may become readable.
+    fn has_undecided(&self) -> bool {
+        self.shard.end_for(self.isolation) < self.shard.end()
     }
 
     /// Decodes what was fetched, until there are rows enough.
@@ -98,12 +119,13 @@ impl ShardReader {
         let stop = self.stop();
         while rows.len() < context.batch_rows && self.decoded < stop {
             let Some(batch) = self.fetched.pop_front() else { break };
-            // Markers of transactions are no records.
-            if !batch.is_control() {
-                let records = batch.decode().map_err(log_error)?;
-                rows.decode(&records, self.decoded, stop, &self.origin)?;
-            }
+            let records = batch.decode().map_err(log_error)?;
+            rows.decode(&records, self.decoded, stop, &self.origin)?;
             self.decoded = batch.last_sequence().plus(1).0.min(stop);
+        }
+        if self.fetched.is_empty() {
+            // Past markers, and past what was aborted.
+            self.decoded = self.fetched_to.min(stop);
         }
         self.chunk = rows.take(self.decoded, &self.origin, &context.metrics)?;
         if self.chunk.is_none() {
@@ -114,7 +136,7 @@ impl ShardReader {
     }
 
     fn lag(&self) -> u64 {
-        self.shard.end().0.min(self.stop()).saturating_sub(self.position.next)
+        self.shard.end_for(self.isolation).0.min(self.stop()).saturating_sub(self.position.next)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use coulee_log::{Compression, SHARDS_MAX, StreamSettings, SyncPolicy};
+use coulee_log::{Compression, Isolation, SHARDS_MAX, StreamSettings, SyncPolicy};
 use coulee_model::{StreamName, Timestamp};
 use coulee_runtime::options::{OptionKind, OptionSpec, Options};
 use coulee_runtime::table::TableSpec;
@@ -92,6 +92,24 @@ const STREAM_OPTIONS: &[OptionSpec] = &[
         "For 'timestamp': before the first record of this time or later, or at what is the end when the job first starts.",
     ),
     OptionSpec::new(
+        "scan.isolation-level",
+        OptionKind::Choice(&["read-committed", "read-uncommitted"]),
+        Some("read-committed"),
+        "Which records are read: those of committed transactions and those without one, or every record that is stored.",
+    ),
+    OptionSpec::new(
+        "sink.delivery-guarantee",
+        OptionKind::Choice(&["exactly-once", "at-least-once"]),
+        Some("exactly-once"),
+        "'exactly-once' writes a transaction for each checkpoint: its records become visible with it, together. 'at-least-once' makes records visible at once, and may repeat some after a failure.",
+    ),
+    OptionSpec::new(
+        "sink.commit-on",
+        OptionKind::Choice(&["checkpoint", "snapshot"]),
+        Some("checkpoint"),
+        "When the transactions of 'exactly-once' are committed: with each checkpoint, or later, with the snapshot that can be restored on another disk.",
+    ),
+    OptionSpec::new(
         "sink.timestamp-field",
         OptionKind::Text,
         None,
@@ -122,6 +140,13 @@ pub(super) enum Bounded {
     Timestamp(Timestamp),
 }
 
+/// What a sink promises about each record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guarantee {
+    ExactlyOnce,
+    AtLeastOnce,
+}
+
 /// The options of one table.
 #[derive(Debug, Clone)]
 pub(super) struct TableOptions {
@@ -134,6 +159,9 @@ pub(super) struct TableOptions {
     pub(super) timestamp_field: Option<String>,
     pub(super) startup: Startup,
     pub(super) bounded: Bounded,
+    pub(super) isolation: Isolation,
+    pub(super) guarantee: Guarantee,
+    commit_on_snapshot: bool,
     pub(super) format: FormatSettings,
 }
 
@@ -176,8 +204,16 @@ impl TableOptions {
             timestamp_field,
             startup: startup(&given)?,
             bounded: bounded(&given)?,
+            isolation: isolation(&given)?,
+            guarantee: guarantee(&given)?,
+            commit_on_snapshot: commit_on_snapshot(&given)?,
             format: FormatSettings::new(&given)?,
         })
+    }
+
+    /// Whether transactions are committed with the snapshot, and not with the checkpoint.
+    pub(super) fn commit_on_snapshot(&self) -> bool {
+        self.commit_on_snapshot
     }
 }
 
@@ -255,6 +291,32 @@ fn bounded(options: &Options) -> Result<Bounded> {
         "timestamp" => timestamp(options, "scan.bounded.timestamp-millis").map(Bounded::Timestamp),
         _ => Ok(Bounded::Unbounded),
     }
+}
+
+fn isolation(options: &Options) -> Result<Isolation> {
+    match options.require("scan.isolation-level")? {
+        "read-uncommitted" => Ok(Isolation::ReadUncommitted),
+        _ => Ok(Isolation::ReadCommitted),
+    }
+}
+
+fn guarantee(options: &Options) -> Result<Guarantee> {
+    match options.require("sink.delivery-guarantee")? {
+        "at-least-once" => Ok(Guarantee::AtLeastOnce),
+        _ => Ok(Guarantee::ExactlyOnce),
+    }
+}
+
+fn commit_on_snapshot(options: &Options) -> Result<bool> {
+    let on_snapshot = options.require("sink.commit-on")? == "snapshot";
+    if on_snapshot && guarantee(options)? == Guarantee::AtLeastOnce {
+        return Err(Error::invalid(format!(
+            "{}: 'sink.commit-on' = 'snapshot' commits transactions, which 'sink.delivery-guarantee' = 'at-least-once' does \
+             without: leave one of them out",
+            options.owner()
+        )));
+    }
+    Ok(on_snapshot)
 }
 
 fn timestamp(options: &Options, key: &str) -> Result<Timestamp> {

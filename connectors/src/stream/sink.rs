@@ -1,7 +1,5 @@
 //! The sink: recovery, and what its writers share.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, SchemaRef};
@@ -13,20 +11,20 @@ use coulee_runtime::connector::{Sink, SinkContext, SinkWriter};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
+use futures::future::join_all;
 
 use super::dead_letters::RejectedEncoder;
-use super::delivery::deliver;
 use super::layout::{self, Metadata};
-use super::settings::TableOptions;
-use super::state::WriterState;
+use super::log_error;
+use super::settings::{Guarantee, TableOptions};
+use super::state::{Names, WriterState};
 use super::writer::StreamWriter;
-use super::{log_error, staged};
 use crate::format::{self, FormatSettings, RecordEncoder};
 
 /// The stream that a sink writes to.
 #[derive(Debug)]
 pub(super) enum Target {
-    Existing(Arc<Stream>),
+    Existing(Arc<Log>, Arc<Stream>),
     /// Made when the first record is written.
     OnDemand {
         log: Arc<Log>,
@@ -38,9 +36,9 @@ pub(super) enum Target {
 
 impl Target {
     /// The stream, which is made now if need be.
-    pub(super) fn stream(&self) -> Result<Arc<Stream>> {
+    fn stream(&self) -> Result<Arc<Stream>> {
         let (log, name, settings, made) = match self {
-            Target::Existing(stream) => return Ok(Arc::clone(stream)),
+            Target::Existing(_, stream) => return Ok(Arc::clone(stream)),
             Target::OnDemand { log, name, settings, made } => (log, name, settings, made),
         };
         if let Some(stream) = made.get() {
@@ -54,9 +52,27 @@ impl Target {
         Ok(Arc::clone(made.get_or_init(|| stream)))
     }
 
+    /// The stream, made if need be, with its shards opened: which reads files.
+    pub(super) async fn open(self: &Arc<Self>) -> Result<Arc<Stream>> {
+        let target = Arc::clone(self);
+        let open = move || {
+            let stream = target.stream()?;
+            stream.shards().iter().try_for_each(|shard| shard.open()).map_err(log_error)?;
+            Ok(stream)
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
+        opened.map_err(|cause| Error::internal(format!("opening a stream's shards failed: {cause}")))?
+    }
+
+    pub(super) fn log(&self) -> &Arc<Log> {
+        match self {
+            Target::Existing(log, _) | Target::OnDemand { log, .. } => log,
+        }
+    }
+
     fn name(&self) -> &StreamName {
         match self {
-            Target::Existing(stream) => stream.name(),
+            Target::Existing(_, stream) => stream.name(),
             Target::OnDemand { name, .. } => name,
         }
     }
@@ -81,6 +97,8 @@ pub(super) struct Recipe {
     pub(super) key: Vec<usize>,
     /// The column of the record's timestamp.
     pub(super) timestamp: Option<usize>,
+    pub(super) guarantee: Guarantee,
+    commit_on_snapshot: bool,
     encoding: Encoding,
 }
 
@@ -93,7 +111,7 @@ impl Recipe {
     }
 }
 
-/// Writes rows to a stream, exactly once.
+/// Writes rows to a stream, exactly once unless the table asks for less.
 #[derive(Debug)]
 pub(super) struct StreamSink {
     target: Arc<Target>,
@@ -102,7 +120,12 @@ pub(super) struct StreamSink {
 
 impl StreamSink {
     /// A sink of a table's rows.
-    pub(super) fn of_table(table: &TableSpec, options: &TableOptions, stream: Arc<Stream>) -> Result<Self> {
+    pub(super) fn of_table(
+        table: &TableSpec,
+        options: &TableOptions,
+        log: Arc<Log>,
+        stream: Arc<Stream>,
+    ) -> Result<Self> {
         let index = |name: &String| Ok(table.schema.index_of(name)?);
         let mut timestamp = options.timestamp_field.as_ref().map(index).transpose()?;
         let mut body = Vec::new();
@@ -130,11 +153,13 @@ impl StreamSink {
             body: (body.len() < table.schema.fields().len()).then_some(body),
             key: options.key_fields.iter().map(index).collect::<Result<_>>()?,
             timestamp,
+            guarantee: options.guarantee,
+            commit_on_snapshot: options.commit_on_snapshot(),
             encoding: Encoding::Format(Box::new(options.format.clone()), schema),
         };
         // Made once here to refuse what the format cannot write.
         recipe.encoder()?;
-        Ok(StreamSink { target: Arc::new(Target::Existing(stream)), recipe: Arc::new(recipe) })
+        Ok(StreamSink { target: Arc::new(Target::Existing(log, stream)), recipe: Arc::new(recipe) })
     }
 
     /// A sink of rejected records, whose stream is made when there is one.
@@ -144,6 +169,8 @@ impl StreamSink {
             body: None,
             key: Vec::new(),
             timestamp: None,
+            guarantee: Guarantee::ExactlyOnce,
+            commit_on_snapshot: false,
             encoding: Encoding::Rejected,
         };
         let target = Target::OnDemand { log, name, settings: Box::new(settings), made: OnceLock::new() };
@@ -154,63 +181,42 @@ impl StreamSink {
 #[async_trait]
 impl Sink for StreamSink {
     fn describe(&self) -> String {
-        format!("stream '{}', exactly once", self.target.name())
+        let guarantee = match (self.recipe.guarantee, self.recipe.commit_on_snapshot) {
+            (Guarantee::AtLeastOnce, _) => "at least once",
+            (Guarantee::ExactlyOnce, false) => "exactly once",
+            (Guarantee::ExactlyOnce, true) => "exactly once, committed with the snapshot",
+        };
+        format!("stream '{}', {guarantee}", self.target.name())
     }
 
     async fn recover(&self, context: &SinkContext, states: &[Bytes]) -> Result<()> {
-        let mut listed = BTreeSet::new();
+        let (log, names) = (self.target.log(), Names::new(context));
+        let mut commits = Vec::new();
         for state in states {
-            let mut state = WriterState::decode(state)?;
-            for staged in &state.staged {
-                let stream = self.target.stream()?;
-                deliver(&stream, &context.spool, staged, state.producer, &mut state.numbering).await?;
-                listed.insert((staged.subtask, staged.number));
-            }
+            let state = WriterState::decode(state)?;
+            commits.extend(state.prepared.iter().map(|transaction| log.commit_transaction(transaction)));
         }
-        // Those that are listed stay until a checkpoint does not list them: this may run again with the same states.
-        blocking(context.spool.clone(), move |spool| {
-            for (subtask, number, path) in staged::list(&spool)? {
-                if !listed.contains(&(subtask, number)) {
-                    staged::remove(&path)?;
-                }
-            }
-            Ok(())
-        })
-        .await
+        for committed in join_all(commits).await {
+            committed.map_err(log_error)?;
+        }
+        // What is left was written after the checkpoint, and will be written again.
+        let left = log.open_transactions(names.prefix()).into_iter().filter(|transaction| names.is_own(transaction));
+        let aborts: Vec<_> = left.map(|transaction| log.abort_transaction(&transaction)).collect();
+        for aborted in join_all(aborts).await {
+            aborted.map_err(log_error)?;
+        }
+        Ok(())
     }
 
+    /// Recovery has committed what the states list: a writer begins with nothing.
     async fn open(
         &self,
         context: &SinkContext,
         subtask: SubtaskIndex,
-        states: &[Bytes],
+        _states: &[Bytes],
         metrics: Arc<SubtaskMetrics>,
     ) -> Result<Box<dyn SinkWriter>> {
-        let mut inherited = Vec::new();
-        for state in states {
-            inherited.extend(WriterState::decode(state)?.staged.iter().map(|staged| staged.path(&context.spool)));
-        }
-        let files = blocking(context.spool.clone(), |spool| staged::list(&spool)).await?;
-        let used = files.iter().filter(|(of, ..)| *of == subtask.0).map(|(_, number, _)| *number).max();
-        let first_file = used.map_or(1, |number| number + 1);
-        let writer = StreamWriter::new(
-            Arc::clone(&self.target),
-            Arc::clone(&self.recipe),
-            context,
-            subtask,
-            first_file,
-            inherited,
-            metrics,
-        )?;
-        Ok(Box::new(writer))
+        let (target, recipe) = (Arc::clone(&self.target), Arc::clone(&self.recipe));
+        Ok(Box::new(StreamWriter::new(target, recipe, context, subtask, metrics)?))
     }
-}
-
-/// Does what blocks for the disk where that is allowed.
-pub(super) async fn blocking<T: Send + 'static>(
-    spool: PathBuf,
-    work: impl FnOnce(PathBuf) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(move || work(spool)).await;
-    done.map_err(|cause| Error::internal(format!("a sink's work on its spool folder failed: {cause}")))?
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use coulee_log::{Shard, Stream};
+use coulee_log::{Isolation, Shard, Stream};
 use coulee_model::ShardId;
 use coulee_runtime::connector::{Source, SourceContext, SourceReader, SplitId, SplitStart};
 use coulee_runtime::table::TableSpec;
@@ -55,7 +55,12 @@ impl Source for StreamSource {
             Bounded::Latest => " to the end at the start".to_owned(),
             Bounded::Timestamp(timestamp) => format!(" to {timestamp}"),
         };
-        format!("stream '{}' ({} shards) from {from}{to}", self.stream.name(), self.stream.shard_count())
+        let uncommitted = match self.options.isolation {
+            Isolation::ReadCommitted => "",
+            Isolation::ReadUncommitted => ", uncommitted records too",
+        };
+        let (name, shards) = (self.stream.name(), self.stream.shard_count());
+        format!("stream '{name}' ({shards} shards) from {from}{to}{uncommitted}")
     }
 
     fn schema(&self) -> SchemaRef {
@@ -76,11 +81,10 @@ impl Source for StreamSource {
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
-        let (stream, startup, bounded) =
-            (Arc::clone(&self.stream), self.options.startup.clone(), self.options.bounded.clone());
+        let (stream, options) = (Arc::clone(&self.stream), self.options.clone());
         // Opening a shard reads its folder.
         let shards = tokio::task::spawn_blocking(move || {
-            splits.into_iter().map(|start| open_shard(&stream, start, &startup, &bounded)).collect::<Result<Vec<_>>>()
+            splits.into_iter().map(|start| open_shard(&stream, start, &options)).collect::<Result<Vec<_>>>()
         });
         let shards = shards.await.map_err(|cause| Error::internal(format!("opening shards failed: {cause}")))??;
         let format = &self.options.format;
@@ -90,14 +94,15 @@ impl Source for StreamSource {
     }
 }
 
-fn open_shard(stream: &Stream, start: SplitStart, startup: &Startup, bounded: &Bounded) -> Result<ShardReader> {
+fn open_shard(stream: &Stream, start: SplitStart, options: &TableOptions) -> Result<ShardReader> {
+    let isolation = options.isolation;
     let id = start.id.0.strip_prefix(SPLIT_PREFIX).and_then(|number| number.parse().ok());
     let unknown = || Error::invalid(format!("stream '{}' has no split '{}'", stream.name(), start.id.0));
     let shard: Arc<Shard> = stream.shard(ShardId(id.ok_or_else(unknown)?)).map_err(log_error)?;
     let position = match &start.position {
         Some(position) => Position::decode(position, &start.id)?,
-        None => Position::first(&shard, startup, bounded)?,
+        None => Position::first(&shard, &options.startup, &options.bounded, isolation)?,
     };
     let origin = Origin { stream: stream.name().to_string(), shard: shard.id().0 };
-    Ok(ShardReader::new(start.id, shard, origin, position))
+    Ok(ShardReader::new(start.id, shard, origin, position, isolation))
 }

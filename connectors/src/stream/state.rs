@@ -1,50 +1,36 @@
-//! What a writer leaves in a checkpoint: which files are staged, and how its records are numbered.
+//! What a writer leaves in a checkpoint, and how its transactions are named.
 //!
-//! JSON: `{"version":1,"producer":812,"numbering":{"0":{"producer":812,"next":500}},"staged":[{"subtask":0,"number":7,
-//! "bytes":2048,"records":{"0":20}}]}`. `numbering` says what the log has got of the files that are not listed any more.
-
-use std::collections::BTreeMap;
+//! JSON: `{"version":2,"prepared":[{"id":"0123456789ab/sink/0/7","producer":4611686018427387911}]}`: the transactions that
+//! were prepared and, as far as this state knows, not committed, oldest first.
+//!
+//! A transaction's name is `<incarnation of the job>/<uid of the sink>/<subtask>/<number>`. The number tells those of one
+//! writer apart; it begins at 0 with each attempt of the job.
 
 use bytes::Bytes;
-use coulee_log::ProducerId;
+use coulee_log::{TransactionRef, TransactionalId};
+use coulee_model::SubtaskIndex;
+use coulee_runtime::connector::SinkContext;
 use coulee_runtime::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use super::staged::Staged;
+use super::log_error;
 
-const VERSION: u32 = 1;
-
-/// How a writer numbers its records in one shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Numbering {
-    /// Under which identity.
-    pub(super) producer: ProducerId,
-    /// The number of the next record, from 0 to 2³¹ − 1 and then from 0 again.
-    pub(super) next: u32,
-}
-
-/// Numberings by shard; a shard that is not there begins at 0.
-pub(super) type Numberings = BTreeMap<u32, Numbering>;
+const VERSION: u32 = 2;
 
 /// The state of one writer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct WriterState {
     version: u32,
-    /// The writer's identity in the log.
-    pub(super) producer: ProducerId,
-    /// After everything that was delivered before the first of `staged`.
-    pub(super) numbering: Numberings,
-    /// Staged and, as far as this state knows, not delivered; oldest first.
-    pub(super) staged: Vec<Staged>,
+    pub(super) prepared: Vec<TransactionRef>,
 }
 
 impl WriterState {
-    pub(super) fn new(producer: ProducerId, numbering: Numberings, staged: Vec<Staged>) -> Self {
-        WriterState { version: VERSION, producer, numbering, staged }
+    pub(super) fn new(prepared: Vec<TransactionRef>) -> Self {
+        WriterState { version: VERSION, prepared }
     }
 
     pub(super) fn encode(&self) -> Bytes {
-        serde_json::to_vec(self).expect("numbers and lists of them have a JSON form").into()
+        serde_json::to_vec(self).expect("texts and numbers have a JSON form").into()
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
@@ -54,5 +40,62 @@ impl WriterState {
             return Err(damaged(format!("version {}, expected {VERSION}", state.version)));
         }
         Ok(state)
+    }
+}
+
+/// The names of one sink's transactions.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    prefix: String,
+}
+
+impl Names {
+    pub(super) fn new(context: &SinkContext) -> Self {
+        Names { prefix: format!("{}/{}/", context.incarnation, context.uid) }
+    }
+
+    /// What they all begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// That of a writer's transaction.
+    pub(super) fn of(&self, subtask: SubtaskIndex, number: u64) -> Result<TransactionalId> {
+        TransactionalId::new(format!("{}{}/{number}", self.prefix, subtask.0)).map_err(log_error)
+    }
+
+    /// Whether a transaction is this sink's, and not of one whose uid begins with this one's.
+    pub(super) fn is_own(&self, transaction: &TransactionRef) -> bool {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let rest = transaction.id.as_str().strip_prefix(&self.prefix).and_then(|rest| rest.split_once('/'));
+        rest.is_some_and(|(subtask, number)| is_number(subtask) && is_number(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(id: &str) -> TransactionRef {
+        let (id, producer) = (format!("\"{id}\""), i64::MAX);
+        serde_json::from_str(&format!("{{\"id\":{id},\"producer\":{producer}}}")).expect("a reference")
+    }
+
+    #[test]
+    fn states_survive_their_encoding() {
+        let state = WriterState::new(vec![reference("i/s/0/1"), reference("i/s/0/2")]);
+        assert_eq!(WriterState::decode(&state.encode()).expect("sound"), state);
+        assert!(WriterState::decode(b"{\"version\":1,\"prepared\":[]}").is_err());
+    }
+
+    #[test]
+    fn names_of_other_sinks_are_told_apart() {
+        let names = Names { prefix: "i/s/".to_owned() };
+        let own = names.of(SubtaskIndex(3), 12).expect("a name");
+        assert_eq!(own.as_str(), "i/s/3/12");
+        assert!(names.is_own(&reference("i/s/3/12")));
+        for other in ["i/s/x/3/12", "i/s/3/", "i/s//1", "i/s/3", "i/sink/3/12", "j/s/3/12", "i/s/3/12/1"] {
+            assert!(!names.is_own(&reference(other)), "{other}");
+        }
     }
 }

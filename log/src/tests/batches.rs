@@ -5,7 +5,7 @@ use coulee_model::Timestamp;
 use proptest::prelude::*;
 
 use super::{Fixture, batch_as, records};
-use crate::{BatchBuilder, Compression, EncodedBatch, LogError, ProducerId, Record};
+use crate::{BatchBuilder, Compression, EncodedBatch, Isolation, LogError, ProducerId, Record};
 
 const ALL: [Compression; 5] =
     [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
@@ -112,7 +112,7 @@ fn batches_of_clients_are_stored_as_they_came() {
         let encoded = BatchBuilder::from_encoded(sent.clone()).expect("sound");
         assert_eq!((encoded.len(), encoded.bytes()), (7, sent.len()));
         let appended = shard.append(encoded).wait().expect("an append");
-        let fetched = shard.read(appended.first, 1).expect("a read");
+        let fetched = shard.read(appended.first, 1, Isolation::ReadUncommitted).expect("a read");
         assert_eq!(fetched.bytes[8..], sent[8..], "{compression:?}");
         assert_eq!(records(&fetched), (0..7).map(|i| (appended.first.0 + i, i)).collect::<Vec<_>>());
     }

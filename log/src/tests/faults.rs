@@ -1,17 +1,20 @@
 //! A disk that tears writes, fails syncs and fills up.
 
+use std::future::Future;
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use coulee_model::{Classify, ErrorKind, Timestamp};
 use parking_lot::Mutex;
 
+use super::transactions::{id, prepare, seen};
 use super::{Fixture, all_values, append, at, batch, from_producer};
-use crate::queue::GROUP_BYTES_MAX;
+use crate::queue::{GROUP_BYTES_MAX, QUEUED_BYTES_MAX};
 use crate::settings::SyncPolicy;
 use crate::storage::{Disk, SegmentFile, Storage};
-use crate::{BatchBuilder, Compression, LogError, ProducerId, Record};
+use crate::{BatchBuilder, Compression, Isolation, LogError, ProducerId, Record};
 
 /// What the next operations on the disk do.
 #[derive(Debug, Default)]
@@ -21,6 +24,8 @@ struct Faults {
     /// The next write stores only so many bytes and fails.
     torn_write: Option<usize>,
     failed_syncs: usize,
+    /// So many syncs find that there is no space.
+    full_syncs: usize,
     failed_truncates: usize,
     failed_opens: usize,
     /// How often a sync was asked for.
@@ -70,6 +75,10 @@ impl SegmentFile for FaultyFile {
     fn sync(&mut self) -> io::Result<()> {
         let mut faults = self.faults.lock();
         faults.syncs += 1;
+        if faults.full_syncs > 0 {
+            faults.full_syncs -= 1;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if faults.failed_syncs > 0 {
             faults.failed_syncs -= 1;
             return Err(io::Error::other("the disk is on fire"));
@@ -133,7 +142,7 @@ fn a_disk_that_is_full_when_a_segment_begins_leaves_no_trace() {
 
 #[test]
 fn after_a_failed_sync_nothing_is_taken_and_the_acknowledged_is_readable() {
-    for failure in ["sync", "torn write", "full disk that cannot be cut back"] {
+    for failure in ["sync", "torn write", "full disk that cannot be cut back", "full sync that cannot be cut back"] {
         let (fixture, disk) = faulty();
         let (log, shard) = fixture.open();
         append(&shard, 0..3);
@@ -142,6 +151,7 @@ fn after_a_failed_sync_nothing_is_taken_and_the_acknowledged_is_readable() {
             match failure {
                 "sync" => faults.failed_syncs = 1,
                 "torn write" => faults.torn_write = Some(30),
+                "full sync that cannot be cut back" => (faults.full_syncs, faults.failed_truncates) = (1, 1),
                 _ => (faults.space, faults.failed_truncates) = (Some(30), 1),
             }
         }
@@ -155,8 +165,38 @@ fn after_a_failed_sync_nothing_is_taken_and_the_acknowledged_is_readable() {
         let (_log, shard) = fixture.open();
         let values = all_values(&shard);
         // Whether what failed is there after a restart is undetermined, but it is there whole or not at all.
-        assert!(values == [0, 1, 2] || (failure == "sync" && values == [0, 1, 2, 3, 4, 5]), "{failure}: {values:?}");
+        assert!(
+            values == [0, 1, 2] || (failure.contains("sync") && values == [0, 1, 2, 3, 4, 5]),
+            "{failure}: {values:?}"
+        );
         append(&shard, 0..1);
+    }
+}
+
+#[test]
+fn a_sync_that_finds_the_disk_full_is_made_good() {
+    for held in [0, 3] {
+        let (fixture, disk) = faulty();
+        let (log, shard) = fixture.open();
+        if held > 0 {
+            shard.append(from_producer(0, 0, held)).wait().expect("stored");
+        }
+        disk.0.lock().full_syncs = 1;
+        let error = shard.append(from_producer(0, held as i32, 3)).wait().unwrap_err();
+        assert!(matches!(error, LogError::DiskFull { .. }), "{error}");
+        assert_eq!((shard.end(), all_values(&shard).len() as u64), (at(held), held), "nothing of it");
+        let crashed = fixture.crashed();
+        assert_eq!(all_values(&crashed.open().1).len() as u64, held, "nor after a crash");
+
+        let appended = shard.append(from_producer(0, held as i32, 3)).wait().expect("there is space");
+        assert_eq!((appended.first, appended.duplicate), (at(held), false));
+        let segments = if held > 0 { 2 } else { 1 };
+        assert_eq!(fixture.segments().len(), segments, "the file that failed takes no more");
+        append(&shard, 0..1);
+        assert_eq!(fixture.segments().len(), segments);
+        drop((log, shard));
+        fixture.forget_shortcuts();
+        assert_eq!(all_values(&fixture.open().1).len() as u64, held + 4);
     }
 }
 
@@ -253,4 +293,161 @@ fn more_than_one_group_that_waits_is_written_without_another_append() {
     drop(faults);
     appends.into_iter().for_each(|append| assert!(append.wait().is_ok()));
     assert_eq!(shard.end(), at(5));
+}
+
+#[test]
+fn what_nobody_waits_for_is_refused_at_a_limit() {
+    let (mut fixture, disk) = faulty();
+    fixture.settings.segment_bytes = 1 << 30;
+    fixture.stream.sync = SyncPolicy::Os;
+    let (_log, shard) = fixture.open();
+    append(&shard, 0..1);
+    let large = vec![b'1'; 16 << 20];
+    let one = || {
+        let mut batch = BatchBuilder::new(Compression::None);
+        batch.push(&Record { key: None, value: Some(&large), timestamp: Timestamp(0), headers: &[] });
+        shard.append(batch)
+    };
+    let faults = disk.0.lock();
+    // One more than the limit may be in the committer's hands.
+    let mut appends: Vec<_> = (0..18).map(|_| one()).collect();
+    drop(faults);
+    let refused = appends.pop().expect("many").wait().unwrap_err();
+    assert!(matches!(refused, LogError::Overloaded { limit, .. } if limit == QUEUED_BYTES_MAX), "{refused}");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    let stored = appends.into_iter().map(|append| append.wait()).filter(Result::is_ok).count();
+    assert!(stored >= 15, "{stored}");
+    assert_eq!(shard.end(), at(stored as u64 + 1));
+    one().wait().expect("there is room again");
+}
+
+#[test]
+fn a_batch_sent_again_is_confirmed_no_earlier_than_the_first_time() {
+    let (fixture, disk) = faulty();
+    let (_log, shard) = fixture.open();
+    append(&shard, 0..1);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let faults = disk.0.lock();
+    let (first, mut again) = (shard.append(from_producer(0, 0, 3)), shard.append(from_producer(0, 0, 3)));
+    let waited = runtime.block_on(async {
+        std::future::poll_fn(|c| std::task::Poll::Ready(Pin::new(&mut again).poll(c).is_pending())).await
+    });
+    assert!(waited, "the first is not stored yet");
+    drop(faults);
+    let (first, again) = (first.wait().expect("stored"), again.wait().expect("stored"));
+    assert_eq!((first.duplicate, again.duplicate, first.first), (false, true, again.first));
+    assert_eq!(shard.end(), at(4));
+    // And if the first one fails, so does the second.
+    disk.0.lock().failed_syncs = 1;
+    let faults = disk.0.lock();
+    let both = [shard.append(from_producer(0, 3, 3)), shard.append(from_producer(0, 3, 3))];
+    drop(faults);
+    both.into_iter().for_each(|append| assert!(append.wait().is_err()));
+}
+
+#[test]
+fn readers_and_retention_do_not_disturb_each_other() {
+    let mut fixture = Fixture::new();
+    fixture.stream.retention_bytes = Some(1);
+    fixture.stream.sync = SyncPolicy::Os;
+    let (log, shard) = fixture.open();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for i in 0..150 {
+                append(&shard, i * 5..i * 5 + 5);
+                log.enforce_retention().expect("retention");
+            }
+            done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        scope.spawn(|| {
+            let mut next = at(0);
+            while !done.load(std::sync::atomic::Ordering::Acquire) {
+                match shard.read(next, 200, Isolation::ReadCommitted) {
+                    Ok(fetched) => {
+                        let found = super::records(&fetched);
+                        found.iter().for_each(|(sequence, value)| assert_eq!(sequence, value));
+                        // Now and then from where it began, so that retention is faster.
+                        next = if fetched.next.0 % 3 == 0 { shard.earliest() } else { fetched.next };
+                    }
+                    Err(LogError::Trimmed { earliest, .. }) => next = earliest,
+                    Err(other) => panic!("{other}"),
+                }
+                match shard.sequence_at(Timestamp(next.0 as i64), Isolation::ReadCommitted) {
+                    Ok(_) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn a_full_disk_delays_the_end_of_a_transaction() {
+    // The decision has 18 bytes: too little space for it, and too little for the marker behind it.
+    for space in [0, 17, 18, 60] {
+        let (fixture, disk) = faulty();
+        let (log, shard) = fixture.open();
+        let mut transaction = log.transaction(&id("t")).expect("begun");
+        transaction.append(&shard, batch(0..3)).wait().expect("appended");
+        let prepared = prepare(&mut transaction).expect("prepared");
+        disk.0.lock().space = Some(space);
+        let error = log.commit_transaction(&prepared).wait().unwrap_err();
+        assert!(matches!(error, LogError::DiskFull { .. }), "{error}");
+        assert_eq!(seen(&shard, 0, Isolation::ReadCommitted), [0; 0]);
+        assert_eq!(log.open_transactions("").is_empty(), space >= 18, "decided once that is written");
+        disk.0.lock().space = None;
+        log.commit_transaction(&prepared).wait().expect("there is space");
+        assert_eq!(seen(&shard, 0, Isolation::ReadCommitted), [0, 1, 2]);
+        drop((log, shard));
+        assert_eq!(seen(&fixture.open().1, 0, Isolation::ReadCommitted), [0, 1, 2]);
+    }
+}
+
+#[test]
+fn a_transaction_that_finds_the_disk_full_can_be_written_again() {
+    let (fixture, disk) = faulty();
+    let (log, shard) = fixture.open();
+    let mut transaction = log.transaction(&id("t")).expect("begun");
+    transaction.append(&shard, batch(0..3)).wait().expect("appended");
+    disk.0.lock().space = Some(10);
+    assert!(transaction.append(&shard, batch(3..6)).wait().is_err());
+    disk.0.lock().space = None;
+    // Later appends would leave a hole.
+    assert!(matches!(transaction.append(&shard, batch(6..9)).wait(), Err(LogError::DiskFull { .. })));
+    assert!(prepare(&mut transaction).is_err());
+    drop(transaction);
+    let mut again = log.transaction(&id("t")).expect("begun");
+    again.append(&shard, batch(0..6)).wait().expect("appended");
+    let prepared = prepare(&mut again).expect("prepared");
+    log.commit_transaction(&prepared).wait().expect("committed");
+    assert_eq!(seen(&shard, 0, Isolation::ReadCommitted), (0..6).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_stops_transactions_and_nothing_else() {
+    for failure in ["sync", "torn write"] {
+        let (fixture, disk) = faulty();
+        let (log, shard) = fixture.open();
+        let mut transaction = log.transaction(&id("t")).expect("begun");
+        transaction.append(&shard, batch(0..3)).wait().expect("appended");
+        let prepared = prepare(&mut transaction).expect("prepared");
+        match failure {
+            "sync" => disk.0.lock().failed_syncs = 1,
+            _ => disk.0.lock().torn_write = Some(11),
+        }
+        for _ in 0..2 {
+            let error = log.commit_transaction(&prepared).wait().unwrap_err();
+            assert!(matches!(error, LogError::TransactionsPoisoned { .. }), "{error}");
+        }
+        assert!(matches!(log.transaction(&id("u")), Err(LogError::TransactionsPoisoned { .. })));
+        append(&shard, 3..5);
+        assert_eq!(seen(&shard, 0, Isolation::ReadCommitted), [0; 0], "undetermined is not visible");
+        assert_eq!(seen(&shard, 0, Isolation::ReadUncommitted), [0, 1, 2, 3, 4]);
+        drop((log, shard));
+        let (log, shard) = fixture.open();
+        // Whether the decision was stored was undetermined; asking again makes it so.
+        log.commit_transaction(&prepared).wait().expect("committed");
+        assert_eq!(seen(&shard, 0, Isolation::ReadCommitted), [0, 1, 2, 3, 4]);
+    }
 }

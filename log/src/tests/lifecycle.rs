@@ -7,7 +7,7 @@ use std::sync::Arc;
 use coulee_model::{ShardId, StreamName};
 
 use super::{Fixture, all_values, append, at, batch, name};
-use crate::{Compression, LogError, StreamSettings, SyncPolicy};
+use crate::{Compression, Isolation, LogError, StreamSettings, SyncPolicy};
 
 #[test]
 fn a_second_opener_is_told_who_has_the_lock() {
@@ -30,7 +30,7 @@ fn a_newer_format_is_refused() {
     drop(fixture.open());
     fs::write(fixture.folder.path().join("format.json"), r#"{"format": 9}"#).expect("write");
     let error = fixture.try_open().unwrap_err();
-    assert!(error.to_string().contains("has format 9, and this version of Coulee knows up to 1"), "{error}");
+    assert!(error.to_string().contains("has format 9, and this version of Coulee knows up to 2"), "{error}");
     fs::remove_file(fixture.folder.path().join("format.json")).expect("remove");
     assert!(matches!(fixture.try_open(), Err(LogError::Corrupt { .. })), "streams of an unknown format");
 }
@@ -84,8 +84,8 @@ fn a_deleted_stream_refuses_and_its_name_begins_anew() {
     log.delete_stream(&name()).expect("delete");
     for error in [
         old.append(batch(0..1)).wait().unwrap_err(),
-        old.read(at(0), 100).unwrap_err(),
-        old.sequence_at(coulee_model::Timestamp(0)).unwrap_err(),
+        old.read(at(0), 100, Isolation::ReadUncommitted).unwrap_err(),
+        old.sequence_at(coulee_model::Timestamp(0), Isolation::ReadUncommitted).unwrap_err(),
     ] {
         assert!(matches!(error, LogError::Deleted { .. }), "{error}");
     }
@@ -116,7 +116,7 @@ fn closing_writes_what_is_queued() {
     for append in appends {
         append.wait().expect("queued before it was closed");
     }
-    assert!(matches!(shard.read(at(0), 1), Err(LogError::Closed { .. })));
+    assert!(matches!(shard.read(at(0), 1, Isolation::ReadUncommitted), Err(LogError::Closed { .. })));
     assert_eq!(all_values(&fixture.open().1), (0..100).collect::<Vec<_>>());
 }
 

@@ -5,6 +5,8 @@ mod faults;
 mod lifecycle;
 mod reading;
 mod recovery;
+mod schedules;
+mod transactions;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,11 +14,13 @@ use std::sync::Arc;
 use coulee_model::{ManualClock, SequenceNumber, ShardId, StreamName, Timestamp};
 
 use crate::storage::{Disk, Storage};
-use crate::{BatchBuilder, Compression, Fetched, Log, LogSettings, ProducerId, Record, Shard, StreamSettings};
+use crate::{
+    BatchBuilder, Compression, Fetched, Isolation, Log, LogSettings, ProducerId, Record, Shard, StreamSettings,
+};
 
 /// A log in a folder of its own, which can be closed, crashed and opened again.
 struct Fixture {
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
     clock: Arc<ManualClock>,
     settings: LogSettings,
     stream: StreamSettings,
@@ -26,12 +30,22 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         Fixture {
-            folder: tempfile::tempdir().expect("a folder"),
+            folder: Arc::new(tempfile::tempdir().expect("a folder")),
             clock: Arc::new(ManualClock::new(Timestamp(1_000_000))),
-            settings: LogSettings { segment_bytes: 1024, index_interval_bytes: 256, committer_threads: 2 },
+            settings: LogSettings {
+                segment_bytes: 1024,
+                index_interval_bytes: 256,
+                committer_threads: 2,
+                ..Default::default()
+            },
             stream: StreamSettings::default(),
             storage: Arc::new(Disk),
         }
+    }
+
+    /// In memory where the system has a folder there, for what kills processes and not machines.
+    fn in_memory() -> Self {
+        Fixture { folder: Arc::new(folder_in_memory()), ..Self::new() }
     }
 
     /// Segments so large that there is only one.
@@ -39,6 +53,26 @@ impl Fixture {
         let mut fixture = Self::new();
         fixture.settings.segment_bytes = 1 << 20;
         fixture
+    }
+
+    /// The same log with other settings.
+    fn same(&self) -> Fixture {
+        Fixture {
+            folder: Arc::clone(&self.folder),
+            clock: Arc::clone(&self.clock),
+            settings: self.settings.clone(),
+            stream: self.stream.clone(),
+            storage: Arc::clone(&self.storage),
+        }
+    }
+
+    /// A copy of the folder as it is now: what a process that is killed leaves behind.
+    fn crashed(&self) -> Fixture {
+        let is_in_memory = self.folder.path().starts_with(MEMORY);
+        let folder = if is_in_memory { folder_in_memory() } else { tempfile::tempdir().expect("a folder") };
+        let folder = Arc::new(folder);
+        copy(self.folder.path(), folder.path());
+        Fixture { folder, storage: Arc::new(Disk), ..self.same() }
     }
 
     fn try_open(&self) -> crate::Result<Log> {
@@ -69,11 +103,34 @@ impl Fixture {
 
     /// Removes what an orderly shutdown or a roll leaves behind: the next start has to look at every batch.
     fn forget_shortcuts(&self) {
-        for entry in std::fs::read_dir(self.shard_folder()).expect("the shard's folder") {
-            let path = entry.expect("an entry").path();
+        let stream = self.folder.path().join("streams").join(name().as_str());
+        let shards =
+            std::fs::read_dir(stream).expect("the stream's folder").map(|entry| entry.expect("an entry").path());
+        let files =
+            shards.filter(|path| path.is_dir()).flat_map(|shard| std::fs::read_dir(shard).expect("a shard's folder"));
+        for path in files.map(|entry| entry.expect("an entry").path()) {
             if path.extension().is_some_and(|e| e == "index" || e == "producers") {
                 std::fs::remove_file(path).expect("remove");
             }
+        }
+    }
+}
+
+const MEMORY: &str = "/dev/shm";
+
+fn folder_in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in(MEMORY).or_else(|_| tempfile::tempdir()).expect("a folder")
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            std::fs::create_dir(&target).expect("a folder");
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("copied");
         }
     }
 }
@@ -123,7 +180,7 @@ fn all_values(shard: &Shard) -> Vec<u64> {
     let mut values = Vec::new();
     let mut next = shard.earliest();
     while next < shard.end() {
-        let fetched = shard.read(next, 300).expect("a read");
+        let fetched = shard.read(next, 300, Isolation::ReadUncommitted).expect("a read");
         for (sequence, value) in records(&fetched) {
             assert_eq!(sequence, next.0, "dense");
             next = next.plus(1);

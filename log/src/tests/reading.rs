@@ -5,7 +5,9 @@ use std::sync::Arc;
 use coulee_model::{ShardId, Timestamp};
 
 use super::{Fixture, all_values, append, at, batch, name, records};
-use crate::{BatchBuilder, Compression, Log, LogError, Record, Shard};
+use crate::{BatchBuilder, Compression, Isolation, Log, LogError, Record, Shard};
+
+const ALL: Isolation = Isolation::ReadUncommitted;
 
 #[test]
 fn reads_begin_with_the_batch_that_holds_the_record() {
@@ -23,7 +25,7 @@ fn reads_begin_with_the_batch_that_holds_the_record() {
     let check = |shard: &Shard| {
         for (sequence, &(first, end)) in batch_of.iter().enumerate() {
             for bytes_max in [0, 1, 200, usize::MAX] {
-                let fetched = shard.read(at(sequence as u64), bytes_max).expect("a read");
+                let fetched = shard.read(at(sequence as u64), bytes_max, ALL).expect("a read");
                 let found = records(&fetched);
                 assert_eq!(found[0], (first, first), "from {sequence}");
                 assert!(fetched.next.0 >= end, "at least one batch");
@@ -50,11 +52,11 @@ fn reads_begin_with_the_batch_that_holds_the_record() {
 fn positions_outside_are_errors_that_say_what_there_is() {
     let fixture = Fixture::new();
     let (_log, shard) = fixture.open();
-    let empty = shard.read(at(0), 100).expect("the end can be read");
+    let empty = shard.read(at(0), 100, ALL).expect("the end can be read");
     assert!(empty.bytes.is_empty() && empty.next == at(0) && empty.end == at(0));
     append(&shard, 0..5);
-    assert_eq!(shard.read(at(5), 100).expect("the end").batches().count(), 0);
-    let error = shard.read(at(6), 100).unwrap_err();
+    assert_eq!(shard.read(at(5), 100, ALL).expect("the end").batches().count(), 0);
+    let error = shard.read(at(6), 100, ALL).unwrap_err();
     assert_eq!(
         error.to_string(),
         "stream 'flights' shard 0: sequence number 6 is past the end 5; was the stream deleted and made again?"
@@ -82,7 +84,7 @@ fn times_are_found_as_a_naive_search_finds_them() {
     let check = |shard: &Shard| {
         for wanted in (-5..1800).map(Timestamp).chain([Timestamp::MIN, Timestamp::MAX]) {
             let naive = timestamps.iter().position(|&t| t >= wanted).unwrap_or(timestamps.len());
-            assert_eq!(shard.sequence_at(wanted).expect("a search"), at(naive as u64), "{}", wanted.millis());
+            assert_eq!(shard.sequence_at(wanted, ALL).expect("a search"), at(naive as u64), "{}", wanted.millis());
         }
     };
     check(&shard);
@@ -111,7 +113,7 @@ fn retention_by_time_removes_whole_segments_and_closes_the_last() {
     assert_eq!(shard.size_bytes(), before - removed.bytes);
     assert!(shard.earliest() > at(0) && shard.earliest() < end);
 
-    let error = shard.read(at(0), 100).unwrap_err();
+    let error = shard.read(at(0), 100, ALL).unwrap_err();
     assert!(matches!(error, LogError::Trimmed { earliest, .. } if earliest == shard.earliest()), "{error}");
     assert_eq!(all_values(&shard).len() as u64, shard.end().0 - shard.earliest().0);
 
@@ -123,7 +125,7 @@ fn retention_by_time_removes_whole_segments_and_closes_the_last() {
     let (_log, shard) = fixture.open();
     assert_eq!((shard.earliest(), shard.end()), (end, end), "numbers are not given out again");
     append(&shard, 0..1);
-    assert_eq!(records(&shard.read(end, 100).expect("a read")), [(end.0, 0)]);
+    assert_eq!(records(&shard.read(end, 100, ALL).expect("a read")), [(end.0, 0)]);
 }
 
 #[test]
@@ -168,7 +170,7 @@ fn open_segment_files(fixture: &Fixture) -> usize {
 async fn waiting_at_the_end_is_pushed() {
     let fixture = Fixture::new();
     let (log, shard) = fixture.open();
-    let mut tail = shard.tail();
+    let mut tail = shard.tail(ALL);
     append_from_a_thread(&shard, 3);
     // Without a push this would wait forever: there is no timer in this test.
     assert_eq!(tail.changed(at(0)).await.expect("records"), at(3));
@@ -180,7 +182,7 @@ async fn waiting_at_the_end_is_pushed() {
     assert!(matches!(error, LogError::Deleted { .. }), "{error}");
 
     let shard = fixture_stream(&log, &fixture);
-    let mut tail = shard.tail();
+    let mut tail = shard.tail(ALL);
     let waiting = tokio::spawn(async move { tail.changed(at(0)).await });
     tokio::task::spawn_blocking(move || log.close()).await.expect("close");
     assert!(matches!(waiting.await.expect("the task"), Err(LogError::Closed { .. })));

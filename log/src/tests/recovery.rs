@@ -6,7 +6,7 @@ use std::sync::Arc;
 use coulee_model::{Classify, ErrorKind, ShardId};
 
 use super::{Fixture, all_values, append, at, flip_bit, from_producer, name};
-use crate::{LogError, ProducerId, Shard};
+use crate::{Isolation, LogError, ProducerId, Shard};
 
 #[test]
 fn a_file_cut_at_any_byte_keeps_the_whole_batches_before() {
@@ -90,7 +90,55 @@ fn damage_before_sound_batches_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_damaged_closed_segment_is_refused_without_its_index_and_met_by_readers_with_it() {
+fn a_damaged_closed_segment_is_met_by_its_readers_and_nobody_else() {
+    for (damage, indexed) in [("bit", true), ("bit", false), ("cut", true), ("cut", false)] {
+        let fixture = Fixture::new();
+        let (log, shard) = fixture.open();
+        while fixture.segments().len() < 4 {
+            append(&shard, 0..5);
+        }
+        let (end, bytes) = (shard.end(), fs::metadata(&fixture.segments()[1]).expect("a file").len());
+        drop((log, shard));
+        let damaged = &fixture.segments()[1];
+        match damage {
+            "bit" => flip_bit(damaged, 75),
+            _ => OpenOptions::new().write(true).open(damaged).and_then(|file| file.set_len(bytes - 1)).expect("cut"),
+        }
+        if !indexed {
+            fs::remove_file(damaged.with_extension("index")).expect("removed");
+        }
+        let bases: Vec<u64> =
+            fixture.segments().iter().map(|path| crate::segment::base_of(path).expect("a name")).collect();
+        let (log, shard) = fixture.open();
+        let read = |from: u64| -> crate::Result<Vec<u64>> {
+            let (mut values, mut next) = (Vec::new(), at(from));
+            let segment = bases.partition_point(|base| *base <= from);
+            while next.0 < bases.get(segment).copied().unwrap_or(end.0) {
+                let fetched = shard.read(next, 1, Isolation::ReadCommitted)?;
+                for batch in fetched.batches() {
+                    values.extend(batch?.decode()?.records().map(|record| record.sequence.0));
+                }
+                next = fetched.next;
+            }
+            Ok(values)
+        };
+        let error = read(bases[1]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        if damage == "cut" || !indexed {
+            assert!(matches!(&error, LogError::Corrupt { path, .. } if path == damaged), "{error}");
+        }
+        for (segment, after) in [(0, bases[1]), (2, bases[3]), (3, end.0)] {
+            assert_eq!(read(bases[segment]).expect("sound"), (bases[segment]..after).collect::<Vec<_>>());
+        }
+        append(&shard, 0..5);
+        assert_eq!(shard.end(), end.plus(5));
+        drop((log, shard));
+        assert_eq!(fixture.open().1.end(), end.plus(5));
+    }
+}
+
+#[test]
+fn a_damaged_closed_segment_is_refused_when_nothing_else_says_who_the_producers_were() {
     let fixture = Fixture::new();
     let (log, shard) = fixture.open();
     while fixture.segments().len() < 3 {
@@ -98,11 +146,6 @@ fn a_damaged_closed_segment_is_refused_without_its_index_and_met_by_readers_with
     }
     drop((log, shard));
     flip_bit(&fixture.segments()[0], 75);
-    {
-        let (_log, shard) = fixture.open();
-        let batch = shard.read(at(0), 1).expect("bytes").batches().next().expect("one").expect("a batch");
-        assert_eq!(batch.decode().unwrap_err().kind(), ErrorKind::Corrupt);
-    }
     fixture.forget_shortcuts();
     let log = fixture.try_open().expect("the log itself opens");
     let error = log.stream(&name()).expect("the stream").shard(ShardId(0)).unwrap_err();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coulee_checkpoint::{Changes, CheckpointRecord, JobStore, StoreSettings, TableId};
+use coulee_checkpoint::{Changes, CheckpointRecord, JobStore, StoreResources, StoreSettings, TableId};
 use coulee_model::{CheckpointId, Clock, ManualClock, OperatorId, SubtaskIndex, Timestamp};
 use proptest::prelude::*;
 
@@ -22,8 +22,9 @@ struct World {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(JobStore::open(dir.path(), &StoreSettings::default()).unwrap());
         let clock = Arc::new(ManualClock::new(Timestamp(1_000)));
+        let resources = StoreResources::default().with_clock(clock.clone());
+        let store = Arc::new(JobStore::open_with(dir.path(), &StoreSettings::default(), &resources).unwrap());
         World { store, clock, checkpoint: CheckpointId(0), _dir: dir }
     }
 

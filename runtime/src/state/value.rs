@@ -232,7 +232,8 @@ impl<V: StateValue> ValueTable<V> {
         if self.ttl.is_some() {
             self.now = backend.now();
             let now = self.now;
-            self.cache.sweep(SWEEP_SLOTS, backend.durable(), |content| content.expires <= now);
+            self.cache
+                .sweep(SWEEP_SLOTS, backend.durable(), |content| content.value.is_none() || content.expires <= now);
         }
         self.trim();
         Ok(())

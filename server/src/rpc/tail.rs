@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coulee_log::{Shard, Stream};
+use coulee_log::{Isolation, Shard, Stream};
 use coulee_model::{SequenceNumber, Timestamp};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -13,6 +13,9 @@ use super::proto::tail_request::From;
 use super::proto::{TailRecord, TailRequest, TailResponse};
 use crate::engine::blocking;
 use crate::{Error, Result};
+
+/// What clients see.
+const ISOLATION: Isolation = Isolation::ReadCommitted;
 
 /// Bytes read from a shard at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -62,13 +65,13 @@ pub(super) async fn tail(stream: &Arc<Stream>, request: &TailRequest, answers: &
 /// Blocks: it opens the shard, and may look for a time in it.
 fn cursor(shard: &Arc<Shard>, from: From) -> Result<Cursor> {
     shard.open()?;
-    let (earliest, end) = (shard.earliest(), shard.end());
+    let (earliest, end) = (shard.earliest(), shard.end_for(ISOLATION));
     let next = match from {
         From::Earliest(_) => earliest,
         From::Latest(_) => end,
         From::Newest(count) => SequenceNumber(end.0.saturating_sub(count)).max(earliest),
         From::Sequence(sequence) => SequenceNumber(sequence).clamp(earliest, end),
-        From::TimestampMs(at) => shard.sequence_at(Timestamp(at))?,
+        From::TimestampMs(at) => shard.sequence_at(Timestamp(at), ISOLATION)?,
     };
     Ok(Cursor { shard: shard.clone(), next, end })
 }
@@ -104,7 +107,7 @@ async fn to_the_end(cursors: &mut [Cursor], budget: &mut Budget, answers: &Answe
 /// What comes, from whichever shard it comes.
 async fn follow(cursors: Vec<Cursor>, mut budget: Budget, answers: &Answers) -> Result<()> {
     async fn wait(mut cursor: Cursor) -> Result<Cursor> {
-        cursor.end = cursor.shard.tail().changed(cursor.next).await?;
+        cursor.end = cursor.shard.tail(ISOLATION).changed(cursor.next).await?;
         Ok(cursor)
     }
     let mut waiting: FuturesUnordered<_> = cursors.into_iter().map(wait).collect();
@@ -123,14 +126,10 @@ async fn follow(cursors: Vec<Cursor>, mut budget: Budget, answers: &Answers) -> 
 async fn read(cursor: &mut Cursor) -> Result<Vec<TailRecord>> {
     let (shard, from, end) = (cursor.shard.clone(), cursor.next, cursor.end);
     let (records, next) = blocking(move || {
-        let fetched = shard.read(from, READ_BYTES)?;
+        let fetched = shard.read(from, READ_BYTES, ISOLATION)?;
         let mut records = Vec::new();
         for batch in fetched.batches() {
-            let batch = batch?;
-            if batch.is_control() {
-                continue;
-            }
-            let decoded = batch.decode()?;
+            let decoded = batch?.decode()?;
             let wanted = decoded.records().filter(|record| record.sequence >= from && record.sequence < end);
             records.extend(wanted.map(|record| TailRecord {
                 shard: shard.id().0,

@@ -5,12 +5,13 @@ mod source;
 mod tables;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use bytes::Bytes;
-use coulee_log::{BatchBuilder, Compression, Log, LogSettings, Record};
+use coulee_log::{BatchBuilder, Compression, Isolation, Log, LogSettings, Record};
 use coulee_model::{JobName, ManualClock, OperatorId, SequenceNumber, ShardId, StreamName, SubtaskIndex, Timestamp};
 use coulee_runtime::Batch;
 use coulee_runtime::connector::{SinkContext, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
@@ -27,9 +28,15 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        // In memory where the system has a folder there: processes die here, not machines, and syncing takes its time.
-        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        let mut place = Place { folder: folder.expect("a folder"), log: None };
+        let mut place = Place { folder: folder(), log: None };
+        place.reopen();
+        place
+    }
+
+    /// What a process that is killed now leaves behind, opened by the next one.
+    fn crashed(&self) -> Place {
+        let mut place = Place { folder: folder(), log: None };
+        copy(self.folder.path(), place.folder.path());
         place.reopen();
         place
     }
@@ -63,14 +70,14 @@ impl Place {
         shard.append(batch).now();
     }
 
-    /// The values of every record of a stream, by shard.
+    /// The values of every committed record of a stream, by shard.
     fn values(&self, stream: &str) -> Vec<Vec<String>> {
         let stream = self.log().stream(&StreamName::new(stream).expect("a name")).expect("the stream");
         let shard = |shard: u32| {
             let shard = stream.shard(ShardId(shard)).expect("the shard");
             let (mut values, mut next) = (Vec::new(), shard.earliest());
-            while next < shard.end() {
-                let fetched = shard.read(next, 1 << 20).expect("read");
+            while next < shard.stable_end() {
+                let fetched = shard.read(next, 1 << 20, Isolation::ReadCommitted).expect("read");
                 for batch in fetched.batches() {
                     let batch = batch.expect("a batch").decode().expect("records");
                     let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("text");
@@ -90,6 +97,24 @@ impl Place {
             uid: "sink".to_owned(),
             spool: self.folder.path().join("spool"),
             clock: Arc::new(ManualClock::new(Timestamp(5000))),
+        }
+    }
+}
+
+/// In memory where the system has a folder there: processes die here, not machines, and syncing takes its time.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            std::fs::create_dir(&target).expect("a folder");
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("copied");
         }
     }
 }

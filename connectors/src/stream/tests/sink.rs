@@ -5,7 +5,7 @@ use coulee_runtime::connector::{Sink, SinkWriter};
 use coulee_runtime::rejected_schema;
 
 use super::super::dead_letters::StreamDeadLetters;
-use super::super::staged;
+use super::super::state::WriterState;
 use super::*;
 use crate::dead_letter::DeadLetters;
 
@@ -36,8 +36,9 @@ impl Job {
 
     /// A new attempt from the last durable checkpoint, in a new process.
     async fn attempt(&mut self, options: &[(&str, &str)]) {
+        let crashed = self.place.crashed();
         self.writers.clear();
-        self.place.reopen();
+        self.place = crashed;
         let (checkpoint, states, next_id) = self.durable.clone();
         (self.checkpoint, self.next_id) = (checkpoint, next_id);
         let (sink, context) = (self.sink(options), self.place.sink_context());
@@ -95,8 +96,8 @@ impl Job {
         assert_eq!(self.visible(), (0..count).collect::<Vec<_>>(), "{when}");
     }
 
-    fn files(&self) -> usize {
-        staged::list(&self.place.sink_context().spool).expect("listed").len()
+    fn open_transactions(&self) -> usize {
+        self.place.log().open_transactions("").len()
     }
 }
 
@@ -136,58 +137,8 @@ async fn every_record_is_there_once_wherever_the_process_dies() {
                 committed += 1;
             }
             job.assert_visible(7_500, "at the end");
-            // An empty checkpoint lets go of the last file.
-            let states = job.prepare().await;
-            job.make_durable(states);
-            job.commit().await;
-            assert_eq!(job.files(), 0);
-            assert_eq!(job.visible().len(), 7_500);
+            assert_eq!(job.open_transactions(), 0);
         }
-    }
-}
-
-/// A commit that dies between two batches is completed, not repeated.
-#[tokio::test]
-async fn a_delivery_goes_on_where_it_was_interrupted() {
-    let options = [("shards", "2"), ("key.fields", "id")];
-    for stored_batches in 0..12 {
-        let mut job = Job::start(&options, 1).await;
-        job.write(100).await;
-        let states = job.prepare().await;
-        job.make_durable(states);
-        job.commit().await;
-        job.write(9_000).await;
-        let states = job.prepare().await;
-        job.make_durable(states);
-        // What a commit would have appended to the first shard before it died, batch by batch.
-        let state = super::super::state::WriterState::decode(&job.durable.1[0]).expect("a state");
-        let numbering = state.numbering[&0];
-        let spool = job.place.sink_context().spool;
-        let mut reader = staged::StagedReader::open(&state.staged[0], &spool).expect("a reader");
-        let stream = job.place.log().stream(&StreamName::new("t").expect("a name")).expect("the stream");
-        let shard = stream.shard(ShardId(0)).expect("the shard");
-        let mut batch = BatchBuilder::new(Compression::None);
-        let mut appended = 0;
-        while let Some(record) = reader.next().expect("a record") {
-            if record.shard == 0 && appended < stored_batches {
-                let value = Some(record.value);
-                batch.push(&Record { key: record.key, value, timestamp: record.timestamp, headers: &[] });
-                if batch.len() == 1000 {
-                    let full = std::mem::replace(&mut batch, BatchBuilder::new(Compression::None));
-                    let number = numbering.next as i32 + appended * 1000;
-                    shard.append(full.producer(numbering.producer, 0, number)).now();
-                    appended += 1;
-                }
-            }
-        }
-        drop((reader, shard, stream));
-        job.attempt(&options).await;
-        job.assert_visible(9_100, &format!("{appended} batches were stored"));
-        job.write(10).await;
-        let states = job.prepare().await;
-        job.make_durable(states);
-        job.commit().await;
-        job.assert_visible(9_110, "going on");
     }
 }
 
@@ -237,86 +188,120 @@ async fn the_number_of_writers_may_change() {
 }
 
 #[tokio::test]
-async fn nothing_is_staged_or_changed_when_nothing_is_written() {
+async fn nothing_is_changed_when_nothing_is_written() {
     let mut job = Job::start(&[], 1).await;
     let first = job.prepare().await;
     job.commit().await;
     assert_eq!(job.prepare().await, first, "a state that does not change need not be stored");
-    assert_eq!(job.files(), 0);
-    assert!(!job.place.sink_context().spool.exists());
+    assert_eq!((job.open_transactions(), end(&job.place, "t", 0).0), (0, 0));
 }
 
 #[tokio::test]
-async fn what_was_staged_and_is_not_listed_is_removed() {
+async fn what_was_prepared_and_is_not_listed_is_aborted() {
     let mut job = Job::start(&[], 2).await;
     job.write(10).await;
     job.prepare().await;
-    assert_eq!(job.files(), 2);
+    assert_eq!(job.open_transactions(), 2);
+    // Another sink of the job is none of its business.
+    let id = coulee_log::TransactionalId::new("0123456789ab/sink/2/0/0").expect("a name");
+    let mut other = job.place.log().transaction(&id).expect("begun");
+    other.prepare().await.expect("prepared");
     // The checkpoint never became durable.
     job.attempt(&[]).await;
-    assert_eq!(job.files(), 0);
+    assert_eq!(job.open_transactions(), 1);
+    job.assert_visible(0, "it was never there");
+    assert!(end(&job.place, "t", 0).0 > 10, "uncommitted readers have seen it");
+}
+
+#[tokio::test]
+async fn writers_of_a_former_attempt_are_fenced() {
+    let mut job = Job::start(&[], 1).await;
+    // Enough for a batch: a transaction is open.
+    for _ in 0..3 {
+        job.write(8_000).await;
+    }
+    // The same process, and the former writer is not gone yet.
+    job.sink(&[]).recover(&job.place.sink_context(), &[]).await.expect("recovered");
+    let error = job.writers[0].prepare(CheckpointId(1)).await.unwrap_err();
+    assert_eq!(error.kind(), coulee_model::ErrorKind::Fenced, "{error}");
+    job.attempt(&[]).await;
     job.assert_visible(0, "it was never there");
 }
 
 #[tokio::test]
-async fn a_lost_or_damaged_file_is_an_error_and_not_silence() {
-    for damage in ["lost", "damaged"] {
-        let mut job = Job::start(&[], 1).await;
-        job.write(10).await;
-        let states = job.prepare().await;
-        job.make_durable(states.clone());
-        let (_, _, path) = staged::list(&job.place.sink_context().spool).expect("listed").remove(0);
-        match damage {
-            "lost" => std::fs::remove_file(&path).expect("removed"),
-            _ => std::fs::write(&path, b"COULEES1").expect("written"),
-        }
-        let error = job.sink(&[]).recover(&job.place.sink_context(), &states).await.unwrap_err().to_string();
-        assert!(error.contains(".staged"), "{error}");
-    }
-    // Unless the log has it all.
+async fn transactions_of_another_log_are_an_error_and_not_silence() {
     let mut job = Job::start(&[], 1).await;
     job.write(10).await;
     let states = job.prepare().await;
-    job.make_durable(states.clone());
-    job.commit().await;
-    let (_, _, path) = staged::list(&job.place.sink_context().spool).expect("listed").remove(0);
-    std::fs::remove_file(&path).expect("removed");
-    job.attempt(&[]).await;
-    job.assert_visible(10, "it was delivered");
+    job.place = Place::new();
+    job.place.connector().create(&table(&[])).expect("created");
+    let error = job.sink(&[]).recover(&job.place.sink_context(), &states).await.unwrap_err().to_string();
+    assert!(error.contains("not one of this log"), "{error}");
 }
 
-/// Retention removes the records of a writer, and with them the log's memory of it, before its last file is delivered.
+/// With 'sink.commit-on' = 'snapshot' many checkpoints are prepared before the first commit.
 #[tokio::test]
-async fn a_producer_that_the_log_has_forgotten_begins_anew() {
-    let options = [("retention.bytes", "1 b")];
+async fn a_state_lists_all_that_is_prepared() {
+    let mut job = Job::start(&[("sink.commit-on", "snapshot")], 1).await;
+    for count in 1..=20 {
+        job.write(5).await;
+        let states = job.prepare().await;
+        assert_eq!(WriterState::decode(&states[0]).expect("a state").prepared.len(), count);
+        job.make_durable(states);
+    }
+    job.assert_visible(0, "nothing is committed");
+    job.commit().await;
+    job.assert_visible(100, "all at once");
+    job.attempt(&[]).await;
+    job.assert_visible(100, "committed again without effect");
+}
+
+#[tokio::test]
+async fn at_least_once_is_visible_at_once() {
+    let options = [("sink.delivery-guarantee", "at-least-once"), ("shards", "2")];
     let mut job = Job::start(&options, 1).await;
-    job.write(5).await;
+    let stream = job.place.log().stream(&StreamName::new("t").expect("a name")).expect("the stream");
+    let mut tails: Vec<_> = stream.shards().iter().map(|shard| shard.tail(Isolation::ReadCommitted)).collect();
+    job.write(10).await;
+    for tail in &mut tails {
+        // Without a checkpoint: the test would never end otherwise.
+        tail.changed(SequenceNumber(0)).await.expect("records");
+    }
+    let states = job.prepare().await;
+    job.assert_visible(10, "all is stored");
+    job.make_durable(states);
+    job.commit().await;
+    job.write(10).await;
+    job.prepare().await;
+    // That checkpoint never became durable: its records are written again.
+    drop((tails, stream));
+    job.attempt(&options).await;
+    assert_eq!((job.visible().len(), job.open_transactions()), (20, 0));
+    job.write(10).await;
+    job.prepare().await;
+    let mut visible = job.visible();
+    assert_eq!(visible.len(), 30);
+    visible.dedup();
+    assert_eq!(visible, (0..20).collect::<Vec<_>>(), "repeated, not lost");
+}
+
+#[tokio::test]
+async fn rows_that_fill_batches_are_appended_before_the_checkpoint() {
+    let mut job = Job::start(&[], 1).await;
+    // Some 33 bytes a record.
+    for _ in 0..5 {
+        job.write(8_000).await;
+    }
+    let stream = job.place.log().stream(&StreamName::new("t").expect("a name")).expect("the stream");
+    let shard = stream.shard(ShardId(0)).expect("the shard");
+    let mut tail = shard.tail(Isolation::ReadUncommitted);
+    tail.changed(SequenceNumber(0)).await.expect("a batch");
+    assert_eq!(shard.stable_end(), SequenceNumber(0));
+    drop((shard, stream, tail));
     let states = job.prepare().await;
     job.make_durable(states);
     job.commit().await;
-    // More batches than the log recognises as sent before.
-    job.write(8_000).await;
-    let states = job.prepare().await;
-    job.make_durable(states.clone());
-    // Not committed. Others fill the stream until nothing of the writer is left; forgetting comes with a new segment.
-    for round in 0..2 {
-        append_ids(&job.place, 0, (0..200).map(|i| 1_000_000 + i), 10);
-        job.place.log().enforce_retention().expect("removed");
-        assert!(job.visible().iter().all(|id| *id >= 5), "round {round}");
-    }
-    job.place.reopen();
-    let state = super::super::state::WriterState::decode(&states[0]).expect("a state");
-    let stream = job.place.log().stream(&StreamName::new("t").expect("a name")).expect("the stream");
-    let shard = stream.shard(ShardId(0)).expect("the shard");
-    assert_eq!(state.numbering[&0].next, 5);
-    assert_eq!(shard.producer_sequence(state.producer), None, "forgotten");
-    let before = shard.end();
-    drop((stream, shard));
-    // Recovers twice.
-    job.attempt(&options).await;
-    assert_eq!(end(&job.place, "t", 0).0 - before.0, 8_000, "once");
-    job.attempt(&options).await;
-    assert_eq!(end(&job.place, "t", 0).0 - before.0, 8_000, "and never again");
+    job.assert_visible(40_000, "after the commit");
 }
 
 #[tokio::test]
@@ -339,7 +324,7 @@ async fn records_have_their_key_and_their_time() {
     let stream = place.log().stream(&StreamName::new("t").expect("a name")).expect("the stream");
     let mut found = Vec::new();
     for shard in stream.shards() {
-        for batch in shard.read(SequenceNumber(0), 1 << 20).expect("read").batches() {
+        for batch in shard.read(SequenceNumber(0), 1 << 20, Isolation::ReadCommitted).expect("read").batches() {
             for record in batch.expect("a batch").decode().expect("records").records() {
                 let key = record.key.map(<[u8]>::to_vec);
                 if let Some(key) = &key {

@@ -262,3 +262,56 @@ async fn rejects_alone_are_an_event_without_rows() -> Result<()> {
     assert_eq!(skipping.lag(), Some(0));
     Ok(())
 }
+
+#[tokio::test]
+async fn committed_readers_wait_and_are_not_caught_up_while_a_transaction_is_open() -> Result<()> {
+    let place = Place::new();
+    place.connector().create(&table(&[]))?;
+    append_ids(&place, 0, 0..3, 3);
+    let shard = place.log().stream(&StreamName::new("t").expect("a name")).expect("it").shard(ShardId(0)).expect("it");
+    let batch = |ids: std::ops::Range<i64>| {
+        let mut batch = BatchBuilder::new(Compression::None);
+        let bodies: Vec<Vec<u8>> = ids.map(json).collect();
+        let record = |body| Record { key: None, value: Some(body), timestamp: Timestamp(0), headers: &[] };
+        bodies.iter().for_each(|body| batch.push(&record(body)));
+        batch
+    };
+    let id = coulee_log::TransactionalId::new("t").expect("a name");
+    for (round, commit) in [(0, true), (1, false), (2, true)] {
+        let mut transaction = place.log().transaction(&id).expect("begun");
+        transaction.append(&shard, batch(10 * round + 10..10 * round + 13)).await.expect("appended");
+        append_ids(&place, 0, [100 + round], 1);
+        let committed = source(&place, &[]);
+        let mut reader = open(&*committed, &[("shard-00000", None)], 100).await;
+        let before = place.values("t")[0].len();
+        match next(&mut *reader).await {
+            SourceEvent::Rows { rows, .. } => assert_eq!(rows.num_rows(), before),
+            other => panic!("{other:?}"),
+        }
+        assert!(futures::poll!(std::pin::pin!(reader.next())).is_pending(), "neither rows nor caught up");
+        let (_, position) = reader.positions().remove(0);
+        let uncommitted = source(&place, &[("scan.isolation-level", "read-uncommitted")]);
+        let mut all = open(&*uncommitted, &[("shard-00000", Some(position.clone()))], 100).await;
+        assert_eq!(drain(&mut *all, 1).await[0].last(), Some(&(100 + round)));
+        // Bounded: up to what is decided now.
+        let bounded = source(&place, &[("scan.bounded.mode", "latest-offset")]);
+        assert_eq!(drain(&mut *open(&*bounded, &[("shard-00000", None)], 2).await, 1).await[0].len(), before);
+
+        let waiting = tokio::spawn(async move { (drain(&mut *reader, 1).await, reader) });
+        let prepared = transaction.prepare().await.expect("prepared");
+        match commit {
+            true => place.log().commit_transaction(&prepared).await.expect("committed"),
+            false => place.log().abort_transaction(&prepared).await.expect("aborted"),
+        }
+        let (found, reader) = waiting.await.expect("no panic");
+        let mut expected: Vec<i64> = if commit { (10 * round + 10..10 * round + 13).collect() } else { Vec::new() };
+        expected.push(100 + round);
+        assert_eq!(found, [expected.clone()], "woken by the end of the transaction");
+        assert_eq!(reader.lag(), Some(0), "behind the marker");
+        for batch_rows in [1, 2, 100] {
+            let mut again = open(&*committed, &[("shard-00000", Some(position.clone()))], batch_rows).await;
+            assert_eq!(drain(&mut *again, 1).await, [expected.clone()]);
+        }
+    }
+    Ok(())
+}

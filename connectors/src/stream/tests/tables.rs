@@ -49,6 +49,10 @@ fn errors_name_the_table_and_the_option() {
             &[("scan.startup.mode", "specific-offsets"), ("scan.startup.specific-offsets", "0:3")],
             "expected pairs such as 'partition:0,offset:42;partition:1,offset:300'",
         ),
+        (
+            &[("sink.commit-on", "snapshot"), ("sink.delivery-guarantee", "at-least-once")],
+            "'at-least-once' does without: leave one of them out",
+        ),
         (&[("shard", "1")], "unknown option 'shard'; did you mean 'shards'?"),
     ] {
         let error = place.connector().create(&table(options)).unwrap_err().to_string();

@@ -1,0 +1,560 @@
+//! Who decides about transactions: which are open, and what is written, in which order, when one ends.
+//!
+//! ```text
+//! begin ─▶ Ongoing ─ prepare ─▶ Preparing ─ logged ─▶ Prepared ─ decide ─▶ Deciding ─ logged, markers durable ─▶ gone
+//!             └───── abort: nothing is logged ──────────────────────────────┘   └─ a marker failed ─▶ Decided ─┘
+//! ```
+//!
+//! One thread writes the journal; what waits while it syncs shares the next sync. Nothing here waits for a caller: a
+//! decision that was logged is carried out by that thread and by the committers of the shards.
+//!
+//! SUBTLE: no lock of a shard is taken while `state` is held.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use coulee_model::Timestamp;
+use parking_lot::{Condvar, Mutex};
+
+use crate::ending::Ending;
+use crate::error::Place;
+use crate::journal::{Failure, Journal, Memory, Record};
+use crate::lanes::Lanes;
+use crate::marker::Outcome;
+use crate::outcomes::Committed;
+use crate::shard::Shard;
+use crate::storage::Storage;
+use crate::transaction::{Transaction, TransactionRef, TransactionalId};
+use crate::{LogError, ProducerId, Result};
+
+/// How many producer ids are set aside at once; what is left of them at the end of the process is never used.
+const RESERVED_IDS: i64 = 1 << 16;
+
+/// Told how a request went, in whichever thread that turns out.
+pub(crate) type Done = Box<dyn FnOnce(Result<()>) + Send>;
+
+/// The transactions of one log.
+pub(crate) struct Coordinator {
+    state: Mutex<State>,
+    wake: Condvar,
+    journal: Mutex<Journal>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct State {
+    /// The first producer id that was ever given out, the next one, and how far they are set aside.
+    first: i64,
+    next: i64,
+    below: i64,
+    /// Whether more are about to be set aside.
+    reserving: bool,
+    open: BTreeMap<ProducerId, Entry>,
+    /// Those that a newer transaction of the same name replaces: neither prepared nor ended.
+    ongoing: HashMap<TransactionalId, ProducerId>,
+    committed: Committed,
+    /// What the thread has to write.
+    queued: Vec<(Record, Then)>,
+    /// Why nothing is taken any more.
+    refusal: Option<LogError>,
+    stopping: bool,
+}
+
+struct Entry {
+    id: TransactionalId,
+    began: Timestamp,
+    lanes: Arc<Lanes>,
+    phase: Phase,
+    /// Whether the journal knows it.
+    logged: bool,
+    /// Who waits for its end.
+    waiting: Vec<Done>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Ongoing,
+    Preparing,
+    Prepared,
+    /// The decision, or its markers, are under way.
+    Deciding(Outcome),
+    /// The decision is durable, but a marker failed: to be tried again.
+    Decided(Outcome),
+}
+
+/// What follows once a record is durable.
+enum Then {
+    Nothing,
+    Reserved(i64),
+    Prepared(ProducerId, Done),
+    Decided(ProducerId),
+}
+
+/// What is to be done with a transaction that a shard finds open in its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It will be told.
+    Open,
+    Ended(Outcome),
+}
+
+impl Coordinator {
+    /// Reads the journal. `seed` is random.
+    pub(crate) fn open(path: &Path, storage: &Arc<dyn Storage>, seed: u32) -> Result<(Arc<Self>, Memory)> {
+        // SUBTLE: producer ids begin at a random number, so that a log that was made anew does not take a transaction of
+        // its predecessor for one of its own.
+        let fresh = ProducerId::OF_ONE_TRANSACTION + (i64::from(seed) << 24);
+        let (journal, memory) = Journal::open(path, storage, |memory| {
+            let (first, below) = memory.given.unwrap_or((fresh, fresh));
+            Record::Reserved { first, below: below + RESERVED_IDS }
+        })?;
+        let (first, below) = memory.given.unwrap_or((fresh, fresh));
+        let state = State {
+            first,
+            next: below - RESERVED_IDS,
+            below,
+            reserving: false,
+            open: BTreeMap::new(),
+            ongoing: HashMap::new(),
+            committed: memory.committed.clone(),
+            queued: Vec::new(),
+            refusal: None,
+            stopping: false,
+        };
+        let coordinator = Arc::new(Coordinator {
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            journal: Mutex::new(journal),
+            thread: Mutex::new(None),
+        });
+        Ok((coordinator, memory))
+    }
+
+    /// Takes over the transactions that were open at the end of the last process, and carries out what was decided. Waits
+    /// for that. `find` finds the shards that still exist.
+    pub(crate) fn resume(self: &Arc<Self>, memory: Memory, find: impl Fn(&Place) -> Option<Arc<Shard>>) -> Result<()> {
+        let mut decided = Vec::new();
+        for (producer, prepared) in memory.open {
+            let shards = prepared.places.iter().filter_map(&find).collect();
+            let phase = prepared.outcome.map_or(Phase::Prepared, Phase::Decided);
+            let lanes = Arc::new(Lanes::resumed(shards));
+            let began = Timestamp::MIN;
+            let reference = TransactionRef { id: prepared.id.clone(), producer };
+            let entry = Entry { id: prepared.id, began, lanes, phase, logged: true, waiting: Vec::new() };
+            self.state.lock().open.insert(producer, entry);
+            decided.extend(prepared.outcome.map(|outcome| (reference, outcome)));
+        }
+        let coordinator = Arc::clone(self);
+        let spawned = thread::Builder::new().name("coulee-log-txn".to_owned()).spawn(move || coordinator.run());
+        let thread =
+            spawned.map_err(|e| LogError::io("start a thread for the log in", self.journal.lock().path(), e))?;
+        *self.thread.lock() = Some(thread);
+        let (sender, answers) = std::sync::mpsc::channel();
+        for (reference, outcome) in decided {
+            let (sender, named) = (sender.clone(), reference.clone());
+            self.end(&reference, outcome, Box::new(move |result| drop(sender.send((named, result)))));
+        }
+        drop(sender);
+        for (transaction, result) in answers {
+            match result {
+                Ok(()) => tracing::info!(%transaction, "completed a transaction that was decided before the restart"),
+                // The rest of the log can be used; its shards hold their committed readers back.
+                Err(error) => tracing::error!(%transaction, %error, "a decided transaction cannot be completed yet"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a transaction. One of the same name that is not prepared is aborted.
+    pub(crate) fn begin(self: &Arc<Self>, id: &TransactionalId, now: Timestamp) -> Result<Transaction> {
+        let mut state = self.state.lock();
+        if let Some(refusal) = &state.refusal {
+            return Err(refusal.clone());
+        }
+        if state.next == state.below {
+            // The next ids were asked for long ago; whatever keeps them is about to be known.
+            return Err(LogError::TransactionIdsExhausted);
+        }
+        let producer = ProducerId(state.next);
+        state.next += 1;
+        if state.below - state.next <= RESERVED_IDS / 2 && !state.reserving {
+            state.reserving = true;
+            let below = state.below + RESERVED_IDS;
+            let record = Record::Reserved { first: state.first, below };
+            self.write_soon(&mut state, record, Then::Reserved(below));
+        }
+        let replaced = state.ongoing.insert(id.clone(), producer);
+        let lanes = Arc::new(Lanes::default());
+        let entry = Entry {
+            id: id.clone(),
+            began: now,
+            lanes: Arc::clone(&lanes),
+            phase: Phase::Ongoing,
+            logged: false,
+            waiting: Vec::new(),
+        };
+        state.open.insert(producer, entry);
+        drop(state);
+        if let Some(producer) = replaced {
+            let older = TransactionRef { id: id.clone(), producer };
+            self.abort_as("a newer owner of its name has begun one", &older, Box::new(|_| {}));
+        }
+        Ok(Transaction::new(Arc::clone(self), TransactionRef { id: id.clone(), producer }, lanes))
+    }
+
+    /// Takes no more appends of a transaction, and remembers it durably.
+    pub(crate) fn prepare(&self, transaction: &TransactionRef, done: Done) {
+        let mut state = self.state.lock();
+        let refusal = state.refusal.clone();
+        let result = match (refusal, state.entry(transaction)) {
+            (Some(refusal), _) => Err(refusal),
+            (None, Some(entry)) if entry.phase == Phase::Ongoing => {
+                entry.lanes.seal("it is prepared");
+                entry.phase = Phase::Preparing;
+                entry.logged = true;
+                Ok(entry.lanes.shards().iter().map(|shard| shard.place().clone()).collect())
+            }
+            _ => Err(LogError::TransactionEnded { transaction: transaction.clone(), reason: "it was aborted" }),
+        };
+        match result {
+            Ok(places) => {
+                state.forget_name(transaction);
+                let (producer, id) = (transaction.producer, transaction.id.clone());
+                self.write_soon(&mut state, Record::Prepared { producer, id, places }, Then::Prepared(producer, done));
+            }
+            Err(error) => {
+                drop(state);
+                done(Err(error));
+            }
+        }
+    }
+
+    pub(crate) fn commit(self: &Arc<Self>, transaction: &TransactionRef, done: Done) {
+        match interrupted_decision() {
+            Ok(()) => self.end(transaction, Outcome::Commit, done),
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    pub(crate) fn abort(self: &Arc<Self>, transaction: &TransactionRef, done: Done) {
+        self.abort_as("it was aborted", transaction, done);
+    }
+
+    fn abort_as(self: &Arc<Self>, reason: &'static str, transaction: &TransactionRef, done: Done) {
+        if let Some(entry) = self.state.lock().entry(transaction) {
+            entry.lanes.seal(reason);
+        }
+        self.end(transaction, Outcome::Abort, done);
+    }
+
+    /// Ends a transaction, unless it has ended.
+    fn end(self: &Arc<Self>, transaction: &TransactionRef, outcome: Outcome, done: Done) {
+        let mut state = self.state.lock();
+        let step = match &state.refusal {
+            Some(refusal) => Step::Answer(Err(refusal.clone())),
+            None => state.step(transaction, outcome),
+        };
+        match step {
+            Step::Answer(result) => {
+                drop(state);
+                done(result);
+            }
+            Step::Wait => state.wait(transaction, done),
+            Step::Log => {
+                state.wait(transaction, done);
+                let producer = transaction.producer;
+                self.write_soon(&mut state, Record::Decided { producer, outcome }, Then::Decided(producer));
+            }
+            Step::Mark(shards) => {
+                state.wait(transaction, done);
+                drop(state);
+                Ending::begin(self, transaction.producer, outcome, shards);
+            }
+        }
+    }
+
+    /// All markers are durable; or one failed.
+    pub(crate) fn ended(&self, producer: ProducerId, outcome: Outcome, error: Option<LogError>) {
+        let mut state = self.state.lock();
+        let result = error.map_or(Ok(()), Err);
+        let waiting = match &result {
+            Err(_) => match state.open.get_mut(&producer) {
+                Some(entry) => {
+                    entry.phase = Phase::Decided(outcome);
+                    std::mem::take(&mut entry.waiting)
+                }
+                None => Vec::new(),
+            },
+            Ok(()) => {
+                let Some(entry) = state.open.remove(&producer) else { return };
+                if outcome == Outcome::Commit {
+                    state.committed.note(producer.0, producer.0);
+                }
+                if entry.logged {
+                    // Written with whatever comes next: without it, the next start finds nothing left to do.
+                    state.queued.push((Record::Completed { producer }, Then::Nothing));
+                }
+                entry.waiting
+            }
+        };
+        drop(state);
+        waiting.into_iter().for_each(|done| done(result.clone()));
+    }
+
+    /// What became of the transaction of a producer.
+    pub(crate) fn fate(&self, producer: ProducerId) -> Fate {
+        let state = self.state.lock();
+        if state.open.contains_key(&producer) {
+            Fate::Open
+        } else if state.committed.contains(producer.0) {
+            Fate::Ended(Outcome::Commit)
+        } else {
+            Fate::Ended(Outcome::Abort)
+        }
+    }
+
+    /// The transactions that are neither committed nor aborted, and whose name begins with `prefix`, by producer id.
+    pub(crate) fn open_transactions(&self, prefix: &str) -> Vec<TransactionRef> {
+        let state = self.state.lock();
+        let is_undecided = |entry: &Entry| !matches!(entry.phase, Phase::Deciding(_) | Phase::Decided(_));
+        let open = state.open.iter().filter(|(_, entry)| is_undecided(entry) && entry.id.as_str().starts_with(prefix));
+        open.map(|(&producer, entry)| TransactionRef { id: entry.id.clone(), producer }).collect()
+    }
+
+    /// Aborts what was begun before `deadline` and is not prepared, and tries again what failed before.
+    pub(crate) fn maintain(self: &Arc<Self>, deadline: Timestamp) {
+        let mut again = Vec::new();
+        for (&producer, entry) in &self.state.lock().open {
+            let transaction = TransactionRef { id: entry.id.clone(), producer };
+            match entry.phase {
+                Phase::Ongoing if entry.began < deadline => {
+                    tracing::warn!(%transaction, "aborting a transaction that was not prepared in time");
+                    entry.lanes.seal("it was not prepared within the log's transaction timeout");
+                    again.push((transaction, Outcome::Abort));
+                }
+                Phase::Decided(outcome) => again.push((transaction, outcome)),
+                _ => {}
+            }
+        }
+        for (transaction, outcome) in again {
+            self.end(&transaction, outcome, Box::new(|_| {}));
+        }
+    }
+
+    /// Ends the thread once it has written what waits. Nothing begins or ends after this.
+    pub(crate) fn stop(&self) {
+        {
+            let mut state = self.state.lock();
+            state.refusal.get_or_insert(LogError::LogClosed);
+            state.stopping = true;
+            self.wake.notify_all();
+        }
+        if self.thread.lock().take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that writes the log of transactions had panicked");
+        }
+    }
+
+    /// After the shards were closed: writes which transactions completed meanwhile, and lets go of the rest.
+    pub(crate) fn finish(self: &Arc<Self>) {
+        let (queued, open) = {
+            let mut state = self.state.lock();
+            (std::mem::take(&mut state.queued), std::mem::take(&mut state.open))
+        };
+        self.write(queued);
+        for done in open.into_values().flat_map(|entry| entry.waiting) {
+            done(Err(LogError::LogClosed));
+        }
+    }
+
+    fn write_soon(&self, state: &mut State, record: Record, then: Then) {
+        state.queued.push((record, then));
+        self.wake.notify_one();
+    }
+
+    fn run(self: Arc<Self>) {
+        loop {
+            let queued = {
+                let mut state = self.state.lock();
+                while !state.stopping && !state.queued.iter().any(|(_, then)| !matches!(then, Then::Nothing)) {
+                    self.wake.wait(&mut state);
+                }
+                if state.stopping && state.queued.is_empty() {
+                    return;
+                }
+                std::mem::take(&mut state.queued)
+            };
+            self.write(queued);
+        }
+    }
+
+    fn write(self: &Arc<Self>, queued: Vec<(Record, Then)>) {
+        if queued.is_empty() {
+            return;
+        }
+        let (records, thens): (Vec<Record>, Vec<Then>) = queued.into_iter().unzip();
+        let sync = thens.iter().any(|then| !matches!(then, Then::Nothing));
+        let result = self.journal.lock().append(&records, sync).map_err(|failure| match failure {
+            Failure::Passing(error) => error,
+            Failure::Lasting(error) => {
+                tracing::error!(%error, "transactions cannot begin or end");
+                self.state.lock().refusal.get_or_insert(error.clone());
+                error
+            }
+        });
+        for (record, then) in records.into_iter().zip(thens) {
+            self.follow(record, then, result.clone());
+        }
+    }
+
+    fn follow(self: &Arc<Self>, record: Record, then: Then, result: Result<()>) {
+        match then {
+            Then::Nothing => {
+                if result.is_err() {
+                    self.state.lock().queued.push((record, Then::Nothing));
+                }
+            }
+            Then::Reserved(below) => {
+                let mut state = self.state.lock();
+                state.reserving = false;
+                if result.is_ok() {
+                    state.below = below;
+                }
+            }
+            Then::Prepared(producer, done) => {
+                let result = result.and_then(|()| self.state.lock().prepared(producer));
+                done(result);
+            }
+            Then::Decided(producer) => self.decided(producer, result),
+        }
+    }
+
+    /// A decision is durable; or it could not be written.
+    fn decided(self: &Arc<Self>, producer: ProducerId, result: Result<()>) {
+        let mut state = self.state.lock();
+        let Some(entry) = state.open.get_mut(&producer) else { return };
+        let Phase::Deciding(outcome) = entry.phase else { return };
+        match result {
+            Ok(()) => {
+                let shards = entry.lanes.shards();
+                drop(state);
+                match interrupted_markers() {
+                    Ok(()) => Ending::begin(self, producer, outcome, shards),
+                    Err(error) => self.ended(producer, outcome, Some(error)),
+                }
+            }
+            Err(error) => {
+                entry.phase = Phase::Prepared;
+                let waiting = std::mem::take(&mut entry.waiting);
+                drop(state);
+                waiting.into_iter().for_each(|done| done(Err(error.clone())));
+            }
+        }
+    }
+}
+
+/// What ending a transaction takes.
+enum Step {
+    Answer(Result<()>),
+    /// It is under way already.
+    Wait,
+    /// The decision has to be made durable.
+    Log,
+    /// The decision is durable, or need not be: the markers.
+    Mark(Vec<Arc<Shard>>),
+}
+
+impl State {
+    /// The entry of a transaction, if it is open.
+    fn entry(&mut self, transaction: &TransactionRef) -> Option<&mut Entry> {
+        self.open.get_mut(&transaction.producer).filter(|entry| entry.id == transaction.id)
+    }
+
+    /// What was prepared is durable.
+    fn prepared(&mut self, producer: ProducerId) -> Result<()> {
+        match self.open.get_mut(&producer) {
+            Some(entry) if entry.phase == Phase::Preparing => {
+                entry.phase = Phase::Prepared;
+                Ok(())
+            }
+            Some(entry) => {
+                let transaction = TransactionRef { id: entry.id.clone(), producer };
+                Err(LogError::TransactionEnded { transaction, reason: "it was aborted" })
+            }
+            None => Err(LogError::LogClosed),
+        }
+    }
+
+    fn wait(&mut self, transaction: &TransactionRef, done: Done) {
+        let entry = self.entry(transaction).expect("a step was found for it under the same lock");
+        entry.waiting.push(done);
+    }
+
+    fn forget_name(&mut self, transaction: &TransactionRef) {
+        if self.ongoing.get(&transaction.id) == Some(&transaction.producer) {
+            self.ongoing.remove(&transaction.id);
+        }
+    }
+
+    fn step(&mut self, transaction: &TransactionRef, outcome: Outcome) -> Step {
+        self.forget_name_if_ending(transaction, outcome);
+        let contradiction = || match outcome {
+            Outcome::Commit => LogError::TransactionAborted { transaction: transaction.clone() },
+            Outcome::Abort => LogError::TransactionCommitted { transaction: transaction.clone() },
+        };
+        let Some(entry) = self.entry(transaction) else {
+            let committed = self.committed.contains(transaction.producer.0);
+            let known = (self.first..self.next).contains(&transaction.producer.0);
+            return Step::Answer(match (known, committed, outcome) {
+                (false, ..) => Err(LogError::UnknownTransaction { transaction: transaction.clone() }),
+                (true, true, Outcome::Commit) | (true, false, Outcome::Abort) => Ok(()),
+                _ => Err(contradiction()),
+            });
+        };
+        match (entry.phase, outcome) {
+            (Phase::Ongoing | Phase::Preparing, Outcome::Commit) => {
+                Step::Answer(Err(LogError::TransactionNotPrepared { transaction: transaction.clone() }))
+            }
+            // Nothing durable says that it was ever there, but for its batches: a crash aborts it as well.
+            (Phase::Ongoing, Outcome::Abort) => {
+                entry.lanes.seal("it was aborted");
+                entry.phase = Phase::Deciding(outcome);
+                Step::Mark(entry.lanes.shards())
+            }
+            (Phase::Preparing | Phase::Prepared, _) => {
+                entry.phase = Phase::Deciding(outcome);
+                Step::Log
+            }
+            (Phase::Deciding(decided) | Phase::Decided(decided), _) if decided != outcome => {
+                Step::Answer(Err(contradiction()))
+            }
+            (Phase::Deciding(_), _) => Step::Wait,
+            (Phase::Decided(_), _) => {
+                entry.phase = Phase::Deciding(outcome);
+                Step::Mark(entry.lanes.shards())
+            }
+        }
+    }
+
+    fn forget_name_if_ending(&mut self, transaction: &TransactionRef, outcome: Outcome) {
+        if outcome == Outcome::Abort {
+            self.forget_name(transaction);
+        }
+    }
+}
+
+/// Where a test ends the process before a decision is written.
+fn interrupted_decision() -> Result<()> {
+    fail::fail_point!("log.txn.before-decision", |_| Err(failed("write a decision to")));
+    Ok(())
+}
+
+/// Where a test ends the process after a decision is durable.
+fn interrupted_markers() -> Result<()> {
+    fail::fail_point!("log.txn.after-decision", |_| Err(failed("write markers after a decision to")));
+    Ok(())
+}
+
+fn failed(action: &'static str) -> LogError {
+    LogError::io(action, Path::new("failpoint"), std::io::Error::other("failed by a failpoint"))
+}
