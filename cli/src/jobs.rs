@@ -38,7 +38,16 @@ pub async fn jobs(args: Jobs, settings: Settings) -> Result<(), Failure> {
         Job::Show { name, how: ShowOptions { watch: true, .. } } => watch(client, &name).await,
         Job::Show { name, how } => show(client, &name, &how).await,
         Job::Stop { name } => told(&client.stop(&name).await?),
-        Job::Start { name } => told(&client.start(&name).await?),
+        Job::Start { name, how } => {
+            let request = proto::StartJobRequest {
+                name,
+                from: how.from.unwrap_or_default(),
+                fresh: how.fresh,
+                parallelism: how.parallelism.unwrap_or(0),
+                allow_non_restored_state: how.allow_non_restored_state,
+            };
+            told(&client.start(request).await?)
+        }
         Job::Cancel { name } => told(&client.cancel(&name).await?),
     }
 }
@@ -56,6 +65,8 @@ fn request(file: &Path, text: String, options: ScriptOptions) -> proto::SubmitSc
         name: options.name.unwrap_or_default(),
         parallelism: options.parallelism.unwrap_or(0),
         fresh: options.fresh,
+        from: options.from.unwrap_or_default(),
+        allow_non_restored_state: options.allow_non_restored_state,
     }
 }
 

@@ -20,6 +20,7 @@ mod connectors;
 mod jobs;
 mod produce;
 mod run;
+mod savepoints;
 mod serve;
 mod streams;
 mod tail;
@@ -56,6 +57,7 @@ fn start(args: Args) -> Result<(), Failure> {
         Command::Run(run) => on_threads(run::run(run, settings)),
         Command::Server(server) => on_threads(serve::serve(server, settings)),
         Command::Job(job) => on_threads(jobs::jobs(job, settings)),
+        Command::Savepoint(savepoint) => on_threads(savepoints::savepoints(savepoint, settings)),
         Command::Stream(stream) => on_threads(streams::streams(stream, settings)),
         Command::Produce(produce) => on_threads(produce::produce(produce, settings)),
         Command::Tail(tail) => on_threads(tail::tail(tail, settings)),

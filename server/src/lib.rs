@@ -29,6 +29,7 @@ mod job;
 mod output;
 mod plan;
 mod results;
+mod savepoints;
 mod script;
 mod snapshots;
 mod span;
@@ -43,7 +44,7 @@ mod key;
 mod rpc;
 pub mod serve;
 
-pub use engine::{Closing, Components, Engine};
+pub use engine::{Closing, Components, Engine, Start};
 pub use error::{Error, Result};
 pub use job::{
     Desired, Failure, Figures, Finding, FindingCode, JobReport, JobState, Operator, OperatorKind, Progress, QUIET,
@@ -52,6 +53,7 @@ pub use job::{
 pub use output::{PrintGuard, print_behind, query_rows};
 pub use results::Page;
 pub use rpc::proto;
+pub use savepoints::{KeptSnapshot, SavepointRequest};
 pub use script::{Script, ScriptEvent, ScriptRun};
 pub use settings::EngineSettings;
 pub use span::span;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use coulee_checkpoint::JobStore;
 use coulee_checkpoint::snapshot::{Manifest, SnapshotKind, SnapshotName, SnapshotStore};
-use coulee_model::{JobName, Timestamp};
+use coulee_model::{CheckpointId, JobName, Timestamp};
 use coulee_runtime::job::{restore, savepoint_at_rest};
 
 use crate::engine::{Engine, blocking};
@@ -18,7 +18,8 @@ use crate::snapshots::store_at;
 use crate::{Error, Result};
 
 /// The folders of manifests in a job's place, as the checkpoint store has them.
-const FOLDERS: [&str; 2] = ["savepoints", "snapshots"];
+const SAVEPOINTS: &str = "savepoints";
+const SNAPSHOTS: &str = "snapshots";
 
 /// A snapshot or savepoint, and where it is.
 #[derive(Debug, Clone)]
@@ -53,13 +54,13 @@ impl KeptSnapshot {
         let (place, job) = (self.place.trim_end_matches('/'), &self.manifest.job);
         match &self.manifest.kind {
             SnapshotKind::Savepoint { name, .. } => format!("{place}/{job}/savepoints/{name}.json"),
-            SnapshotKind::Periodic => format!("{place}/{job}/snapshots/{}.json", self.manifest.name()),
+            SnapshotKind::Periodic => format!("{place}/{job}/snapshots/{:020}.json", self.manifest.checkpoint().0),
         }
     }
 
     /// Bytes of its files.
     pub fn size_bytes(&self) -> u64 {
-        self.manifest.files.iter().map(|file| file.bytes).sum()
+        self.manifest.bytes()
     }
 }
 
@@ -72,15 +73,24 @@ enum Reference {
     At { place: String, job: JobName, name: Option<SnapshotName> },
 }
 
+/// The snapshot whose manifest has this name in this folder.
+fn named(folder: &str, file: &str) -> Result<SnapshotName> {
+    if folder == SAVEPOINTS {
+        return Ok(SnapshotName::savepoint(file)?);
+    }
+    let number = file.parse().map_err(|_| Error::Invalid(format!("'{file}' is not the number of a checkpoint")))?;
+    Ok(SnapshotName::Checkpoint(CheckpointId(number)))
+}
+
 /// Reads a name, the URL of a manifest, or the URL of a job's folder.
 fn reference(text: &str) -> Result<Reference> {
     let Some((folder, last)) = text.trim_end_matches('/').rsplit_once('/') else {
         return Ok(Reference::Name(text.parse()?));
     };
     let (folder, last, name) = match (last.strip_suffix(".json"), folder.rsplit_once('/')) {
-        (Some(name), Some((job, kind))) if FOLDERS.contains(&kind) => {
+        (Some(name), Some((job, kind))) if kind == SAVEPOINTS || kind == SNAPSHOTS => {
             let (place, job) = job.rsplit_once('/').unwrap_or((".", job));
-            (place, job, Some(name.parse()?))
+            (place, job, Some(named(kind, name)?))
         }
         _ => (folder, last, None),
     };
@@ -180,7 +190,10 @@ impl Engine {
                     ))),
                     _ => {
                         let urls: Vec<String> = found.iter().map(KeptSnapshot::url).collect();
-                        Err(Error::Invalid(format!("several snapshots are called '{name}': name one by its URL: {}", urls.join(", "))))
+                        Err(Error::Invalid(format!(
+                            "several snapshots are called '{name}': name one by its URL: {}",
+                            urls.join(", ")
+                        )))
                     }
                 }
             }
@@ -194,9 +207,11 @@ impl Engine {
         let store = self.store(&place, job).await?;
         let manifest = match name {
             Some(name) => store.manifest(&name).await?,
-            None => store.list().await?.pop().ok_or_else(|| {
-                Error::Invalid(format!("there is no snapshot of job '{job}' in {place}"))
-            })?,
+            None => store
+                .list()
+                .await?
+                .pop()
+                .ok_or_else(|| Error::Invalid(format!("there is no snapshot of job '{job}' in {place}")))?,
         };
         Ok(KeptSnapshot { place, manifest })
     }
@@ -279,8 +294,6 @@ fn name_at(now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use coulee_model::CheckpointId;
-
     use super::*;
 
     #[test]
@@ -296,7 +309,7 @@ mod tests {
         assert_eq!(reference("/d/delays/savepoints/v1.json").unwrap(), at("/d", Some(savepoint())));
         assert_eq!(reference("s3://b/p/delays/").unwrap(), at("s3://b/p", None));
         let periodic = Some(SnapshotName::Checkpoint(CheckpointId(12)));
-        assert_eq!(reference("out/delays/snapshots/checkpoint-12.json").unwrap(), at("out", periodic));
+        assert_eq!(reference("out/delays/snapshots/00000000000000000012.json").unwrap(), at("out", periodic));
         assert!(reference("s3://b/p/no name").unwrap_err().to_string().contains("savepoint list"));
     }
 

@@ -94,7 +94,7 @@ impl Engine {
             engine: self.clone(),
             stored,
             fresh: script.fresh,
-            from: From::new(stored_from, &statements),
+            restore: Restore::new(stored_from, &statements),
             drops_state: script.allow_non_restored_state,
             goes_on,
             events,
@@ -109,7 +109,7 @@ impl Engine {
                 return Ok(run.out);
             }
         }
-        if let Some(unused) = run.from.unused() {
+        if let Some(unused) = run.restore.unused() {
             return Err(unused);
         }
         run.out.complete = true;
@@ -177,8 +177,14 @@ impl Engine {
 
 async fn go_on(engine: Arc<Engine>, stored: StoredScript) {
     let StoredScript { text, origin, name, parallelism, from } = stored;
-    let script =
-        Script { text, origin, name: Some(name.to_string()), parallelism: Some(parallelism), from, ..Script::default() };
+    let script = Script {
+        text,
+        origin,
+        name: Some(name.to_string()),
+        parallelism: Some(parallelism),
+        from,
+        ..Script::default()
+    };
     // Nobody listens any more.
     let (events, _) = tokio::sync::mpsc::unbounded_channel();
     if let Err(error) = engine.submit_again(script, true, events).await {
@@ -194,12 +200,47 @@ fn name_of(origin: &str) -> JobName {
     JobName::new(name.trim_matches('-')).or_else(|_| JobName::new("job")).expect("a valid name")
 }
 
+/// The snapshot that a script's new jobs begin with.
+#[derive(Debug)]
+struct Restore {
+    /// A name, which each job has a snapshot of, or a URL, which is one job's.
+    wanted: Option<String>,
+    /// Whether the script makes one job only: it takes the snapshot whatever the job was called.
+    is_single: bool,
+    used: bool,
+}
+
+impl Restore {
+    fn new(wanted: Option<String>, statements: &[Statement]) -> Self {
+        let makes_job = |statement: &&Statement| {
+            let word = statement.text().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+            word.eq_ignore_ascii_case("INSERT") || word.eq_ignore_ascii_case("EXECUTE")
+        };
+        Restore { wanted, is_single: statements.iter().filter(makes_job).count() == 1, used: false }
+    }
+
+    /// Whether the snapshot of one job is for another.
+    fn is_for(&mut self, snapshot: &JobName, job: &JobName) -> bool {
+        let is = self.is_single || snapshot == job;
+        self.used |= is;
+        is
+    }
+
+    /// What is said when nobody took the snapshot.
+    fn unused(&self) -> Option<Error> {
+        let wanted = self.wanted.as_ref().filter(|_| !self.used)?;
+        Some(Error::Invalid(format!(
+            "--from {wanted} is of none of the script's jobs: they were started without it; name the snapshot of one of them"
+        )))
+    }
+}
+
 /// A script under way.
 struct Running {
     engine: Arc<Engine>,
     stored: StoredScript,
     fresh: bool,
-    from: From,
+    restore: Restore,
     drops_state: bool,
     goes_on: bool,
     events: UnboundedSender<ScriptEvent>,
@@ -244,7 +285,7 @@ impl Running {
                 return Ok(true);
             }
             Some(job) if job.is_active() && self.goes_on => job,
-            Some(job) if self.from.is_asked_for() && !self.goes_on => {
+            Some(job) if self.restore.wanted.is_some() && !self.goes_on => {
                 let advice = "leave --from out to go on with its own state, or give --fresh to forget it".to_owned();
                 return Err(Error::JobState { name: job.name(), state: "exists already", advice });
             }
@@ -301,9 +342,10 @@ impl Running {
         // Where the job's own names are looked for.
         let places = crate::snapshots::places_of(settings);
         job.update(|record| record.places = places)?;
-        if let Some(from) = self.from.clone_for_lookup().or_else(|| settings.recovery.clone()) {
+        let from = self.restore.wanted.clone().or_else(|| settings.recovery.clone());
+        if let Some(from) = from {
             let kept = self.engine.savepoint(&from, Some(name.as_str())).await?;
-            if self.from.takes(&kept.manifest.job, &name) || !self.from.is_asked_for() {
+            if self.restore.wanted.is_none() || self.restore.is_for(&kept.manifest.job, &name) {
                 self.engine.restore_job(job, &kept).await?;
             }
         }

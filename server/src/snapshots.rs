@@ -37,12 +37,7 @@ pub(crate) fn places_of(settings: &JobSettings) -> Vec<String> {
 ///
 /// # Errors
 /// As [`store_at`], and when a sink waits for snapshots that nobody takes.
-pub(crate) fn policy(
-    settings: &JobSettings,
-    graph: &Graph,
-    job: &JobName,
-    base: &Path,
-) -> Result<Option<Snapshots>> {
+pub(crate) fn policy(settings: &JobSettings, graph: &Graph, job: &JobName, base: &Path) -> Result<Option<Snapshots>> {
     let waits = |kind: &NodeKind| matches!(kind, NodeKind::Sink(sink) if sink.commit_on() == CommitOn::Snapshot);
     let Some(wanted) = &settings.snapshots else {
         return match graph.nodes.iter().find(|node| waits(&node.kind)) {

@@ -6,12 +6,15 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
+use coulee_checkpoint::snapshot::{ManifestFile, SnapshotKind};
 use coulee_model::{Classify, ErrorKind, JobName, Timestamp};
 use tonic::{Code, Status};
 
 use super::proto;
 use crate::script::ScriptEvent;
-use crate::{Error, Failure, Finding, FindingCode, JobReport, JobState, Progress, Result, Retry, SinkTarget};
+use crate::{
+    Error, Failure, Finding, FindingCode, JobReport, JobState, KeptSnapshot, Progress, Result, Retry, SinkTarget,
+};
 
 impl From<Error> for Status {
     fn from(error: Error) -> Status {
@@ -132,6 +135,33 @@ impl From<Finding> for proto::Finding {
 
 fn finding(proto::Finding { code, operator, message, advice }: proto::Finding) -> Option<Finding> {
     Some(Finding { code: FindingCode::parse(&code)?, operator: some_text(operator), message, advice })
+}
+
+impl From<&KeptSnapshot> for proto::SnapshotInfo {
+    fn from(kept: &KeptSnapshot) -> Self {
+        let manifest = &kept.manifest;
+        let note = match &manifest.kind {
+            SnapshotKind::Savepoint { note, .. } => note.clone().unwrap_or_default(),
+            SnapshotKind::Periodic => String::new(),
+        };
+        let file = |file: &ManifestFile| proto::SnapshotFile {
+            path: file.path.clone(),
+            size_bytes: file.bytes,
+            hash: file.hash.to_string(),
+        };
+        proto::SnapshotInfo {
+            job: manifest.job.to_string(),
+            name: kept.name(),
+            is_savepoint: manifest.kind != SnapshotKind::Periodic,
+            note,
+            at_ms: manifest.at.millis(),
+            checkpoint: manifest.checkpoint().0,
+            size_bytes: kept.size_bytes(),
+            url: kept.url(),
+            file_count: manifest.files.len() as u32,
+            files: manifest.files.iter().map(file).collect(),
+        }
+    }
 }
 
 impl From<SinkTarget> for proto::SinkTarget {
