@@ -333,6 +333,9 @@ pub struct Tail {
     /// Wait for more.
     #[arg(long, short)]
     pub follow: bool,
+    /// Also print records of transactions that are not committed yet: what a job has written since its last checkpoint.
+    #[arg(long)]
+    pub uncommitted: bool,
     /// Print shard, sequence number, time and key before each value, separated by tabs.
     #[arg(long, short)]
     pub verbose: bool,

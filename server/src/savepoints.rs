@@ -121,8 +121,10 @@ impl Engine {
             Some(handle) => handle.savepoint(store, name, request.note).await?,
             None => self.save_at_rest(&job, &store, name, request.note).await?,
         };
-        if !self.places(&job).contains(&place) {
-            job.update(|record| record.places.push(place.clone()))?;
+        let mut places = self.places(&job);
+        if !places.contains(&place) {
+            places.push(place.clone());
+            job.update(|record| record.places = places)?;
         }
         Ok(KeptSnapshot { place, manifest })
     }

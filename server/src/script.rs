@@ -279,16 +279,16 @@ impl Running {
         }
         let known = self.engine.jobs.lock().get(&name).cloned();
         let job = match known {
+            Some(job) if self.restore.wanted.is_some() && !self.goes_on => {
+                let advice = "leave --from out to go on with its own state, or give --fresh to forget it".to_owned();
+                return Err(Error::JobState { name: job.name(), state: "exists already", advice });
+            }
             Some(job) if job.record().state == JobState::Finished => {
                 job.set_outputs(outputs);
                 self.tell(ScriptEvent::AlreadyFinished(job.report()));
                 return Ok(true);
             }
             Some(job) if job.is_active() && self.goes_on => job,
-            Some(job) if self.restore.wanted.is_some() && !self.goes_on => {
-                let advice = "leave --from out to go on with its own state, or give --fresh to forget it".to_owned();
-                return Err(Error::JobState { name: job.name(), state: "exists already", advice });
-            }
             Some(job) => {
                 self.resume(&job, index, planned, outputs).await?;
                 job

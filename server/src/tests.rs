@@ -214,6 +214,7 @@ async fn records_are_produced_and_tailed_through_the_service() {
         from: Some(proto::tail_request::From::Earliest(true)),
         follow: true,
         limit: 101,
+        uncommitted: false,
     };
     let mut answers = client.tail(request).await.unwrap();
     let mut found = Vec::new();
