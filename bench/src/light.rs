@@ -54,9 +54,9 @@ fn idle_server() -> Result<(f64, u64)> {
         .stderr(Stdio::null())
         .spawn()?;
     std::thread::sleep(Duration::from_secs(2));
-    let before = sample(&server).ok_or("the server has ended")?;
+    let before = sample(server.id()).ok_or("the server has ended")?;
     std::thread::sleep(Duration::from_secs(10));
-    let after = sample(&server).ok_or("the server has ended")?;
+    let after = sample(server.id()).ok_or("the server has ended")?;
     server.kill()?;
     server.wait()?;
     Ok(((after.cpu - before.cpu).as_secs_f64() / 10.0, after.peak_bytes))

@@ -21,7 +21,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::ending::Ending;
 use crate::error::Place;
 use crate::journal::{Failure, Journal, Memory, Record};
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Seal};
 use crate::marker::Outcome;
 use crate::outcomes::Committed;
 use crate::shard::Shard;
@@ -31,6 +31,8 @@ use crate::{LogError, ProducerId, Result};
 
 /// How many producer ids are set aside at once; what is left of them at the end of the process is never used.
 const RESERVED_IDS: i64 = 1 << 16;
+
+const ABORTED: Seal = Seal::Ended("it was aborted");
 
 /// Told how a request went, in whichever thread that turns out.
 pub(crate) type Done = Box<dyn FnOnce(Result<()>) + Send>;
@@ -198,24 +200,25 @@ impl Coordinator {
         drop(state);
         if let Some(producer) = replaced {
             let older = TransactionRef { id: id.clone(), producer };
-            self.abort_as("a newer owner of its name has begun one", &older, Box::new(|_| {}));
+            self.abort_as(Seal::Fenced, &older, Box::new(|_| {}));
         }
         Ok(Transaction::new(Arc::clone(self), TransactionRef { id: id.clone(), producer }, lanes))
     }
 
     /// Takes no more appends of a transaction, and remembers it durably.
-    pub(crate) fn prepare(&self, transaction: &TransactionRef, done: Done) {
+    pub(crate) fn prepare(&self, transaction: &TransactionRef, lanes: &Lanes, done: Done) {
         let mut state = self.state.lock();
         let refusal = state.refusal.clone();
         let result = match (refusal, state.entry(transaction)) {
             (Some(refusal), _) => Err(refusal),
             (None, Some(entry)) if entry.phase == Phase::Ongoing => {
-                entry.lanes.seal("it is prepared");
+                entry.lanes.seal(Seal::Ended("it is prepared"));
                 entry.phase = Phase::Preparing;
                 entry.logged = true;
                 Ok(entry.lanes.shards().iter().map(|shard| shard.place().clone()).collect())
             }
-            _ => Err(LogError::TransactionEnded { transaction: transaction.clone(), reason: "it was aborted" }),
+            // It is about to end, or has: the handle's own memory of it says why.
+            _ => Err(lanes.seal(ABORTED).error(transaction)),
         };
         match result {
             Ok(places) => {
@@ -238,10 +241,10 @@ impl Coordinator {
     }
 
     pub(crate) fn abort(self: &Arc<Self>, transaction: &TransactionRef, done: Done) {
-        self.abort_as("it was aborted", transaction, done);
+        self.abort_as(ABORTED, transaction, done);
     }
 
-    fn abort_as(self: &Arc<Self>, reason: &'static str, transaction: &TransactionRef, done: Done) {
+    fn abort_as(self: &Arc<Self>, reason: Seal, transaction: &TransactionRef, done: Done) {
         if let Some(entry) = self.state.lock().entry(transaction) {
             entry.lanes.seal(reason);
         }
@@ -330,7 +333,7 @@ impl Coordinator {
             match entry.phase {
                 Phase::Ongoing if entry.began < deadline => {
                     tracing::warn!(%transaction, "aborting a transaction that was not prepared in time");
-                    entry.lanes.seal("it was not prepared within the log's transaction timeout");
+                    entry.lanes.seal(Seal::Ended("it was not prepared within the log's transaction timeout"));
                     again.push((transaction, Outcome::Abort));
                 }
                 Phase::Decided(outcome) => again.push((transaction, outcome)),
@@ -479,7 +482,7 @@ impl State {
             }
             Some(entry) => {
                 let transaction = TransactionRef { id: entry.id.clone(), producer };
-                Err(LogError::TransactionEnded { transaction, reason: "it was aborted" })
+                Err(ABORTED.error(&transaction))
             }
             None => Err(LogError::LogClosed),
         }
@@ -517,7 +520,7 @@ impl State {
             }
             // Nothing durable says that it was ever there, but for its batches: a crash aborts it as well.
             (Phase::Ongoing, Outcome::Abort) => {
-                entry.lanes.seal("it was aborted");
+                entry.lanes.seal(ABORTED);
                 entry.phase = Phase::Deciding(outcome);
                 Step::Mark(entry.lanes.shards())
             }

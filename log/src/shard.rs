@@ -162,7 +162,7 @@ impl Shard {
         match push() {
             Ok(true) => {}
             // Its records are not there, or not any more.
-            Ok(false) | Err(LogError::Deleted { .. }) => ending.answered(None),
+            Ok(false) => ending.answered(None),
             Err(error) => ending.answered(Some(error)),
         }
     }
@@ -288,6 +288,16 @@ impl Shard {
         self.opened().map_or(0, |open| open.segments.read().iter().map(|segment| segment.summary().bytes).sum())
     }
 
+    /// How many records committed readers find. Markers and aborted records are not counted; while a transaction is open, or
+    /// where retention has removed the beginning of an aborted one, a few more may be missing.
+    pub fn record_count(&self) -> u64 {
+        let Ok(open) = self.opened() else { return 0 };
+        let records: u64 = open.segments.read().iter().map(|segment| segment.summary().records).sum();
+        let stability = open.stability.lock();
+        let head = *self.head.borrow();
+        records.saturating_sub(stability.aborted_records(head.stable)).saturating_sub(head.end - head.stable)
+    }
+
     /// The epoch and the last number of an idempotent producer, with what is still queued.
     pub fn producer_sequence(&self, producer: ProducerId) -> Option<(i16, i32)> {
         self.opened().ok()?.queue.lock().producers().last(producer)
@@ -328,6 +338,7 @@ impl Shard {
         let Some(Ok(open)) = self.open.get() else { return Followup::None };
         let mut writer = open.writer.lock();
         let (mut group, again) = open.queue.lock().take_group();
+        let segment = writer.active().base;
         while !group.is_empty() {
             match writer.write(&self.home, &open.segments, &group, &open.stability, scratch) {
                 Ok(written) => {
@@ -339,6 +350,9 @@ impl Shard {
                     return Followup::None;
                 }
             }
+        }
+        if writer.active().base != segment {
+            open.queue.lock().forget(open.earliest());
         }
         open.room.notify_waiters();
         match self.home.sync {

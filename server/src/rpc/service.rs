@@ -252,7 +252,7 @@ fn describe(stream: &Stream) -> proto::StreamInfo {
     proto::StreamInfo {
         name: stream.name().to_string(),
         shards: stream.shard_count(),
-        records: shards.iter().map(|shard| shard.end().0 - shard.earliest().0).sum(),
+        records: shards.iter().map(|shard| shard.record_count()).sum(),
         size_bytes: shards.iter().map(|shard| shard.size_bytes()).sum(),
         properties: stream.settings().properties.clone().into_iter().collect(),
     }
