@@ -394,7 +394,21 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
-    use super::name_of;
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_for_the_job_of_its_name_or_for_the_only_one() {
+        let of = |text: &str| {
+            Restore::new(Some("s3://b/a/savepoints/v1.json".into()), &parse_script(text, "x.sql").unwrap())
+        };
+        let (a, b) = (JobName::new("a").unwrap(), JobName::new("b").unwrap());
+        let mut single = of("CREATE TABLE t (n INT); INSERT INTO t SELECT 1");
+        assert!(single.unused().is_some_and(|error| error.to_string().contains("none of the script's jobs")));
+        assert!(single.is_for(&a, &b) && single.unused().is_none());
+        let mut several = of("INSERT INTO t SELECT 1; insert into t SELECT 2");
+        assert!(!several.is_for(&a, &b) && several.unused().is_some());
+        assert!(several.is_for(&a, &a) && several.unused().is_none());
+    }
 
     #[test]
     fn a_job_is_called_after_its_file() {
