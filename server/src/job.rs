@@ -177,8 +177,8 @@ impl Job {
     /// [`Error::JobState`] for one that is at work.
     pub(crate) fn keep_at_rest(self: &Arc<Self>) -> Result<AtRest> {
         if self.active.send_replace(true) {
-            let advice = "wait until it runs or rests, then ask again".to_owned();
-            return Err(Error::JobState { name: self.name(), state: "is being started or is ending", advice });
+            let advice = "stop it first with `coulee job stop`, or wait for its end".to_owned();
+            return Err(Error::JobState { name: self.name(), state: "is at work", advice });
         }
         Ok(AtRest(self.clone()))
     }

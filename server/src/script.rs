@@ -1,5 +1,7 @@
 //! Runs the statements of a script in order: definitions at once, `INSERT`s as jobs, `SELECT`s until they end.
 
+mod restore;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use crate::job::{Job, JobRecord, JobReport, JobState, StoredScript};
 use crate::plan::Planner;
 use crate::settings::check_parallelism;
 use crate::{Error, Result};
+use restore::Restore;
 
 /// A script to be run.
 #[derive(Clone, Default)]
@@ -200,41 +203,6 @@ fn name_of(origin: &str) -> JobName {
     JobName::new(name.trim_matches('-')).or_else(|_| JobName::new("job")).expect("a valid name")
 }
 
-/// The snapshot that a script's new jobs begin with.
-#[derive(Debug)]
-struct Restore {
-    /// A name, which each job has a snapshot of, or a URL, which is one job's.
-    wanted: Option<String>,
-    /// Whether the script makes one job only: it takes the snapshot whatever the job was called.
-    is_single: bool,
-    used: bool,
-}
-
-impl Restore {
-    fn new(wanted: Option<String>, statements: &[Statement]) -> Self {
-        let makes_job = |statement: &&Statement| {
-            let word = statement.text().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-            word.eq_ignore_ascii_case("INSERT") || word.eq_ignore_ascii_case("EXECUTE")
-        };
-        Restore { wanted, is_single: statements.iter().filter(makes_job).count() == 1, used: false }
-    }
-
-    /// Whether the snapshot of one job is for another.
-    fn is_for(&mut self, snapshot: &JobName, job: &JobName) -> bool {
-        let is = self.is_single || snapshot == job;
-        self.used |= is;
-        is
-    }
-
-    /// What is said when nobody took the snapshot.
-    fn unused(&self) -> Option<Error> {
-        let wanted = self.wanted.as_ref().filter(|_| !self.used)?;
-        Some(Error::Invalid(format!(
-            "--from {wanted} is of none of the script's jobs: they were started without it; name the snapshot of one of them"
-        )))
-    }
-}
-
 /// A script under way.
 struct Running {
     engine: Arc<Engine>,
@@ -394,21 +362,7 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn a_snapshot_is_for_the_job_of_its_name_or_for_the_only_one() {
-        let of = |text: &str| {
-            Restore::new(Some("s3://b/a/savepoints/v1.json".into()), &parse_script(text, "x.sql").unwrap())
-        };
-        let (a, b) = (JobName::new("a").unwrap(), JobName::new("b").unwrap());
-        let mut single = of("CREATE TABLE t (n INT); INSERT INTO t SELECT 1");
-        assert!(single.unused().is_some_and(|error| error.to_string().contains("none of the script's jobs")));
-        assert!(single.is_for(&a, &b) && single.unused().is_none());
-        let mut several = of("INSERT INTO t SELECT 1; insert into t SELECT 2");
-        assert!(!several.is_for(&a, &b) && several.unused().is_some());
-        assert!(several.is_for(&a, &a) && several.unused().is_none());
-    }
+    use super::name_of;
 
     #[test]
     fn a_job_is_called_after_its_file() {

@@ -62,6 +62,8 @@ pub enum FindingCode {
     CheckpointStuck,
     /// Rows wait at a sink for the next checkpoint.
     CheckpointDue,
+    /// Rows wait at a sink for the next snapshot.
+    SnapshotDue,
     /// The last snapshot failed: sinks that commit on snapshots wait for it.
     SnapshotFailed,
     /// A sink collects rows until its policy says otherwise.
@@ -84,6 +86,7 @@ impl FindingCode {
             FindingCode::Backpressure => "backpressure",
             FindingCode::CheckpointStuck => "checkpoint-stuck",
             FindingCode::CheckpointDue => "checkpoint-due",
+            FindingCode::SnapshotDue => "snapshot-due",
             FindingCode::SnapshotFailed => "snapshot-failed",
             FindingCode::SinkBuffers => "sink-buffers",
         }

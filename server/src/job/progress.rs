@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use coulee_model::{CheckpointId, Timestamp};
+use coulee_runtime::connector::CommitOn;
 use coulee_runtime::graph::{Graph, Node, NodeKind, Port};
 use coulee_runtime::job::JobStatus;
 use coulee_runtime::metrics::SubtaskFigures;
@@ -96,6 +97,8 @@ pub struct Operator {
     pub kind: OperatorKind,
     /// Of a source: whether its rows have an event time.
     pub has_event_time: bool,
+    /// Of a sink: whether it makes rows visible only once a snapshot has them, rather than a checkpoint.
+    pub commits_on_snapshot: bool,
     /// Where its rows come from: places in [`Progress::operators`].
     pub inputs: Vec<u32>,
     /// The figures over all subtasks.
@@ -223,6 +226,7 @@ fn blank(graph: &Graph, node: &Node, part: Part) -> Operator {
             Part::Sink(Port::MAIN) => OperatorKind::Sink,
             Part::Sink(_) => OperatorKind::SideSink,
         },
+        commits_on_snapshot: matches!(&node.kind, NodeKind::Sink(sink) if sink.commit_on() == CommitOn::Snapshot),
         has_event_time: matches!(&node.kind, NodeKind::Source(source) if source.event_time.is_some()),
         inputs,
         ..Operator::default()

@@ -168,6 +168,15 @@ pub(super) fn buffering(progress: &Progress) -> Vec<Finding> {
     };
     let tell = |sink: &Operator| {
         let held = sink.figures.rows_in.saturating_sub(sink.figures.delivered_rows);
+        if sink.commits_on_snapshot {
+            let last = progress.snapshot.as_ref().map_or("none was taken since the start".to_owned(), |snapshot| {
+                format!("the last one was complete at {} UTC", snapshot.at)
+            });
+            let message = format!("{} holds {held} rows until a snapshot has them; {last}", named(sink));
+            let advice = "wait for it, SET a shorter 'execution.snapshot.interval', or let the sink commit on checkpoints \
+                          ('sink.commit-on' = 'checkpoint')";
+            return Finding::new(FindingCode::SnapshotDue, Some(sink), message, advice);
+        }
         let message = format!(
             "{} ({}) collects: it holds {held} rows in files that are not full yet",
             named(sink),

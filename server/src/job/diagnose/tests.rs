@@ -215,6 +215,8 @@ fn a_sink_that_collects_beyond_a_checkpoint_says_so() {
     progress.operators[2].figures.delivered_rows = 8;
     progress.operators[2].holding_since = Some(Timestamp(NOW.0 - 30 * SECOND));
     says(&progress, FindingCode::SinkBuffers, &["'minutes' (minutes described)", "holds 42 rows"]);
+    progress.operators[2].commits_on_snapshot = true;
+    says(&progress, FindingCode::SnapshotDue, &["'minutes' holds 42 rows until a snapshot has them"]);
     progress.operators[2].holding_since = Some(Timestamp(NOW.0 - SECOND));
     assert!(codes(&progress).is_empty(), "the next checkpoint delivers them");
 }
