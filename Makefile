@@ -27,7 +27,7 @@ lint:
 
 bench:
 	@scripts/setup
-	cargo build --release --locked -p coulee -p coulee-bench
+	cargo build --release --locked -p coulee -p coulee-bench -p coulee-checkpoint --bins --example state
 	$(CARGO_TARGET_DIR)/release/coulee-bench $(BENCH)
 
 # What the demo made.

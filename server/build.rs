@@ -1,5 +1,26 @@
 //! Makes the gRPC client and server from `proto/coulee.proto`. Needs `protoc`.
 
+/// What `coulee job show --json` prints: the messages as they are, by the names of their fields.
+const AS_JSON: [&str; 11] = [
+    "Job",
+    "Failure",
+    "Finding",
+    "SinkTarget",
+    "Progress",
+    "Snapshot",
+    "Operator",
+    "Figures",
+    "Rates",
+    "Subtask",
+    "Split",
+];
+
 fn main() -> std::io::Result<()> {
-    tonic_prost_build::configure().bytes(".").compile_protos(&["proto/coulee.proto"], &["proto"])
+    let mut builder = tonic_prost_build::configure().bytes(".");
+    for message in AS_JSON {
+        builder = builder.type_attribute(format!("coulee.v1.{message}"), "#[derive(serde::Serialize)]");
+    }
+    builder
+        .field_attribute("coulee.v1.Job.state", "#[serde(serialize_with = \"crate::rpc::state_word\")]")
+        .compile_protos(&["proto/coulee.proto"], &["proto"])
 }

@@ -2,15 +2,19 @@
 //!
 //! ```text
 //! make bench                    all of them
-//! make bench BENCH=log          one of: log, nexmark, light
+//! make bench BENCH=log          one of: log, nexmark, light, state, keyed, checkpoints, latency
 //! ```
 //!
 //! Figures of jobs are those of the whole process `coulee` (the binary beside this one): wall time, processor time, peak memory.
 
+mod checkpoints;
+mod keyed;
+mod latency;
 mod light;
 mod log;
 mod nexmark;
 mod process;
+mod state;
 
 use std::process::ExitCode;
 
@@ -23,9 +27,29 @@ fn main() -> ExitCode {
     if cfg!(debug_assertions) {
         eprintln!("bench: this is not a release build; its figures mean little");
     }
-    let all: [(&str, Benchmark); 3] = [("log", log::run), ("nexmark", nexmark::run), ("light", light::run)];
+    let all: [(&str, Benchmark); 7] = [
+        ("log", log::run),
+        ("nexmark", nexmark::run),
+        ("light", light::run),
+        ("state", state::run),
+        ("keyed", keyed::run),
+        ("checkpoints", checkpoints::run),
+        ("latency", latency::run),
+    ];
+    // A scenario of a benchmark, in a process of its own.
+    if let [scenario, folder] = &wanted[..]
+        && let Some(scenario) = scenario.strip_prefix("keyed:")
+    {
+        return match keyed::scenario(scenario, folder) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("bench: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     if let Some(unknown) = wanted.iter().find(|name| all.iter().all(|(known, _)| known != name)) {
-        eprintln!("bench: no benchmark '{unknown}'; there are log, nexmark, light");
+        eprintln!("bench: no benchmark '{unknown}'; there are log, nexmark, light, state, keyed, checkpoints, latency");
         return ExitCode::from(2);
     }
     for (name, run) in all {

@@ -16,11 +16,11 @@ const GENERATED: u64 = 20_000_000;
 const STORED: u64 = 4_000_000;
 const SHARDS: u32 = 4;
 
-const BID: &str = "auction BIGINT, price BIGINT, `dateTime` TIMESTAMP(3),
+pub const BID: &str = "auction BIGINT, price BIGINT, `dateTime` TIMESTAMP(3),
   WATERMARK FOR `dateTime` AS `dateTime` - INTERVAL '4' SECOND";
 const Q2: &str = "INSERT INTO q SELECT auction, price FROM bid WHERE auction % 123 = 0;";
-const COUNT: &str = "INSERT INTO q SELECT auction, COUNT(*) FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(`dateTime`), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, auction;";
-const SINK: &str = "CREATE TABLE q (auction BIGINT, n BIGINT) WITH ('connector' = 'blackhole');";
+pub const COUNT: &str = "INSERT INTO q SELECT auction, COUNT(*) FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(`dateTime`), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, auction;";
+pub const SINK: &str = "CREATE TABLE q (auction BIGINT, n BIGINT) WITH ('connector' = 'blackhole');";
 
 pub fn run() -> Result<()> {
     println!("| query | input | parallelism | events | seconds | events/s | CPU-s per M events | peak MB |");
@@ -67,7 +67,7 @@ fn row(query: &str, input: &str, parallelism: u32, events: u64, cost: Cost) {
 }
 
 /// Runs a script; each in a job of its own, so that none resumes another.
-fn job(data: Option<&Path>, script: &str, parallelism: u32) -> Result<Cost> {
+pub fn job(data: Option<&Path>, script: &str, parallelism: u32) -> Result<Cost> {
     let folder = tempfile::tempdir_in(".")?;
     std::fs::write(folder.path().join("q.sql"), script)?;
     let data = match data {

@@ -1,7 +1,7 @@
 //! Runs `coulee` as a process and reads from `/proc` what it cost.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Result;
@@ -28,13 +28,13 @@ pub fn binary() -> Result<PathBuf> {
 
 /// Runs `coulee` with the arguments to its end.
 pub fn run(arguments: &[&str], folder: &Path) -> Result<Cost> {
+    cost_of(Command::new(binary()?).args(arguments).current_dir(folder).stdout(Stdio::null()), folder)
+}
+
+/// Runs a command to its end. What it says when it fails is kept in `folder`.
+pub fn cost_of(command: &mut Command, folder: &Path) -> Result<Cost> {
     let started = Instant::now();
-    let mut child = Command::new(binary()?)
-        .args(arguments)
-        .current_dir(folder)
-        .stdout(Stdio::null())
-        .stderr(std::fs::File::create(folder.join("stderr"))?)
-        .spawn()?;
+    let mut child = command.stderr(std::fs::File::create(folder.join("stderr"))?).spawn()?;
     let mut cost = Cost::default();
     loop {
         if let Some(status) = child.try_wait()? {
@@ -44,19 +44,19 @@ pub fn run(arguments: &[&str], folder: &Path) -> Result<Cost> {
             }
             return Ok(cost);
         }
-        cost = sample(&child).unwrap_or(cost);
+        cost = sample(child.id()).unwrap_or(cost);
         // Short beside what is measured; what the last milliseconds cost is lost.
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 /// What a running process has cost so far; `None` when it is just ending.
-pub fn sample(child: &Child) -> Option<Cost> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
+pub fn sample(pid: u32) -> Option<Cost> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     let cpu = Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(Cost { wall: Duration::ZERO, cpu, peak_bytes: kib << 10 })

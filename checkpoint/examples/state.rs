@@ -43,9 +43,7 @@ fn main() -> Result<()> {
 }
 
 fn store(dir: &Path) -> Result<JobStore> {
-    let mb =
-        |name: &str, default: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default) << 20;
-    let settings = StoreSettings { write_buffer_bytes: mb("CK_WB", 64), block_cache_bytes: mb("CK_CACHE", 128) };
+    let settings = StoreSettings { write_buffer_bytes: 64 << 20, block_cache_bytes: 128 << 20 };
     Ok(JobStore::open(dir, &settings)?)
 }
 

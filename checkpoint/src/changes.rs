@@ -148,9 +148,14 @@ impl Changes {
 
     /// Bytes that these take in RocksDB's write batch, at most.
     pub(crate) fn encoded_bytes(&self) -> usize {
-        // A tag, the column family and two lengths; a range delete may be written for both families.
+        // A tag, the column family and two lengths.
         const HEAD_BYTES: usize = 12;
-        let twice = |change: &Change| matches!(change, Change::DeleteRange(..));
-        2 * self.list.iter().filter(|c| twice(c)).count() * 64 + self.bytes() + self.list.len() * HEAD_BYTES
+        let encoded = |change: &Change| match change {
+            Change::Put(key, value) => HEAD_BYTES + key.0.len() + value.len(),
+            Change::Delete(key) => HEAD_BYTES + key.0.len(),
+            // May be written for both column families.
+            Change::DeleteRange(from, to) => 2 * (HEAD_BYTES + from.0.len() + to.0.len()),
+        };
+        self.list.iter().map(encoded).sum()
     }
 }

@@ -1,7 +1,7 @@
 //! The state of one job in RocksDB: always exactly the last checkpoint.
 //!
-//! This file opens a store and commits to it. [`settings`](self) says how RocksDB is set up and what was measured; `read` has gets and
-//! scans, `expiry` the tables whose entries die by the clock, `figures` what a store costs.
+//! This file opens a store and commits to it. `settings` says how RocksDB is set up and what was measured; `read` has gets and scans,
+//! `expiry` the tables whose entries die by the clock, `figures` what a store costs.
 //!
 //! There are two column families, written by one atomic batch: `default` for plain tables, whose larger values live in blob files apart
 //! from the keys, and `expiring` for tables whose values begin with an expiry. Apart, because a compaction filter makes RocksDB read every

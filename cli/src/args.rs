@@ -36,6 +36,8 @@ pub enum Command {
     Server(Server),
     /// Submit jobs to a server, and look after them.
     Job(Jobs),
+    /// Take savepoints of jobs, and look after them.
+    Savepoint(Savepoints),
     /// List and create streams.
     Stream(Streams),
     /// Append lines of the standard input to a stream.
@@ -91,6 +93,12 @@ pub struct ScriptOptions {
     /// Subtasks per operator, unless the script says otherwise [default: 1].
     #[arg(long, env = "COULEE_PARALLELISM", value_name = "N")]
     pub parallelism: Option<u32>,
+    /// The snapshot that a job of the script begins with which has no state yet: a name, or a URL as `coulee savepoint list` shows it.
+    #[arg(long, value_name = "NAME|URL")]
+    pub from: Option<String>,
+    /// Drop stored state of operators that a job no longer has; otherwise the job is refused.
+    #[arg(long)]
+    pub allow_non_restored_state: bool,
     /// Start over: forget the state of the script's jobs, what they delivered to local folders, and the streams that the script made.
     #[arg(long)]
     pub fresh: bool,
@@ -110,6 +118,9 @@ pub struct Server {
     /// Where to listen [default: 127.0.0.1:7878].
     #[arg(long, env = "COULEE_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<String>,
+    /// Where to answer HTTP: /metrics for Prometheus and /healthz; off for nowhere [default: 127.0.0.1:7879].
+    #[arg(long, env = "COULEE_HTTP_LISTEN", value_name = "ADDRESS|off")]
+    pub http_listen: Option<String>,
     /// Subtasks per operator of jobs that do not say [default: 1].
     #[arg(long, env = "COULEE_PARALLELISM", value_name = "N")]
     pub parallelism: Option<u32>,
@@ -146,28 +157,127 @@ pub enum Job {
     },
     /// List all jobs.
     Ls,
-    /// Show a job: its figures, its operators, its script.
+    /// Show a job: its figures, its operators, its script, and why it shows no output when it shows none.
     Show {
         /// The job.
         name: String,
-        /// Go on showing its figures until it ends.
-        #[arg(long)]
-        watch: bool,
+        #[command(flatten)]
+        how: ShowOptions,
     },
     /// Stop a job with a last checkpoint.
     Stop {
         /// The job.
         name: String,
     },
-    /// Resume a job from its last checkpoint.
+    /// Resume a job from its last checkpoint, or begin it with a savepoint.
     Start {
         /// The job.
         name: String,
+        #[command(flatten)]
+        how: StartOptions,
     },
     /// End a job at once; it can be started again from its last checkpoint.
     Cancel {
         /// The job.
         name: String,
+    },
+}
+
+/// How a job is started.
+#[derive(Debug, Clone, Default, Arguments)]
+pub struct StartOptions {
+    /// The snapshot to begin with, for a job that has no state: a name, or a URL as `coulee savepoint list` shows it.
+    #[arg(long, value_name = "NAME|URL")]
+    pub from: Option<String>,
+    /// Forget the job's state first; what it has delivered stays.
+    #[arg(long)]
+    pub fresh: bool,
+    /// Subtasks per operator from now on; state is spread over them anew.
+    #[arg(long, value_name = "N")]
+    pub parallelism: Option<u32>,
+    /// Drop stored state of operators that the job no longer has; otherwise the job is refused.
+    #[arg(long)]
+    pub allow_non_restored_state: bool,
+}
+
+/// How a job is shown.
+#[derive(Debug, Clone, Default, Arguments)]
+pub struct ShowOptions {
+    /// Go on showing its figures until it ends.
+    #[arg(long)]
+    pub watch: bool,
+    /// Also show each subtask, and each split of the sources.
+    #[arg(long)]
+    pub subtasks: bool,
+    /// Print everything that is known as one JSON object: the message `Job` of coulee.proto.
+    #[arg(long, conflicts_with_all = ["watch", "subtasks"])]
+    pub json: bool,
+}
+
+const SAVEPOINT_HELP: &str = "\
+A savepoint is a complete copy of a job's state at one checkpoint, kept until it is deleted. It is written where the job's
+'execution.checkpointing.savepoint-dir' or 'execution.checkpointing.dir' says, or into the server's data folder. Begin with one:
+
+  coulee job start JOB --from NAME --fresh        the same job, back to where it was
+  coulee job submit job.sql --from URL            on another server, at any --parallelism";
+
+#[derive(Debug, Arguments)]
+#[command(after_help = SAVEPOINT_HELP)]
+pub struct Savepoints {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(subcommand)]
+    pub command: Savepoint,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Savepoint {
+    /// Take a savepoint of a job, whether it runs or rests, and print its URL.
+    Create {
+        /// The job.
+        job: String,
+        /// Its name; made from the time if absent.
+        #[arg(long)]
+        name: Option<String>,
+        /// What to remember of it.
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+        /// A URL or a folder to put it in; where the job's settings say if absent.
+        #[arg(long, value_name = "URL")]
+        to: Option<String>,
+    },
+    /// List snapshots and savepoints, oldest first.
+    #[command(alias = "ls")]
+    List {
+        /// Of this job only.
+        job: Option<String>,
+    },
+    /// Show a savepoint and its files.
+    Describe {
+        /// Its name or URL.
+        name: String,
+        /// Whose, where several jobs have one of that name.
+        #[arg(long)]
+        job: Option<String>,
+    },
+    /// Delete a savepoint.
+    Delete {
+        /// Its name or URL.
+        name: String,
+        /// Whose, where several jobs have one of that name.
+        #[arg(long)]
+        job: Option<String>,
+    },
+    /// Copy a savepoint to another place, and print its URL there.
+    Export {
+        /// Its name or URL.
+        name: String,
+        /// Whose, where several jobs have one of that name.
+        #[arg(long)]
+        job: Option<String>,
+        /// The URL or the folder to copy it to.
+        #[arg(long, value_name = "URL")]
+        to: String,
     },
 }
 
@@ -223,6 +333,9 @@ pub struct Tail {
     /// Wait for more.
     #[arg(long, short)]
     pub follow: bool,
+    /// Also print records of transactions that are not committed yet: what a job has written since its last checkpoint.
+    #[arg(long)]
+    pub uncommitted: bool,
     /// Print shard, sequence number, time and key before each value, separated by tabs.
     #[arg(long, short)]
     pub verbose: bool,

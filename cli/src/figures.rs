@@ -1,8 +1,7 @@
 //! Numbers, sizes, spans and bars as people read them.
 
-use std::time::Duration;
-
 use coulee_model::Timestamp;
+pub use coulee_server::span;
 
 /// `1234567` as `1,234,567`.
 pub fn count(n: u64) -> String {
@@ -54,17 +53,6 @@ fn decimals(scaled: f64) -> usize {
     }
 }
 
-/// `12 ms`, `3.4 s`, `2 min 5 s`, `1 h 2 min`.
-pub fn span(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0 => format!("{} ms", duration.as_millis()),
-        1..=59 => format!("{:.1} s", duration.as_secs_f64()),
-        60..=3_599 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
-    }
-}
-
 /// A time to the second, in UTC.
 pub fn time(at: Timestamp) -> String {
     match at {
@@ -102,9 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_and_times_are_as_precise_as_they_matter() {
-        let spans = [12, 3_450, 125_000, 3_725_000].map(|ms| span(Duration::from_millis(ms)));
-        assert_eq!(spans, ["12 ms", "3.5 s", "2 min 5 s", "1 h 2 min"]);
+    fn times_are_as_precise_as_they_matter() {
         assert_eq!(time(Timestamp(1_357_035_420_123)), "2013-01-01 10:17:00");
         assert_eq!(time(Timestamp::MAX), "end");
     }

@@ -1,15 +1,17 @@
 //! `coulee job`: submits jobs and looks after them.
 
+mod show;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use coulee_server::client::Client;
-use coulee_server::{JobReport, JobState, Operator, Progress, ScriptEvent, proto};
+use coulee_server::{JobReport, JobState, ScriptEvent, proto};
 use futures::StreamExt;
 
-use crate::args::{Job, Jobs, ScriptOptions};
+use crate::args::{Job, Jobs, ScriptOptions, ShowOptions};
 use crate::failure::Failure;
-use crate::figures::{bytes, count, counted, short, span, time};
+use crate::figures::{count, span};
 use crate::live::{self, Rates};
 use crate::rows::text_table;
 use crate::screen::{self, note};
@@ -33,10 +35,19 @@ pub async fn jobs(args: Jobs, settings: Settings) -> Result<(), Failure> {
     match command {
         Job::Submit { file, script: options } => submit(client, request(&file, script, options)).await,
         Job::Ls => list(client).await,
-        Job::Show { name, watch: true } => watch(client, &name).await,
-        Job::Show { name, watch: false } => show(client, &name).await,
+        Job::Show { name, how: ShowOptions { watch: true, .. } } => watch(client, &name).await,
+        Job::Show { name, how } => show(client, &name, &how).await,
         Job::Stop { name } => told(&client.stop(&name).await?),
-        Job::Start { name } => told(&client.start(&name).await?),
+        Job::Start { name, how } => {
+            let request = proto::StartJobRequest {
+                name,
+                from: how.from.unwrap_or_default(),
+                fresh: how.fresh,
+                parallelism: how.parallelism.unwrap_or(0),
+                allow_non_restored_state: how.allow_non_restored_state,
+            };
+            told(&client.start(request).await?)
+        }
         Job::Cancel { name } => told(&client.cancel(&name).await?),
     }
 }
@@ -54,6 +65,8 @@ fn request(file: &Path, text: String, options: ScriptOptions) -> proto::SubmitSc
         name: options.name.unwrap_or_default(),
         parallelism: options.parallelism.unwrap_or(0),
         fresh: options.fresh,
+        from: options.from.unwrap_or_default(),
+        allow_non_restored_state: options.allow_non_restored_state,
     }
 }
 
@@ -76,8 +89,8 @@ async fn submit(client: &mut Client, request: proto::SubmitScriptRequest) -> Res
 
 async fn list(client: &mut Client) -> Result<(), Failure> {
     let jobs = client.jobs().await?;
-    let names = ["NAME", "STATE", "READ", "WRITTEN", "LAG", "CHECKPOINT", "ELAPSED"];
-    let right = [false, false, true, true, true, true, true];
+    let names = ["NAME", "STATE", "RESTARTS", "READ", "WRITTEN", "LAG", "CHECKPOINT", "ELAPSED"];
+    let right = [false, false, true, true, true, true, true, true];
     let rows: Vec<Vec<String>> = jobs.iter().map(row).collect();
     screen::data(text_table(&names, &right, &rows).as_bytes())
 }
@@ -87,6 +100,7 @@ fn row(job: &JobReport) -> Vec<String> {
     vec![
         job.name.to_string(),
         job.state.word().to_owned(),
+        job.restarts.to_string(),
         count(progress.rows_read),
         count(progress.rows_written),
         progress.lag.map_or("-".to_owned(), count),
@@ -95,74 +109,10 @@ fn row(job: &JobReport) -> Vec<String> {
     ]
 }
 
-async fn show(client: &mut Client, name: &str) -> Result<(), Failure> {
+async fn show(client: &mut Client, name: &str, how: &ShowOptions) -> Result<(), Failure> {
     let job = client.job(name).await?;
-    let mut text = facts(&job);
-    if let Some(progress) = &job.progress {
-        text.extend(figures(progress, average(&job)));
-        text.push(String::new());
-        text.push(operators(progress));
-    }
-    text.push(job.script.trim().to_owned());
-    screen::data(format!("{}\n", text.join("\n")).as_bytes())
-}
-
-fn facts(job: &JobReport) -> Vec<String> {
-    let mut text = vec![
-        format!("name         {}", job.name),
-        format!("state        {}", job.state.word()),
-        format!("from         {}, statement {}", job.origin, job.statement + 1),
-        format!("created      {} UTC", time(job.created_at)),
-        format!("starts       {}", job.attempts),
-        format!("parallelism  {}", job.parallelism),
-        format!("incarnation  {}", job.incarnation),
-    ];
-    for sink in &job.sinks {
-        let place = if sink.path.is_empty() { &sink.table } else { &sink.path };
-        text.push(format!("writes       {} ({} {place})", sink.table, sink.connector));
-    }
-    match (&job.state, &job.retry) {
-        (JobState::Failed { cause }, _) => text.push(format!("cause        {cause}")),
-        (_, Some(retry)) => text.push(format!("cause        {} (starts again at {} UTC)", retry.cause, time(retry.at))),
-        _ => {}
-    }
-    text
-}
-
-fn figures(progress: &Progress, rate: f64) -> Vec<String> {
-    let mut text = vec![
-        String::new(),
-        format!("read         {} ({}/s)", counted(progress.rows_read, "row"), short(rate)),
-        format!("lag          {}", progress.lag.map_or("unknown".to_owned(), |lag| counted(lag, "record"))),
-        format!("watermark    {}", progress.watermark.map_or("none yet".to_owned(), time)),
-        format!("state        {} in memory, {} on disk", bytes(progress.state_bytes), bytes(progress.stored_bytes)),
-        format!("checkpoint   {}", live::checkpoint(progress)),
-        format!("delivered    {}", live::delivered(progress)),
-        format!("running for  {}", span(progress.elapsed)),
-    ];
-    text.extend(summary::asides(progress).into_iter().map(|aside| format!("aside        {aside}")));
-    text
-}
-
-fn average(job: &JobReport) -> f64 {
-    job.progress.as_ref().map_or(0.0, |progress| Rates::default().update(&job.name, progress, Instant::now()))
-}
-
-fn operators(progress: &Progress) -> String {
-    let names = ["OPERATOR", "SUBTASKS", "ROWS IN", "ROWS OUT", "BUSY", "BLOCKED", "WHAT"];
-    let right = [false, true, true, true, true, true, false];
-    let row = |operator: &Operator| {
-        vec![
-            operator.uid.clone(),
-            operator.parallelism.to_string(),
-            count(operator.rows_in),
-            count(operator.rows_out),
-            span(operator.busy),
-            span(operator.blocked),
-            operator.description.clone(),
-        ]
-    };
-    text_table(&names, &right, &progress.operators.iter().map(row).collect::<Vec<_>>())
+    let text = if how.json { format!("{}\n", job.to_json()?) } else { show::text(&job, how.subtasks) };
+    screen::data(text.as_bytes())
 }
 
 async fn watch(client: &mut Client, name: &str) -> Result<(), Failure> {
@@ -174,7 +124,7 @@ async fn watch(client: &mut Client, name: &str) -> Result<(), Failure> {
         let job = job?;
         let rate = job.progress.as_ref().map_or(0.0, |progress| rates.update(&job.name, progress, Instant::now()));
         match is_live {
-            true => screen::draw(&live::block(&job, rate))?,
+            true => screen::draw(&block(&job, rate))?,
             false => note(&live::line(&job, rate))?,
         }
         last = Some(job);
@@ -183,4 +133,18 @@ async fn watch(client: &mut Client, name: &str) -> Result<(), Failure> {
         Some(job) => summary::summary(&job).iter().try_for_each(|line| note(line)),
         None => Ok(()),
     }
+}
+
+/// What is drawn of a job that is watched: its figures, its operators, and why it shows no output.
+fn block(job: &JobReport, rate: f64) -> Vec<String> {
+    let mut lines = live::block(job, rate);
+    if let Some(progress) = &job.progress {
+        lines.push(String::new());
+        lines.extend(show::operators(progress).lines().map(str::to_owned));
+    }
+    if !job.findings.is_empty() {
+        lines.push(String::new());
+        lines.extend(show::explanation(&job.findings));
+    }
+    lines.into_iter().map(live::shortened).collect()
 }

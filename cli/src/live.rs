@@ -113,7 +113,8 @@ fn aside(progress: &Progress) -> Option<String> {
     (!told.is_empty()).then(|| told.join(" · "))
 }
 
-fn shortened(line: String) -> String {
+/// A line that does not wrap.
+pub fn shortened(line: String) -> String {
     if line.chars().count() <= LINE_CHARS_MAX {
         return line;
     }
@@ -143,7 +144,7 @@ pub fn line(job: &JobReport, rate: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::time::Duration;
 
     use coulee_model::Timestamp;
@@ -151,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    fn job(progress: Progress) -> JobReport {
+    pub fn job(progress: Progress) -> JobReport {
         JobReport {
             name: JobName::new("delays").unwrap(),
             incarnation: String::new(),
@@ -162,9 +163,12 @@ mod tests {
             statement: 0,
             created_at: Timestamp(0),
             attempts: 1,
+            restarts: 0,
+            last_failure: None,
             parallelism: 1,
             sinks: Vec::new(),
             progress: Some(progress),
+            findings: Vec::new(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! or a server failed, 2 when the input was wrong, 130 when it was interrupted.
 
 mod args;
+mod failpoints;
 mod failure;
 mod settings;
 
@@ -19,6 +20,7 @@ mod connectors;
 mod jobs;
 mod produce;
 mod run;
+mod savepoints;
 mod serve;
 mod streams;
 mod tail;
@@ -48,12 +50,14 @@ fn main() -> ExitCode {
 }
 
 fn start(args: Args) -> Result<(), Failure> {
+    failpoints::configure()?;
     let settings = Settings::load(args.config.as_deref(), args.log.clone())?;
     log_to_stderr(&settings.log)?;
     match args.command {
         Command::Run(run) => on_threads(run::run(run, settings)),
         Command::Server(server) => on_threads(serve::serve(server, settings)),
         Command::Job(job) => on_threads(jobs::jobs(job, settings)),
+        Command::Savepoint(savepoint) => on_threads(savepoints::savepoints(savepoint, settings)),
         Command::Stream(stream) => on_threads(streams::streams(stream, settings)),
         Command::Produce(produce) => on_threads(produce::produce(produce, settings)),
         Command::Tail(tail) => on_threads(tail::tail(tail, settings)),

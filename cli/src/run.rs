@@ -38,6 +38,8 @@ pub async fn run(args: Run, settings: Settings) -> Result<(), Failure> {
         name: args.script.name.clone(),
         parallelism: args.script.parallelism,
         fresh: args.script.fresh,
+        from: args.script.from.clone(),
+        allow_non_restored_state: args.script.allow_non_restored_state,
         query_sink: Some(query_sink),
     };
     let ended = watch(&engine, script, rows, &args).await;

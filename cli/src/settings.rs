@@ -20,9 +20,22 @@ const DEFAULT_SERVER_DATA: &str = "coulee-data";
 struct File {
     data_dir: Option<PathBuf>,
     listen: Option<String>,
+    #[serde(alias = "http_listen")]
+    http_listen: Option<String>,
     server: Option<String>,
     log: Option<String>,
     engine: EngineSettings,
+}
+
+/// Where a server answers HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpListen {
+    /// Nobody has said: at the usual address.
+    Usual,
+    /// At this address.
+    At(String),
+    /// Nowhere.
+    Off,
 }
 
 /// Settings that every command may need.
@@ -68,6 +81,15 @@ impl Settings {
         given.or_else(|| self.file.listen.clone()).unwrap_or_else(|| DEFAULT_LISTEN.to_owned())
     }
 
+    /// Where a server answers HTTP.
+    pub fn http_listen(&self, given: Option<String>) -> HttpListen {
+        match given.or_else(|| self.file.http_listen.clone()) {
+            None => HttpListen::Usual,
+            Some(off) if off.eq_ignore_ascii_case("off") => HttpListen::Off,
+            Some(address) => HttpListen::At(address),
+        }
+    }
+
     /// Where a server is.
     pub fn server(&self, given: Option<String>) -> String {
         given.or_else(|| self.file.server.clone()).unwrap_or_else(|| format!("http://{DEFAULT_LISTEN}"))
@@ -101,6 +123,8 @@ mod tests {
         assert_eq!(settings.listen(Some("127.0.0.1:2".into())), "127.0.0.1:2");
         assert_eq!(settings.listen(None), "0.0.0.0:1");
         assert_eq!(settings.server(None), "http://127.0.0.1:7878");
+        assert_eq!(settings.http_listen(None), HttpListen::Usual);
+        assert_eq!(settings.http_listen(Some("OFF".into())), HttpListen::Off);
         assert_eq!((settings.engine(None).parallelism, settings.engine(Some(5)).parallelism), (3, 5));
         assert_eq!(settings.engine(None).restart.attempts, 0);
         assert_eq!(settings.server_data_dir(None), Path::new("coulee-data"));

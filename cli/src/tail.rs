@@ -40,7 +40,13 @@ fn request(args: &Tail) -> Result<proto::TailRequest, Failure> {
     };
     // Without a place, the limit says how many old records precede those that come.
     let limit = if args.from.is_none() && args.follow { 0 } else { args.limit.unwrap_or(0) };
-    Ok(proto::TailRequest { stream: args.stream.clone(), from: Some(from), follow: args.follow, limit })
+    Ok(proto::TailRequest {
+        stream: args.stream.clone(),
+        from: Some(from),
+        follow: args.follow,
+        limit,
+        uncommitted: args.uncommitted,
+    })
 }
 
 fn print(record: &proto::TailRecord, verbose: bool, text: &mut Vec<u8>) {
@@ -75,5 +81,6 @@ mod tests {
         let some = of(&["--from", "earliest", "--limit", "5"]);
         assert_eq!((some.from, some.limit), (Some(From::Earliest(true)), 5));
         assert_eq!(of(&["--from", "42"]).from, Some(From::Sequence(42)));
+        assert!(of(&["--uncommitted"]).uncommitted && !of(&[]).uncommitted);
     }
 }

@@ -10,7 +10,8 @@
 //!
 //! SUBTLE: no lock of a shard is taken while `state` is held.
 
-use std::collections::{BTreeMap, HashMap};
+mod state;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -21,16 +22,18 @@ use parking_lot::{Condvar, Mutex};
 use crate::ending::Ending;
 use crate::error::Place;
 use crate::journal::{Failure, Journal, Memory, Record};
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Seal};
 use crate::marker::Outcome;
-use crate::outcomes::Committed;
 use crate::shard::Shard;
 use crate::storage::Storage;
 use crate::transaction::{Transaction, TransactionRef, TransactionalId};
 use crate::{LogError, ProducerId, Result};
+use state::{Entry, Phase, State, Step};
 
 /// How many producer ids are set aside at once; what is left of them at the end of the process is never used.
 const RESERVED_IDS: i64 = 1 << 16;
+
+const ABORTED: Seal = Seal::Ended("it was aborted");
 
 /// Told how a request went, in whichever thread that turns out.
 pub(crate) type Done = Box<dyn FnOnce(Result<()>) + Send>;
@@ -41,46 +44,6 @@ pub(crate) struct Coordinator {
     wake: Condvar,
     journal: Mutex<Journal>,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-struct State {
-    /// The first producer id that was ever given out, the next one, and how far they are set aside.
-    first: i64,
-    next: i64,
-    below: i64,
-    /// Whether more are about to be set aside.
-    reserving: bool,
-    open: BTreeMap<ProducerId, Entry>,
-    /// Those that a newer transaction of the same name replaces: neither prepared nor ended.
-    ongoing: HashMap<TransactionalId, ProducerId>,
-    committed: Committed,
-    /// What the thread has to write.
-    queued: Vec<(Record, Then)>,
-    /// Why nothing is taken any more.
-    refusal: Option<LogError>,
-    stopping: bool,
-}
-
-struct Entry {
-    id: TransactionalId,
-    began: Timestamp,
-    lanes: Arc<Lanes>,
-    phase: Phase,
-    /// Whether the journal knows it.
-    logged: bool,
-    /// Who waits for its end.
-    waiting: Vec<Done>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Ongoing,
-    Preparing,
-    Prepared,
-    /// The decision, or its markers, are under way.
-    Deciding(Outcome),
-    /// The decision is durable, but a marker failed: to be tried again.
-    Decided(Outcome),
 }
 
 /// What follows once a record is durable.
@@ -110,18 +73,7 @@ impl Coordinator {
             Record::Reserved { first, below: below + RESERVED_IDS }
         })?;
         let (first, below) = memory.given.unwrap_or((fresh, fresh));
-        let state = State {
-            first,
-            next: below - RESERVED_IDS,
-            below,
-            reserving: false,
-            open: BTreeMap::new(),
-            ongoing: HashMap::new(),
-            committed: memory.committed.clone(),
-            queued: Vec::new(),
-            refusal: None,
-            stopping: false,
-        };
+        let state = State::new(first, below - RESERVED_IDS..below, memory.committed.clone());
         let coordinator = Arc::new(Coordinator {
             state: Mutex::new(state),
             wake: Condvar::new(),
@@ -198,24 +150,25 @@ impl Coordinator {
         drop(state);
         if let Some(producer) = replaced {
             let older = TransactionRef { id: id.clone(), producer };
-            self.abort_as("a newer owner of its name has begun one", &older, Box::new(|_| {}));
+            self.abort_as(Seal::Fenced, &older, Box::new(|_| {}));
         }
         Ok(Transaction::new(Arc::clone(self), TransactionRef { id: id.clone(), producer }, lanes))
     }
 
     /// Takes no more appends of a transaction, and remembers it durably.
-    pub(crate) fn prepare(&self, transaction: &TransactionRef, done: Done) {
+    pub(crate) fn prepare(&self, transaction: &TransactionRef, lanes: &Lanes, done: Done) {
         let mut state = self.state.lock();
         let refusal = state.refusal.clone();
         let result = match (refusal, state.entry(transaction)) {
             (Some(refusal), _) => Err(refusal),
             (None, Some(entry)) if entry.phase == Phase::Ongoing => {
-                entry.lanes.seal("it is prepared");
+                entry.lanes.seal(Seal::Ended("it is prepared"));
                 entry.phase = Phase::Preparing;
                 entry.logged = true;
                 Ok(entry.lanes.shards().iter().map(|shard| shard.place().clone()).collect())
             }
-            _ => Err(LogError::TransactionEnded { transaction: transaction.clone(), reason: "it was aborted" }),
+            // It is about to end, or has: the handle's own memory of it says why.
+            _ => Err(lanes.seal(ABORTED).error(transaction)),
         };
         match result {
             Ok(places) => {
@@ -238,10 +191,10 @@ impl Coordinator {
     }
 
     pub(crate) fn abort(self: &Arc<Self>, transaction: &TransactionRef, done: Done) {
-        self.abort_as("it was aborted", transaction, done);
+        self.abort_as(ABORTED, transaction, done);
     }
 
-    fn abort_as(self: &Arc<Self>, reason: &'static str, transaction: &TransactionRef, done: Done) {
+    fn abort_as(self: &Arc<Self>, reason: Seal, transaction: &TransactionRef, done: Done) {
         if let Some(entry) = self.state.lock().entry(transaction) {
             entry.lanes.seal(reason);
         }
@@ -330,7 +283,7 @@ impl Coordinator {
             match entry.phase {
                 Phase::Ongoing if entry.began < deadline => {
                     tracing::warn!(%transaction, "aborting a transaction that was not prepared in time");
-                    entry.lanes.seal("it was not prepared within the log's transaction timeout");
+                    entry.lanes.seal(Seal::Ended("it was not prepared within the log's transaction timeout"));
                     again.push((transaction, Outcome::Abort));
                 }
                 Phase::Decided(outcome) => again.push((transaction, outcome)),
@@ -449,96 +402,6 @@ impl Coordinator {
                 drop(state);
                 waiting.into_iter().for_each(|done| done(Err(error.clone())));
             }
-        }
-    }
-}
-
-/// What ending a transaction takes.
-enum Step {
-    Answer(Result<()>),
-    /// It is under way already.
-    Wait,
-    /// The decision has to be made durable.
-    Log,
-    /// The decision is durable, or need not be: the markers.
-    Mark(Vec<Arc<Shard>>),
-}
-
-impl State {
-    /// The entry of a transaction, if it is open.
-    fn entry(&mut self, transaction: &TransactionRef) -> Option<&mut Entry> {
-        self.open.get_mut(&transaction.producer).filter(|entry| entry.id == transaction.id)
-    }
-
-    /// What was prepared is durable.
-    fn prepared(&mut self, producer: ProducerId) -> Result<()> {
-        match self.open.get_mut(&producer) {
-            Some(entry) if entry.phase == Phase::Preparing => {
-                entry.phase = Phase::Prepared;
-                Ok(())
-            }
-            Some(entry) => {
-                let transaction = TransactionRef { id: entry.id.clone(), producer };
-                Err(LogError::TransactionEnded { transaction, reason: "it was aborted" })
-            }
-            None => Err(LogError::LogClosed),
-        }
-    }
-
-    fn wait(&mut self, transaction: &TransactionRef, done: Done) {
-        let entry = self.entry(transaction).expect("a step was found for it under the same lock");
-        entry.waiting.push(done);
-    }
-
-    fn forget_name(&mut self, transaction: &TransactionRef) {
-        if self.ongoing.get(&transaction.id) == Some(&transaction.producer) {
-            self.ongoing.remove(&transaction.id);
-        }
-    }
-
-    fn step(&mut self, transaction: &TransactionRef, outcome: Outcome) -> Step {
-        self.forget_name_if_ending(transaction, outcome);
-        let contradiction = || match outcome {
-            Outcome::Commit => LogError::TransactionAborted { transaction: transaction.clone() },
-            Outcome::Abort => LogError::TransactionCommitted { transaction: transaction.clone() },
-        };
-        let Some(entry) = self.entry(transaction) else {
-            let committed = self.committed.contains(transaction.producer.0);
-            let known = (self.first..self.next).contains(&transaction.producer.0);
-            return Step::Answer(match (known, committed, outcome) {
-                (false, ..) => Err(LogError::UnknownTransaction { transaction: transaction.clone() }),
-                (true, true, Outcome::Commit) | (true, false, Outcome::Abort) => Ok(()),
-                _ => Err(contradiction()),
-            });
-        };
-        match (entry.phase, outcome) {
-            (Phase::Ongoing | Phase::Preparing, Outcome::Commit) => {
-                Step::Answer(Err(LogError::TransactionNotPrepared { transaction: transaction.clone() }))
-            }
-            // Nothing durable says that it was ever there, but for its batches: a crash aborts it as well.
-            (Phase::Ongoing, Outcome::Abort) => {
-                entry.lanes.seal("it was aborted");
-                entry.phase = Phase::Deciding(outcome);
-                Step::Mark(entry.lanes.shards())
-            }
-            (Phase::Preparing | Phase::Prepared, _) => {
-                entry.phase = Phase::Deciding(outcome);
-                Step::Log
-            }
-            (Phase::Deciding(decided) | Phase::Decided(decided), _) if decided != outcome => {
-                Step::Answer(Err(contradiction()))
-            }
-            (Phase::Deciding(_), _) => Step::Wait,
-            (Phase::Decided(_), _) => {
-                entry.phase = Phase::Deciding(outcome);
-                Step::Mark(entry.lanes.shards())
-            }
-        }
-    }
-
-    fn forget_name_if_ending(&mut self, transaction: &TransactionRef, outcome: Outcome) {
-        if outcome == Outcome::Abort {
-            self.forget_name(transaction);
         }
     }
 }

@@ -51,7 +51,8 @@ impl Ending {
 
     /// A marker is durable or was not needed; or failed.
     pub(crate) fn answered(&self, error: Option<LogError>) {
-        if let Some(error) = error {
+        // What was deleted needs no marker.
+        if let Some(error) = error.filter(|error| !matches!(error, LogError::Deleted { .. })) {
             self.error.lock().get_or_insert(error);
         }
         if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {

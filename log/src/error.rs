@@ -140,12 +140,18 @@ pub enum LogError {
         limit: usize,
     },
     /// The transaction cannot take what was asked for, since it has ended or is about to.
-    #[error("transaction {transaction} takes no more: {reason}")]
+    #[error("transaction {transaction} takes no more: {reason}; begin another")]
     TransactionEnded {
         /// Which one.
         transaction: TransactionRef,
         /// How it ended.
         reason: &'static str,
+    },
+    /// A newer owner of the transaction's name has begun one.
+    #[error("transaction {transaction} was aborted, since a newer owner of its name has begun one: stop this one")]
+    TransactionFenced {
+        /// Which one.
+        transaction: TransactionRef,
     },
     /// The transaction was aborted, so it cannot be committed.
     #[error("transaction {transaction} was aborted, and cannot be committed: what it held has to be written again")]
@@ -304,12 +310,13 @@ impl Classify for LogError {
             | LogError::TransactionNotPrepared { .. }
             | LogError::UnknownTransaction { .. }
             | LogError::NewerFormat { .. } => ErrorKind::Invalid,
-            LogError::FencedProducer { .. } | LogError::TransactionEnded { .. } => ErrorKind::Fenced,
+            LogError::FencedProducer { .. } | LogError::TransactionFenced { .. } => ErrorKind::Fenced,
             LogError::Closed { .. }
             | LogError::DiskFull { .. }
             | LogError::Poisoned { .. }
             | LogError::TransactionsPoisoned { .. }
             | LogError::LogClosed
+            | LogError::TransactionEnded { .. }
             | LogError::TransactionIdsExhausted
             | LogError::Overloaded { .. }
             | LogError::Locked { .. }

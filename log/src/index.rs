@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::header::Header;
 use crate::{Result, storage};
 
-const MAGIC: [u8; 8] = *b"COULEEI1";
-/// Magic, seven numbers of 8 bytes, interval, count, and the checksums of the entries and of all this.
-const SUMMARY_BYTES: usize = 80;
+const MAGIC: [u8; 8] = *b"COULEEI2";
+/// Magic, eight numbers of 8 bytes, interval, count, and the checksums of the entries and of all this.
+const SUMMARY_BYTES: usize = 88;
 const ENTRY_BYTES: usize = 16;
 
 /// What a segment holds.
@@ -23,6 +23,8 @@ pub(crate) struct Summary {
     pub(crate) end: u64,
     /// The length of its file.
     pub(crate) bytes: u64,
+    /// How many records it holds, without markers.
+    pub(crate) records: u64,
     /// The largest timestamp of its records; `i64::MIN` without any.
     pub(crate) max_timestamp: i64,
     /// When its first and its last batch were appended, by the log's clock. Meaningless without any.
@@ -32,7 +34,7 @@ pub(crate) struct Summary {
 
 impl Summary {
     pub(crate) fn empty(base: u64) -> Self {
-        Summary { base, end: base, bytes: 0, max_timestamp: i64::MIN, first_append: 0, last_append: 0 }
+        Summary { base, end: base, bytes: 0, records: 0, max_timestamp: i64::MIN, first_append: 0, last_append: 0 }
     }
 }
 
@@ -86,6 +88,7 @@ impl Index {
         // The time of a marker is that of its transaction's end, which no search for records may find.
         if !batch.is_control() {
             summary.max_timestamp = summary.max_timestamp.max(batch.max_timestamp);
+            summary.records += u64::from(batch.count);
         }
     }
 
@@ -115,7 +118,7 @@ impl Index {
         }
         let s = &self.summary;
         let mut bytes = MAGIC.to_vec();
-        for number in [s.base, s.end, s.bytes, self.next_entry] {
+        for number in [s.base, s.end, s.bytes, s.records, self.next_entry] {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
         for number in [s.max_timestamp, s.first_append, s.last_append] {
@@ -170,17 +173,18 @@ fn parse_summary(bytes: &[u8; SUMMARY_BYTES]) -> Option<(Index, u32, u32)> {
         return None;
     }
     let number = |i: usize| u64::from_be_bytes(part(bytes, 8 * i));
-    let (interval, count) = ((number(8) >> 32) as u32, number(8) as u32);
+    let (interval, count) = ((number(9) >> 32) as u32, number(9) as u32);
     let summary = Summary {
         base: number(1),
         end: number(2),
         bytes: number(3),
-        max_timestamp: number(5) as i64,
-        first_append: number(6) as i64,
-        last_append: number(7) as i64,
+        records: number(4),
+        max_timestamp: number(6) as i64,
+        first_append: number(7) as i64,
+        last_append: number(8) as i64,
     };
-    let index = Index { summary, entries: Vec::new(), interval, next_entry: number(4) };
-    Some((index, count, (number(9) >> 32) as u32))
+    let index = Index { summary, entries: Vec::new(), interval, next_entry: number(5) };
+    Some((index, count, (number(10) >> 32) as u32))
 }
 
 fn part(bytes: &[u8], at: usize) -> [u8; 8] {

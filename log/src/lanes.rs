@@ -15,6 +15,25 @@ use crate::shard::Shard;
 use crate::transaction::TransactionRef;
 use crate::{LogError, Result};
 
+/// Why a transaction takes no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seal {
+    /// A newer owner of its name has begun one.
+    Fenced,
+    /// It has ended, or is about to, for this reason.
+    Ended(&'static str),
+}
+
+impl Seal {
+    pub(crate) fn error(self, transaction: &TransactionRef) -> LogError {
+        let transaction = transaction.clone();
+        match self {
+            Seal::Fenced => LogError::TransactionFenced { transaction },
+            Seal::Ended(reason) => LogError::TransactionEnded { transaction, reason },
+        }
+    }
+}
+
 /// The appends of a transaction. Locks are taken in the order `order`, a shard's queue; and a writer, `counts`.
 #[derive(Default)]
 pub(crate) struct Lanes {
@@ -27,7 +46,7 @@ pub(crate) struct Lanes {
 #[derive(Default)]
 struct Order {
     /// Why nothing more is taken.
-    sealed: Option<&'static str>,
+    sealed: Option<Seal>,
     /// The shards, and how many records each was sent.
     shards: Vec<(Arc<Shard>, i32)>,
 }
@@ -42,7 +61,7 @@ impl Lanes {
     /// Of a transaction that a former process has prepared.
     pub(crate) fn resumed(shards: Vec<Arc<Shard>>) -> Self {
         let shards = shards.into_iter().map(|shard| (shard, 0)).collect();
-        let order = Order { sealed: Some("it was prepared before the restart"), shards };
+        let order = Order { sealed: Some(Seal::Ended("it was prepared before the restart")), shards };
         Lanes { order: Mutex::new(order), ..Lanes::default() }
     }
 
@@ -62,9 +81,8 @@ impl Lanes {
             return self.refuse(shard, LogError::InvalidBatch { reason });
         }
         let mut order = self.order.lock();
-        if let Some(reason) = order.sealed {
-            let error = LogError::TransactionEnded { transaction: transaction.clone(), reason };
-            return Append::refused(shard.place().clone(), error);
+        if let Some(seal) = order.sealed {
+            return Append::refused(shard.place().clone(), seal.error(transaction));
         }
         if let Some(error) = self.counts.lock().failed.clone() {
             return Append::refused(shard.place().clone(), error);
@@ -111,9 +129,9 @@ impl Lanes {
         }
     }
 
-    /// Takes no more appends. The first reason stays.
-    pub(crate) fn seal(&self, reason: &'static str) {
-        self.order.lock().sealed.get_or_insert(reason);
+    /// Takes no more appends. The first reason stays, and is the answer.
+    pub(crate) fn seal(&self, seal: Seal) -> Seal {
+        *self.order.lock().sealed.get_or_insert(seal)
     }
 
     /// Waits until no append is under way.

@@ -41,12 +41,20 @@ struct Producer {
     end: u64,
 }
 
+/// What a transaction has written so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct OpenTransaction {
+    /// The sequence number of its first record.
+    first: u64,
+    records: u64,
+}
+
 /// Every producer that a shard knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Producers {
     known: HashMap<ProducerId, Producer>,
-    /// Those with an open transaction, by the sequence number of its first record.
-    open: BTreeMap<ProducerId, u64>,
+    /// Those with an open transaction.
+    open: BTreeMap<ProducerId, OpenTransaction>,
 }
 
 /// What is to be done with a batch.
@@ -105,7 +113,8 @@ impl Producers {
             return self.close(batch, outcome);
         }
         if batch.is_transactional() && !batch.is_control() {
-            self.open.entry(batch.producer).or_insert(batch.base_sequence);
+            let first = OpenTransaction { first: batch.base_sequence, records: 0 };
+            self.open.entry(batch.producer).or_insert(first).records += u64::from(batch.count);
         }
         self.remember(batch);
         None
@@ -117,8 +126,9 @@ impl Producers {
         } else {
             self.remember(marker);
         }
-        let first = self.open.remove(&marker.producer)?;
-        Some(Closed { span: Span { producer: marker.producer, first, last: marker.base_sequence }, outcome })
+        let OpenTransaction { first, records } = self.open.remove(&marker.producer)?;
+        let span = Span { producer: marker.producer, first, last: marker.base_sequence, records };
+        Some(Closed { span, outcome })
     }
 
     fn remember(&mut self, batch: &Header) {
@@ -158,7 +168,7 @@ impl Producers {
 
     /// The first record of the transaction that has been open the longest.
     pub(crate) fn first_open(&self) -> Option<u64> {
-        self.open.values().copied().min()
+        self.open.values().map(|open| open.first).min()
     }
 
     /// Forgets those whose records retention has removed, and then the quietest that are too many.
@@ -189,8 +199,11 @@ impl Producers {
                 bytes.extend_from_slice(&sent.at.to_be_bytes());
             }
         }
-        put_numbers(&mut bytes, self.open.iter().map(|(id, first)| [id.0 as u64, *first]));
-        put_numbers(&mut bytes, aborted.iter().map(|span| [span.producer.0 as u64, span.first, span.last]));
+        put_numbers(&mut bytes, self.open.iter().map(|(id, open)| [id.0 as u64, open.first, open.records]));
+        put_numbers(
+            &mut bytes,
+            aborted.iter().map(|span| [span.producer.0 as u64, span.first, span.last, span.records]),
+        );
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_be_bytes());
         storage::write_atomically(&path_at(folder, at), &bytes)
@@ -221,8 +234,10 @@ impl Producers {
             }
             known.insert(id, Producer { epoch, recent, end });
         }
-        let open = take_numbers(&mut rest, |[id, first]: [u64; 2]| (ProducerId(id as i64), first))?;
-        let span = |[id, first, last]: [u64; 3]| Span { producer: ProducerId(id as i64), first, last };
+        let transaction = |[id, first, records]: [u64; 3]| (ProducerId(id as i64), OpenTransaction { first, records });
+        let open = take_numbers(&mut rest, transaction)?;
+        let span =
+            |[id, first, last, records]: [u64; 4]| Span { producer: ProducerId(id as i64), first, last, records };
         let aborted = take_numbers(&mut rest, span)?;
         rest.is_empty().then_some((Producers { known, open: open.into_iter().collect() }, aborted))
     }
@@ -337,7 +352,7 @@ mod tests {
         producers.note(&batch(0, 0, 10, 100), None);
         producers.note(&batch(0, 10, 10, 110), None);
         producers.note(&Header { attributes: crate::header::OF_TRANSACTION, ..batch(0, 20, 5, 120) }, None);
-        let aborted = vec![Span { producer: ProducerId(8), first: 3, last: 40 }];
+        let aborted = vec![Span { producer: ProducerId(8), first: 3, last: 40, records: 9 }];
         producers.save(&aborted, folder.path(), 120).expect("save");
         assert_eq!(Producers::load(folder.path(), 120), Some((producers, aborted)));
         assert_eq!(Producers::load(folder.path(), 121), None);
@@ -375,7 +390,7 @@ mod tests {
             producers.forget(1000);
             assert_eq!(producers.last(producer), Some((0, 14)), "not forgotten while it is open");
             let marker = Header { producer_sequence: -1, ..of(OF_MARKER, 0, 1, 130) };
-            let span = Span { producer, first: 100, last: 130 };
+            let span = Span { producer, first: 100, last: 130, records: 15 };
             assert_eq!(producers.note(&marker, Some(Outcome::Abort)), Some(Closed { span, outcome: Outcome::Abort }));
             assert_eq!(producers.first_open(), None);
             assert_eq!(producers.last(producer), left);

@@ -278,6 +278,7 @@ fn unreadable(path: &Path, base: u64, next_base: u64, length: u64) -> Result<Sum
     Ok(Summary {
         end: next_base,
         bytes: length,
+        records: next_base - base,
         max_timestamp: i64::MAX,
         first_append: appended,
         last_append: appended,

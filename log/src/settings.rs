@@ -33,7 +33,8 @@ impl Default for LogSettings {
             segment_bytes: 256 << 20,
             index_interval_bytes: 4096,
             committer_threads: 8,
-            transaction_timeout_ms: 15 * 60 * 1000,
+            // Flink's, so that long checkpoint intervals need no other.
+            transaction_timeout_ms: 60 * 60 * 1000,
         }
     }
 }

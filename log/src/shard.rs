@@ -4,6 +4,8 @@
 //! queue, segments.
 
 mod damage;
+mod ends;
+mod reading;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,27 +13,22 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-use coulee_model::{Clock, SequenceNumber, ShardId, StreamName, Timestamp};
+use coulee_model::{Clock, ShardId, StreamName};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::append::Append;
 use crate::builder::BatchBuilder;
 use crate::committer::Work;
-use crate::coordinator::{Coordinator, Fate};
-use crate::ending::Ending;
+use crate::coordinator::Coordinator;
 use crate::error::Place;
-use crate::fetch::{Fetched, Isolation};
-use crate::header::Header;
-use crate::marker::{self, Outcome};
 use crate::queue::{Answer, Queue, Waiting};
 use crate::retention::{self, Removed};
 use crate::segment::Segment;
 use crate::settings::{LogSettings, StreamSettings, SyncPolicy};
-use crate::stability::{self, Span, Stability};
+use crate::stability::Stability;
 use crate::storage::Storage;
-use crate::tail::{Head, Life, Tail};
+use crate::tail::{Head, Life};
 use crate::writer::{Failure, Writer, Written};
 use crate::{LogError, ProducerId, Result, recovery};
 
@@ -147,39 +144,6 @@ impl Shard {
         Ok(())
     }
 
-    /// Queues the marker of a transaction, if the transaction is open here.
-    pub(crate) fn push_marker(self: &Arc<Self>, producer: ProducerId, outcome: Outcome, ending: &Arc<Ending>) {
-        let push = || {
-            let open = self.opened()?;
-            let (batch, header) = marker::build(producer, outcome, self.home.clock.now())?;
-            let mut queue = open.queue.lock();
-            if !queue.producers().is_open(producer) {
-                return Ok(false);
-            }
-            if queue.push_marker(batch, header, outcome, Arc::clone(ending))? {
-                self.work.schedule(Arc::clone(self));
-            }
-            Ok(true)
-        };
-        match push() {
-            Ok(true) => {}
-            // Its records are not there, or not any more.
-            Ok(false) | Err(LogError::Deleted { .. }) => ending.answered(None),
-            Err(error) => ending.answered(Some(error)),
-        }
-    }
-
-    /// The markers of a transaction are durable in all its shards: committed readers may go past it.
-    pub(crate) fn publish(&self, producer: ProducerId) {
-        let Some(Ok(open)) = self.open.get() else { return };
-        let mut stability = open.stability.lock();
-        stability.publish(producer);
-        self.head.send_if_modified(|head| {
-            let stable = stability.stable(head.end);
-            stable > std::mem::replace(&mut head.stable, stable)
-        });
-    }
-
     pub(crate) fn place(&self) -> &Place {
         &self.home.place
     }
@@ -194,105 +158,6 @@ impl Shard {
             }
             shorter.await;
         }
-    }
-
-    /// The first sequence number that can be read. 0 while the shard cannot be [opened](Self::open).
-    pub fn earliest(&self) -> SequenceNumber {
-        self.opened().map_or(SequenceNumber(0), |open| SequenceNumber(open.earliest()))
-    }
-
-    /// The sequence number after the last record that readers may see, which is the next to be given to a record that
-    /// becomes durable. 0 while the shard cannot be [opened](Self::open).
-    pub fn end(&self) -> SequenceNumber {
-        let _ = self.opened();
-        SequenceNumber(self.head.borrow().end)
-    }
-
-    /// The end of what committed readers may see: where the earliest transaction begins that is neither committed nor
-    /// aborted, and [`end`](Self::end) without one. 0 while the shard cannot be [opened](Self::open).
-    pub fn stable_end(&self) -> SequenceNumber {
-        self.end_for(Isolation::ReadCommitted)
-    }
-
-    /// [`end`](Self::end) or [`stable_end`](Self::stable_end).
-    pub fn end_for(&self, isolation: Isolation) -> SequenceNumber {
-        let _ = self.opened();
-        SequenceNumber(self.head.borrow().seen_by(isolation))
-    }
-
-    /// The first record, in order of the log, that the reader may see and whose timestamp is `timestamp` or later; the
-    /// [end](Self::end_for) without one.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    pub fn sequence_at(&self, timestamp: Timestamp, isolation: Isolation) -> Result<SequenceNumber> {
-        let open = self.opened()?;
-        let end = self.check_life()?.seen_by(isolation);
-        let aborted = open.aborted(isolation, 0, end);
-        let skip =
-            |batch: &Header| batch.is_control() || stability::is_in(&aborted, batch.producer, batch.base_sequence);
-        let segments = open.segments.read().clone();
-        for segment in segments {
-            if segment.summary().max_timestamp < timestamp.millis() {
-                continue;
-            }
-            match segment.first_at(timestamp, skip) {
-                Ok(None) => {}
-                Ok(Some(found)) => return Ok(SequenceNumber(found.min(end))),
-                // Retention was faster: the record that was looked for is gone.
-                Err(_) if segment.base < open.earliest() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.check_life().map(|head| SequenceNumber(head.seen_by(isolation)))
-    }
-
-    /// Reads whole batches from the one that holds `from`, at most `bytes_max` bytes (and [`READ_BYTES_MAX`]), but at
-    /// least one batch if there is any. Empty when `from` is the end, or for a committed reader between the stable end and
-    /// the end. Blocks for the disk.
-    ///
-    /// # Errors
-    /// [`LogError::Trimmed`] before the earliest record, [`LogError::OutOfRange`] past the end, [`LogError::Corrupt`],
-    /// [`LogError::Io`], [`LogError::Deleted`], [`LogError::Closed`].
-    pub fn read(&self, from: SequenceNumber, bytes_max: usize, isolation: Isolation) -> Result<Fetched> {
-        let open = self.opened()?;
-        let head = self.check_life()?;
-        let (end, seen) = (head.end, head.seen_by(isolation));
-        let place = || self.home.place.clone();
-        if from.0 > end {
-            return Err(LogError::OutOfRange { place: place(), requested: from, end: SequenceNumber(end) });
-        }
-        let trimmed =
-            |earliest| LogError::Trimmed { place: place(), requested: from, earliest: SequenceNumber(earliest) };
-        let segment = open.segment_of(from.0).map_err(trimmed)?;
-        if from.0 >= seen {
-            return Ok(Fetched { bytes: Bytes::new(), next: from, end: from, aborted: Vec::new() });
-        }
-        let read = segment.read(from.0, seen, bytes_max.min(READ_BYTES_MAX));
-        // What happened meanwhile explains a failure better than the missing file does.
-        let end = self.check_life()?.seen_by(isolation);
-        let (bytes, next) = match read {
-            Err(_) if from.0 < open.earliest() => return Err(trimmed(open.earliest())),
-            read => read?,
-        };
-        let aborted = open.aborted(isolation, from.0, next);
-        Ok(Fetched { bytes, next: SequenceNumber(next), end: SequenceNumber(end.max(next)), aborted })
-    }
-
-    /// Watches the end of what a reader may see.
-    pub fn tail(&self, isolation: Isolation) -> Tail {
-        let _ = self.opened();
-        Tail::new(self.head.subscribe(), self.home.place.clone(), isolation)
-    }
-
-    /// The size of its segments, in bytes.
-    pub fn size_bytes(&self) -> u64 {
-        self.opened().map_or(0, |open| open.segments.read().iter().map(|segment| segment.summary().bytes).sum())
-    }
-
-    /// The epoch and the last number of an idempotent producer, with what is still queued.
-    pub fn producer_sequence(&self, producer: ProducerId) -> Option<(i16, i32)> {
-        self.opened().ok()?.queue.lock().producers().last(producer)
     }
 
     /// Removes what the stream's settings allow to be removed.
@@ -330,10 +195,15 @@ impl Shard {
         let Some(Ok(open)) = self.open.get() else { return Followup::None };
         let mut writer = open.writer.lock();
         let (mut group, again) = open.queue.lock().take_group();
+        let mut segment = writer.active().base;
         while !group.is_empty() {
             match writer.write(&self.home, &open.segments, &group, &open.stability, scratch) {
                 Ok(written) => {
                     self.show(open, &writer, &written, &group);
+                    if writer.active().base != segment {
+                        segment = writer.active().base;
+                        open.queue.lock().forget(open.earliest());
+                    }
                     group.drain(..written.count).for_each(Waiting::succeed);
                 }
                 Err(failure) => {
@@ -470,44 +340,6 @@ impl Shard {
     }
 }
 
-impl Shard {
-    /// Ends the transactions that nobody will end any more: they were not prepared when the process ended. Before any
-    /// reader, so that none waits for them.
-    fn end_orphans(&self, writer: &mut Writer, segments: &RwLock<Vec<Arc<Segment>>>, stability: &Mutex<Stability>) {
-        let (mut group, mut next) = (VecDeque::new(), writer.end());
-        for producer in writer.producers().open() {
-            let Fate::Ended(outcome) = self.home.transactions.fate(producer) else { continue };
-            match marker::build(producer, outcome, self.home.clock.now()) {
-                Ok((batch, header)) => {
-                    let header = Header { base_sequence: next, ..header };
-                    next = header.end();
-                    group.push_back(Waiting { batch, header, duplicate: false, answer: Answer::Nobody(outcome) });
-                }
-                Err(error) => tracing::error!(%producer, %error, "a marker cannot be made"),
-            }
-        }
-        while !group.is_empty() {
-            match writer.write(&self.home, segments, &group, stability, &mut Vec::new()) {
-                Ok(written) => {
-                    stability.lock().advance(writer.producers().first_open(), &written.closed, |_| false);
-                    tracing::info!(
-                        stream = %self.stream(), shard = %self.id(), count = written.count,
-                        "ended transactions that were left open by a process that is gone"
-                    );
-                    group.drain(..written.count);
-                }
-                Err(Failure::Passing(error) | Failure::Lasting(error)) => {
-                    tracing::error!(
-                        stream = %self.stream(), shard = %self.id(), %error,
-                        "cannot end transactions that were left open: committed readers wait until the next start"
-                    );
-                    return;
-                }
-            }
-        }
-    }
-}
-
 impl fmt::Debug for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shard").field("place", &self.home.place).field("head", &*self.head.borrow()).finish()
@@ -515,25 +347,7 @@ impl fmt::Debug for Shard {
 }
 
 impl Open {
-    /// What the reader skips between two sequence numbers.
-    fn aborted(&self, isolation: Isolation, from: u64, to: u64) -> Vec<Span> {
-        match isolation {
-            Isolation::ReadUncommitted => Vec::new(),
-            Isolation::ReadCommitted => self.stability.lock().aborted(from, to),
-        }
-    }
-
     fn earliest(&self) -> u64 {
         self.segments.read().first().map_or(0, |segment| segment.base)
-    }
-
-    /// The segment that holds a sequence number, or the earliest sequence number if it is before that.
-    fn segment_of(&self, sequence: u64) -> Result<Arc<Segment>, u64> {
-        let segments = self.segments.read();
-        let after = segments.partition_point(|segment| segment.base <= sequence);
-        match after.checked_sub(1) {
-            Some(i) => Ok(Arc::clone(&segments[i])),
-            None => Err(segments.first().map_or(0, |segment| segment.base)),
-        }
     }
 }

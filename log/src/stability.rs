@@ -24,6 +24,8 @@ pub(crate) struct Span {
     pub(crate) first: u64,
     /// That of its marker.
     pub(crate) last: u64,
+    /// How many records it has.
+    pub(crate) records: u64,
 }
 
 /// A transaction that a reader has to skip: the records of `producer` from `first` to `last`, both included. The last is
@@ -89,6 +91,12 @@ impl Stability {
         candidates.iter().filter(|span| span.first < to).copied().collect()
     }
 
+    /// How many records the aborted transactions have whose marker is before `stable`.
+    pub(crate) fn aborted_records(&self, stable: u64) -> u64 {
+        let before = self.aborted.partition_point(|span| span.last < stable);
+        self.aborted[..before].iter().map(|span| span.records).sum()
+    }
+
     pub(crate) fn all_aborted(&self) -> &[Span] {
         &self.aborted
     }
@@ -109,7 +117,7 @@ mod tests {
     use super::*;
 
     fn closed(producer: i64, first: u64, last: u64, outcome: Outcome) -> Closed {
-        Closed { span: Span { producer: ProducerId(producer), first, last }, outcome }
+        Closed { span: Span { producer: ProducerId(producer), first, last, records: last - first }, outcome }
     }
 
     #[test]

@@ -108,7 +108,8 @@ impl Transaction {
     ///
     /// # Errors
     /// In the answer. Those of [`Shard::append`], after which the transaction cannot be prepared;
-    /// [`LogError::TransactionEnded`] when it was prepared, aborted, fenced by a newer owner of its name, or too slow.
+    /// [`LogError::TransactionEnded`] when it was prepared or aborted, or not prepared in time;
+    /// [`LogError::TransactionFenced`] when a newer owner of its name has begun one.
     pub fn append(&self, shard: &Arc<Shard>, batch: BatchBuilder) -> Append {
         self.lanes.append(&self.reference, shard, batch)
     }
@@ -116,11 +117,11 @@ impl Transaction {
     /// Waits until all that was appended is stored, and makes the transaction survive a crash. Takes no appends from here on.
     ///
     /// # Errors
-    /// The first error of an append, [`LogError::TransactionEnded`], [`LogError::TransactionsPoisoned`],
-    /// [`LogError::DiskFull`], [`LogError::LogClosed`]. The transaction will be aborted then.
+    /// The first error of an append, [`LogError::TransactionEnded`], [`LogError::TransactionFenced`],
+    /// [`LogError::TransactionsPoisoned`], [`LogError::DiskFull`], [`LogError::LogClosed`]. The transaction will be aborted then.
     pub async fn prepare(&mut self) -> Result<TransactionRef> {
         // Both at once: what is logged is only that the transaction does not expire.
-        let logged = Ended::of(|done| self.coordinator.prepare(&self.reference, done));
+        let logged = Ended::of(|done| self.coordinator.prepare(&self.reference, &self.lanes, done));
         self.lanes.settled().await?;
         logged.await?;
         self.prepared = true;

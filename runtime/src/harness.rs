@@ -112,6 +112,14 @@ impl Harness {
             }
             Input::Watermark(watermark) => self.operator.watermark(watermark, &mut out)?,
         }
+        self.more(out)
+    }
+
+    /// Takes what was emitted, and lets the operator go on with what it began.
+    fn more(&mut self, mut out: Output) -> Result<()> {
+        while self.operator.more(&mut out)? {
+            self.collect(std::mem::take(&mut out));
+        }
         self.collect(out);
         Ok(())
     }
@@ -132,7 +140,7 @@ impl Harness {
         let (mut out, mut changes) = (Output::default(), Changes::default());
         self.checkpoint = self.checkpoint.next();
         self.operator.checkpoint(self.checkpoint, &mut out, &mut changes)?;
-        self.collect(out);
+        self.more(out)?;
         let record = CheckpointRecord { id: self.checkpoint, at: Timestamp(0), job: String::new() };
         self.store.commit(record, [changes])?;
         Ok(())
@@ -156,8 +164,7 @@ impl Harness {
         self.push(Input::Watermark(Timestamp::MAX))?;
         let mut out = Output::default();
         self.operator.end(&mut out)?;
-        self.collect(out);
-        Ok(())
+        self.more(out)
     }
 
     /// What was emitted on a port since the last call.

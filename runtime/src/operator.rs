@@ -134,6 +134,16 @@ pub trait Operator: Send {
         Ok(())
     }
 
+    /// Goes on with what a call of another method began: called again and again after each of them, each time when what was emitted has been passed on,
+    /// until it says that there is no more. So a result that is larger than the memory leaves in parts.
+    ///
+    /// # Errors
+    /// As `process`.
+    fn more(&mut self, out: &mut Output) -> Result<bool> {
+        let _ = out;
+        Ok(false)
+    }
+
     /// When, by the wall clock, it wants `time` to be called; `None` for never. Asked after every call of another method.
     fn next_time(&self) -> Option<Timestamp> {
         None

@@ -228,6 +228,8 @@ struct WindowAggregate {
     key_exprs: Vec<Arc<dyn PhysicalExpr>>,
     slices: Slices,
     watermark: Timestamp,
+    /// A watermark that is passed on when the windows that it closes have been emitted.
+    unsent: Option<Timestamp>,
     metrics: Option<Arc<SubtaskMetrics>>,
 }
 
@@ -235,7 +237,7 @@ impl WindowAggregate {
     fn new(spec: WindowAggregateSpec, stage: Stage) -> Result<Self> {
         let slices = Slices::new(spec.grouping())?;
         let key_exprs = spec.keys.iter().map(|(expr, _)| expr.clone()).collect();
-        Ok(WindowAggregate { spec, stage, key_exprs, slices, watermark: Timestamp::MIN, metrics: None })
+        Ok(WindowAggregate { spec, stage, key_exprs, slices, watermark: Timestamp::MIN, unsent: None, metrics: None })
     }
 
     fn count(&self, late: u64, timeless: u64) {
@@ -295,16 +297,6 @@ impl WindowAggregate {
         }
         Ok(())
     }
-
-    fn fire(&mut self, out: &mut Output) -> Result<()> {
-        while let Some((end, columns)) = self.slices.take_due(self.watermark)? {
-            let rows = columns.first().map_or(0, |column| column.len());
-            if rows > 0 {
-                out.emit(self.spec.result(&Int64Array::from(vec![end; rows]), &columns)?);
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Operator for WindowAggregate {
@@ -325,6 +317,7 @@ impl Operator for WindowAggregate {
             Stage::Final => self.merge(&batch)?,
             Stage::Single | Stage::Partial => self.update(&batch, out)?,
         }
+        self.slices.trim();
         self.show_next_result();
         Ok(())
     }
@@ -332,11 +325,27 @@ impl Operator for WindowAggregate {
     fn watermark(&mut self, watermark: Timestamp, out: &mut Output) -> Result<()> {
         if watermark > self.watermark {
             self.watermark = watermark;
-            self.fire(out)?;
-            self.show_next_result();
+            self.unsent = Some(watermark);
+        } else {
+            out.watermark(watermark);
         }
-        out.watermark(watermark);
         Ok(())
+    }
+
+    /// Emits the windows that are over, one by one, and then the watermark.
+    fn more(&mut self, out: &mut Output) -> Result<bool> {
+        let Some(watermark) = self.unsent else { return Ok(false) };
+        if let Some((end, columns)) = self.slices.take_due(watermark)? {
+            let rows = columns.first().map_or(0, |column| column.len());
+            if rows > 0 {
+                out.emit(self.spec.result(&Int64Array::from(vec![end; rows]), &columns)?);
+            }
+            return Ok(true);
+        }
+        self.unsent = None;
+        self.show_next_result();
+        out.watermark(watermark);
+        Ok(false)
     }
 
     fn checkpoint(&mut self, id: CheckpointId, _: &mut Output, changes: &mut Changes) -> Result<()> {

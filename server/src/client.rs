@@ -129,12 +129,12 @@ impl Client {
         self.inner.show_job(of(name)).await.map_err(failed)?.into_inner().try_into()
     }
 
-    /// Resumes a job from its last checkpoint.
+    /// Resumes a job from its last checkpoint, or begins it with a snapshot.
     ///
     /// # Errors
     /// As [`job`](Self::job), and what its script says.
-    pub async fn start(&mut self, name: &str) -> Result<JobReport> {
-        self.inner.start_job(of(name)).await.map_err(failed)?.into_inner().try_into()
+    pub async fn start(&mut self, request: proto::StartJobRequest) -> Result<JobReport> {
+        self.inner.start_job(request).await.map_err(failed)?.into_inner().try_into()
     }
 
     /// Ends a job with a last checkpoint.
@@ -161,6 +161,47 @@ impl Client {
         let request = proto::WatchJobRequest { name: name.to_owned(), interval_ms: interval.as_millis() as u32 };
         let jobs = self.inner.watch_job(request).await.map_err(failed)?.into_inner();
         Ok(Box::pin(jobs.map_err(failed).and_then(|job| async move { JobReport::try_from(job) })))
+    }
+
+    /// Takes a savepoint.
+    ///
+    /// # Errors
+    /// [`Error::Remote`], as for the four that follow.
+    pub async fn create_savepoint(&mut self, request: proto::CreateSavepointRequest) -> Result<proto::SnapshotInfo> {
+        Ok(self.inner.create_savepoint(request).await.map_err(failed)?.into_inner())
+    }
+
+    /// The snapshots and savepoints of a job, or of all, oldest first.
+    ///
+    /// # Errors
+    /// As [`create_savepoint`](Self::create_savepoint).
+    pub async fn savepoints(&mut self, job: Option<String>) -> Result<Vec<proto::SnapshotInfo>> {
+        let request = proto::ListSavepointsRequest { job: job.unwrap_or_default() };
+        Ok(self.inner.list_savepoints(request).await.map_err(failed)?.into_inner().snapshots)
+    }
+
+    /// A snapshot or savepoint, with its files.
+    ///
+    /// # Errors
+    /// As [`create_savepoint`](Self::create_savepoint).
+    pub async fn savepoint(&mut self, request: proto::SavepointRequest) -> Result<proto::SnapshotInfo> {
+        Ok(self.inner.describe_savepoint(request).await.map_err(failed)?.into_inner())
+    }
+
+    /// Removes a snapshot or savepoint.
+    ///
+    /// # Errors
+    /// As [`create_savepoint`](Self::create_savepoint).
+    pub async fn delete_savepoint(&mut self, request: proto::SavepointRequest) -> Result<proto::SnapshotInfo> {
+        Ok(self.inner.delete_savepoint(request).await.map_err(failed)?.into_inner())
+    }
+
+    /// Copies a savepoint to another place.
+    ///
+    /// # Errors
+    /// As [`create_savepoint`](Self::create_savepoint).
+    pub async fn export_savepoint(&mut self, request: proto::ExportSavepointRequest) -> Result<proto::SnapshotInfo> {
+        Ok(self.inner.export_savepoint(request).await.map_err(failed)?.into_inner())
     }
 
     /// Every stream, by name.

@@ -15,12 +15,12 @@ use coulee_runtime::table::{Connectors, TableSpec};
 use coulee_sql::PlannedJob;
 use parking_lot::Mutex;
 
-use crate::folder::DataFolder;
-use crate::job::{self, Job, JobRecord, JobReport, Parts, RECORD_FILE, Wish};
+use crate::folder::{DataFolder, remove_folder};
+use crate::job::{self, Job, JobRecord, JobReport, Parts, Plan, RECORD_FILE, Wish};
 use crate::plan::{self, targets};
 use crate::registry;
-use crate::settings::EngineSettings;
-use crate::{Error, Result};
+use crate::settings::{EngineSettings, RestartPolicy, check_parallelism};
+use crate::{Error, Result, snapshots};
 
 /// How often old segments of the log are looked for.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
@@ -47,6 +47,28 @@ pub enum Closing {
     Stop,
     /// They go on with the next server.
     Pause,
+}
+
+/// How a job is started.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// The job.
+    pub job: String,
+    /// The snapshot that a job without state begins with: a name or a URL. Absent: its last checkpoint.
+    pub from: Option<String>,
+    /// Forget its state first. What it has delivered stays.
+    pub fresh: bool,
+    /// Subtasks per operator from now on; as before when absent.
+    pub parallelism: Option<u32>,
+    /// Whether stored state of operators that the job no longer has is dropped; otherwise it is an error.
+    pub allow_non_restored_state: bool,
+}
+
+impl Start {
+    /// From its last checkpoint, as it was.
+    pub fn of(job: &str) -> Self {
+        Start { job: job.to_owned(), ..Start::default() }
+    }
 }
 
 /// An engine over one data folder. Nobody else uses the folder while it lives.
@@ -87,7 +109,7 @@ impl Engine {
         let engine = Arc::new(Engine {
             connectors: registry::connectors(&log, &base, print),
             jobs: Mutex::new(jobs),
-            parts: Parts { clock, state, restart: settings.restart.clone() },
+            parts: Parts { clock, state, restart: settings.restart.clone(), base },
             settings,
             closing: AtomicBool::new(false),
             log,
@@ -137,22 +159,63 @@ impl Engine {
         found.ok_or_else(|| Error::NoJob { name: name.to_owned(), existing: jobs.keys().cloned().collect() })
     }
 
-    /// Resumes a job from its last checkpoint, planned again from its script.
+    /// Resumes a job from its last checkpoint, or begins it with a snapshot, planned again from its script.
     ///
     /// # Errors
-    /// [`Error::NoJob`], [`Error::JobState`] for one that runs or has finished, and the script's.
-    pub async fn start_job(&self, name: &str) -> Result<JobReport> {
-        let job = self.find(name)?;
+    /// [`Error::NoJob`], [`Error::JobState`] for one that runs, has finished, or has state that the snapshot would replace, and
+    /// the script's.
+    pub async fn start_job(&self, start: Start) -> Result<JobReport> {
+        let job = self.find(&start.job)?;
         let record = job.record();
-        if record.state == job::JobState::Finished {
+        if record.state == job::JobState::Finished && !start.fresh {
             let advice = "run its script with --fresh to start over".to_owned();
             return Err(Error::JobState { name: record.name, state: "has finished", advice });
         }
         let connectors = self.connectors.clone();
-        let (script, index) = (record.script, record.statement);
+        let (mut script, index) = (record.script, record.statement);
+        if let Some(parallelism) = start.parallelism {
+            check_parallelism(parallelism)?;
+            script.parallelism = parallelism;
+        }
+        let stored = script.clone();
         let (planned, outputs) = blocking(move || plan::replan(&connectors, &script, index)).await?;
-        self.launch(&job, planned, outputs, |_| {}).await?;
+        if start.parallelism.is_some_and(|wanted| wanted != planned.settings.parallelism) {
+            let set = planned.settings.parallelism;
+            return Err(Error::Invalid(format!(
+                "the script of job '{}' sets 'parallelism.default' to {set}, which comes first: change it there and submit the script again",
+                start.job
+            )));
+        }
+        self.prepare(&job, &start).await?;
+        self.launch(&job, planned, outputs, start.allow_non_restored_state, |record| record.script = stored).await?;
         Ok(job.report())
+    }
+
+    /// Forgets and restores what a start asks for, while the job rests.
+    async fn prepare(&self, job: &Arc<Job>, start: &Start) -> Result<()> {
+        if !start.fresh && start.from.is_none() {
+            return Ok(());
+        }
+        // Found before anything is forgotten.
+        let kept = match &start.from {
+            Some(from) => Some(self.savepoint(from, Some(&start.job)).await?),
+            None => None,
+        };
+        let _resting = job.keep_at_rest()?;
+        if start.fresh {
+            let folder = job.folder.clone();
+            blocking(move || {
+                remove_folder(&folder.join("spool"))?;
+                remove_folder(&folder.join("state"))
+            })
+            .await?;
+            // What it delivers from now on is told from what it delivered before.
+            job.update(JobRecord::begin_anew)?;
+        }
+        match kept {
+            Some(kept) => self.restore_job(job, &kept).await,
+            None => Ok(()),
+        }
     }
 
     /// Takes a last checkpoint and ends the job; answers when it has ended. A job that does not run just stays stopped.
@@ -205,7 +268,7 @@ impl Engine {
         let resting: Vec<Arc<Job>> = self.jobs.lock().values().cloned().collect();
         for job in resting.iter().filter(|job| job.record().is_to_resume()) {
             let name = job.name();
-            match self.start_job(name.as_str()).await {
+            match self.start_job(Start::of(name.as_str())).await {
                 Ok(_) => tracing::info!(job = %name, "the job goes on"),
                 Err(error) => tracing::error!(job = %name, %error, "the job cannot go on"),
             }
@@ -231,27 +294,49 @@ impl Engine {
         self.closing.load(Ordering::SeqCst)
     }
 
-    /// Starts a planned job; `change` is made to its record with it.
+    /// Starts a planned job; `change` is made to its record with it. `drops_state` as for [`Start::allow_non_restored_state`].
     pub(crate) async fn launch(
         &self,
         job: &Arc<Job>,
         planned: PlannedJob,
         outputs: Vec<TableSpec>,
+        drops_state: bool,
         change: impl FnOnce(&mut JobRecord),
     ) -> Result<()> {
         if self.is_closing() {
             return Err(Error::Invalid("the engine is closing: no job is started any more".to_owned()));
         }
-        let settings =
-            JobSettings { checkpoint_interval: planned.settings.checkpoint_interval, ..JobSettings::default() };
+        let mut places = snapshots::places_of(&planned.settings);
+        let plan = self.plan(job, planned, drops_state).await?;
         let sinks = targets(&outputs);
         let change = |record: &mut JobRecord| {
             record.sinks = sinks;
+            // Those that it was given by hand stay known.
+            let former = std::mem::take(&mut record.places);
+            places.extend(former.into_iter().filter(|place| !places.contains(place)).collect::<Vec<_>>());
+            record.places = places;
             change(record);
         };
-        job::start(job, planned.graph, settings, &self.parts, change).await?;
+        job::start(job, plan, &self.parts, change).await?;
         job.set_outputs(outputs);
         Ok(())
+    }
+
+    /// What a planned job runs with; `drops_state`: stored state of operators that it no longer has.
+    async fn plan(&self, job: &Arc<Job>, planned: PlannedJob, drops_state: bool) -> Result<Plan> {
+        let PlannedJob { graph, settings, .. } = planned;
+        let (name, base) = (job.name(), self.parts.base.clone());
+        let runtime = JobSettings {
+            checkpoint_interval: settings.checkpoint_interval,
+            memory_budget_bytes: settings.memory_budget_bytes,
+            allow_non_restored_state: settings.ignore_unclaimed_state || drops_state,
+        };
+        let restart = RestartPolicy::new(&self.parts.restart, settings.restart);
+        blocking(move || {
+            let snapshots = snapshots::policy(&settings, &graph, &name, &base)?;
+            Ok(Plan { graph, settings: runtime, restart, snapshots })
+        })
+        .await
     }
 
     /// Lets the log remove what it need not keep, now and then, as long as the engine lives.

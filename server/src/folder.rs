@@ -5,6 +5,7 @@
 //! <data>/LOCK                 locked (flock) by the process that uses the folder; holds its process id
 //! <data>/log/                 the streams
 //! <data>/jobs/<name>/         job.json, state/ (RocksDB), spool/ (what sinks prepared)
+//! <data>/savepoints/<name>/   savepoints of jobs that do not say where theirs go
 //! <data>/scripts/<name>.json  scripts that a server is still working through
 //! <data>/scratch/             state of queries that print; emptied at the start
 //! ```
@@ -75,6 +76,10 @@ impl DataFolder {
 
     pub(crate) fn scripts(&self) -> PathBuf {
         self.root.join("scripts")
+    }
+
+    pub(crate) fn savepoints(&self) -> PathBuf {
+        self.root.join("savepoints")
     }
 
     pub(crate) fn scratch(&self) -> PathBuf {

@@ -1,25 +1,31 @@
 //! A job: its record on disk, what runs of it, and what it tells of itself.
 
+mod diagnose;
+mod figures;
 mod progress;
+mod recent;
 mod record;
 mod supervise;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use coulee_model::{JobName, Timestamp};
+use coulee_model::{Clock, JobName, Timestamp};
 use coulee_runtime::job::JobHandle;
 use coulee_runtime::table::TableSpec;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub use diagnose::{Finding, FindingCode, QUIET, diagnose};
+pub use figures::{Figures, Rates, Snapshot, Split, Subtask};
 pub(crate) use progress::Shape;
-pub use progress::{Operator, Progress};
-pub use record::{Desired, JobState, SinkTarget};
+pub use progress::{Operator, OperatorKind, Progress};
+pub(crate) use recent::Recent;
+pub use record::{Desired, Failure, JobState, SinkTarget};
 pub(crate) use record::{JobRecord, RECORD_FILE, StoredScript};
-pub(crate) use supervise::{Parts, start};
+pub(crate) use supervise::{Parts, Plan, start};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// A job that has failed and will be started again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,12 +57,18 @@ pub struct JobReport {
     pub created_at: Timestamp,
     /// How many times it was started.
     pub attempts: u32,
+    /// How many of those starts followed a failure by themselves.
+    pub restarts: u32,
+    /// The last failure that was followed by another start.
+    pub last_failure: Option<Failure>,
     /// Subtasks per operator, unless the script says otherwise.
     pub parallelism: u32,
     /// The tables that it writes to.
     pub sinks: Vec<SinkTarget>,
     /// The figures now, or when it last ended; `None` before the first start.
     pub progress: Option<Progress>,
+    /// Of a running job that delivers nothing: what keeps it from delivering.
+    pub findings: Vec<Finding>,
 }
 
 /// What is asked of a running job.
@@ -78,6 +90,28 @@ pub(crate) enum Wish {
 pub(crate) struct Live {
     pub(crate) handle: Arc<JobHandle>,
     pub(crate) shape: Shape,
+    pub(crate) recent: Recent,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Live {
+    fn progress(&mut self) -> Progress {
+        let now = self.clock.now();
+        let mut progress = self.shape.progress(&self.handle.status());
+        progress.at = Some(now);
+        self.recent.observe(&mut progress, now);
+        progress
+    }
+}
+
+/// A job that nobody starts while this lives.
+#[derive(Debug)]
+pub(crate) struct AtRest(Arc<Job>);
+
+impl Drop for AtRest {
+    fn drop(&mut self) {
+        self.0.active.send_replace(false);
+    }
 }
 
 /// A job of an engine.
@@ -132,6 +166,23 @@ impl Job {
         *self.active.borrow()
     }
 
+    /// What runs of it; whoever keeps this keeps the state store open, so only for as long as an answer takes.
+    pub(crate) fn handle(&self) -> Option<Arc<JobHandle>> {
+        self.live.lock().as_ref().map(|live| live.handle.clone())
+    }
+
+    /// Keeps a job at rest for as long as the answer lives: nobody starts it.
+    ///
+    /// # Errors
+    /// [`Error::JobState`] for one that is at work.
+    pub(crate) fn keep_at_rest(self: &Arc<Self>) -> Result<AtRest> {
+        if self.active.send_replace(true) {
+            let advice = "stop it first with `coulee job stop`, or wait for its end".to_owned();
+            return Err(Error::JobState { name: self.name(), state: "is at work", advice });
+        }
+        Ok(AtRest(self.clone()))
+    }
+
     /// Changes the record and writes it. Blocks for an fsync.
     ///
     /// # Errors
@@ -162,7 +213,7 @@ impl Job {
 
     /// The figures now, or when the job last ended.
     pub(crate) fn progress(&self) -> Option<Progress> {
-        let live = self.live.lock().as_ref().map(|live| live.shape.progress(&live.handle.status()));
+        let live = self.live.lock().as_mut().map(Live::progress);
         live.or_else(|| self.record.lock().progress.clone())
     }
 
@@ -174,19 +225,36 @@ impl Job {
             JobState::Running if !self.is_active() => JobState::Stopped,
             state => state,
         };
+        let retry = self.retry.lock().clone();
+        let findings = findings(&state, retry.as_ref(), progress.as_ref());
         JobReport {
             name: record.name,
             incarnation: record.incarnation,
             state,
-            retry: self.retry.lock().clone(),
+            retry,
             origin: record.script.origin,
             script: record.script.text,
             statement: record.statement,
             created_at: record.created_at,
             attempts: record.attempts,
+            restarts: record.restarts,
+            last_failure: record.last_failure,
             parallelism: record.script.parallelism,
             sinks: record.sinks,
             progress,
+            findings,
         }
+    }
+}
+
+/// What keeps a running job from delivering.
+fn findings(state: &JobState, retry: Option<&Retry>, progress: Option<&Progress>) -> Vec<Finding> {
+    match (state, retry, progress) {
+        (JobState::Running, Some(retry), _) => vec![Finding::restarting(&retry.cause, retry.at)],
+        (JobState::Running, None, Some(progress)) => match progress.at {
+            Some(at) => diagnose(progress, at),
+            None => Vec::new(),
+        },
+        _ => Vec::new(),
     }
 }

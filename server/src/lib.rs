@@ -5,6 +5,7 @@
 //!                     │                                │         └─ again from the last checkpoint after a failure
 //!                     └ ScriptEvents                   └─ job.json, state/, spool/ below <data>/jobs/<name>/
 //!
+//!  HTTP ─▶ http ─▶ metrics ─▶ Engine
 //!  gRPC ─▶ rpc (the service) ─▶ Engine          client::in_process(engine) ─▶ rpc, without a socket
 //! ```
 //!
@@ -28,7 +29,14 @@ mod job;
 mod output;
 mod plan;
 mod results;
+mod savepoints;
 mod script;
+mod snapshots;
+mod span;
+
+// HTTP.
+pub mod http;
+mod metrics;
 
 // gRPC.
 pub mod client;
@@ -36,14 +44,19 @@ mod key;
 mod rpc;
 pub mod serve;
 
-pub use engine::{Closing, Components, Engine};
+pub use engine::{Closing, Components, Engine, Start};
 pub use error::{Error, Result};
-pub use job::{Desired, JobReport, JobState, Operator, Progress, Retry, SinkTarget};
+pub use job::{
+    Desired, Failure, Figures, Finding, FindingCode, JobReport, JobState, Operator, OperatorKind, Progress, QUIET,
+    Rates, Retry, SinkTarget, Snapshot, Split, Subtask, diagnose,
+};
 pub use output::{PrintGuard, print_behind, query_rows};
 pub use results::Page;
 pub use rpc::proto;
+pub use savepoints::{KeptSnapshot, SavepointRequest};
 pub use script::{Script, ScriptEvent, ScriptRun};
 pub use settings::EngineSettings;
+pub use span::span;
 
 /// The record batches that scripts and results hand out.
 pub use arrow::record_batch::RecordBatch;

@@ -144,7 +144,7 @@ fn stream_page(table: &TableSpec, stream: &Stream, rows: usize) -> Result<Option
     for shard in stream.shards() {
         shard.open()?;
         let (earliest, end) = (shard.earliest(), shard.stable_end());
-        total += end.0 - earliest.0;
+        total += shard.record_count();
         if values.len() < rows && end > earliest {
             take_values(shard.read(earliest, PAGE_BYTES, Isolation::ReadCommitted)?, earliest, rows, &mut values)?;
         }

@@ -1,6 +1,7 @@
 //! The gRPC service over an engine. The messages are in `proto/coulee.proto`.
 
 mod convert;
+mod json;
 mod produce;
 mod service;
 mod tail;
@@ -12,4 +13,5 @@ pub mod proto {
 }
 
 pub(crate) use convert::status_error;
+use json::state_word;
 pub(crate) use service::{MESSAGE_BYTES_MAX, Server, server};

@@ -1,5 +1,7 @@
 //! Runs the statements of a script in order: definitions at once, `INSERT`s as jobs, `SELECT`s until they end.
 
+mod restore;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use crate::job::{Job, JobRecord, JobReport, JobState, StoredScript};
 use crate::plan::Planner;
 use crate::settings::check_parallelism;
 use crate::{Error, Result};
+use restore::Restore;
 
 /// A script to be run.
 #[derive(Clone, Default)]
@@ -29,6 +32,10 @@ pub struct Script {
     pub parallelism: Option<u32>,
     /// Forget what its jobs have done, and begin anew.
     pub fresh: bool,
+    /// The snapshot that a job of the script begins with which is new: a name or a URL.
+    pub from: Option<String>,
+    /// Whether stored state of operators that a job no longer has is dropped; otherwise it is an error.
+    pub allow_non_restored_state: bool,
     /// Where a `SELECT` prints; without it, a `SELECT` is refused.
     pub query_sink: Option<QuerySink>,
 }
@@ -85,10 +92,13 @@ impl Engine {
             self.forget_script(&stored.name).await?;
         }
         let planner = Planner::new(&self.connectors, &stored, script.query_sink.clone());
+        let stored_from = stored.from.clone();
         let mut run = Running {
             engine: self.clone(),
             stored,
             fresh: script.fresh,
+            restore: Restore::new(stored_from, &statements),
+            drops_state: script.allow_non_restored_state,
             goes_on,
             events,
             planner,
@@ -101,6 +111,9 @@ impl Engine {
             if self.is_closing() || !run.statement(index, statement).await? {
                 return Ok(run.out);
             }
+        }
+        if let Some(unused) = run.restore.unused() {
+            return Err(unused);
         }
         run.out.complete = true;
         Ok(run.out)
@@ -155,14 +168,26 @@ impl Engine {
             Some(name) => JobName::new(name)?,
             None => name_of(&script.origin),
         };
-        Ok(StoredScript { text: script.text.clone(), origin: script.origin.clone(), name, parallelism })
+        Ok(StoredScript {
+            text: script.text.clone(),
+            origin: script.origin.clone(),
+            name,
+            parallelism,
+            from: script.from.clone(),
+        })
     }
 }
 
 async fn go_on(engine: Arc<Engine>, stored: StoredScript) {
-    let StoredScript { text, origin, name, parallelism } = stored;
-    let script =
-        Script { text, origin, name: Some(name.to_string()), parallelism: Some(parallelism), ..Script::default() };
+    let StoredScript { text, origin, name, parallelism, from } = stored;
+    let script = Script {
+        text,
+        origin,
+        name: Some(name.to_string()),
+        parallelism: Some(parallelism),
+        from,
+        ..Script::default()
+    };
     // Nobody listens any more.
     let (events, _) = tokio::sync::mpsc::unbounded_channel();
     if let Err(error) = engine.submit_again(script, true, events).await {
@@ -183,6 +208,8 @@ struct Running {
     engine: Arc<Engine>,
     stored: StoredScript,
     fresh: bool,
+    restore: Restore,
+    drops_state: bool,
     goes_on: bool,
     events: UnboundedSender<ScriptEvent>,
     planner: Planner,
@@ -220,6 +247,10 @@ impl Running {
         }
         let known = self.engine.jobs.lock().get(&name).cloned();
         let job = match known {
+            Some(job) if self.restore.wanted.is_some() && !self.goes_on => {
+                let advice = "leave --from out to go on with its own state, or give --fresh to forget it".to_owned();
+                return Err(Error::JobState { name: job.name(), state: "exists already", advice });
+            }
             Some(job) if job.record().state == JobState::Finished => {
                 job.set_outputs(outputs);
                 self.tell(ScriptEvent::AlreadyFinished(job.report()));
@@ -246,11 +277,11 @@ impl Running {
             record.script = stored;
             record.statement = index;
         };
-        self.engine.launch(job, planned, outputs, change).await
+        self.engine.launch(job, planned, outputs, self.drops_state, change).await
     }
 
     async fn create(
-        &self,
+        &mut self,
         name: &JobName,
         index: usize,
         planned: PlannedJob,
@@ -263,13 +294,30 @@ impl Running {
         let now = self.engine.parts.clock.now();
         let job = Job::new(folder, JobRecord::new(name.clone(), self.stored.clone(), index, now), true);
         self.engine.jobs.lock().insert(name.clone(), job.clone());
-        let launched = self.engine.launch(&job, planned, outputs, |_| {}).await;
+        let launched = self.begin(&job, planned, outputs).await;
         if let Err(error) = launched {
             self.engine.jobs.lock().remove(name);
             remove_folder(&job.folder)?;
             return Err(error);
         }
         Ok(job)
+    }
+
+    /// Starts a job that has no state, with a snapshot's if one is asked for.
+    async fn begin(&mut self, job: &Arc<Job>, planned: PlannedJob, outputs: Vec<TableSpec>) -> Result<()> {
+        let name = job.name();
+        let settings = &planned.settings;
+        // Where the job's own names are looked for.
+        let places = crate::snapshots::places_of(settings);
+        job.update(|record| record.places = places)?;
+        let from = self.restore.wanted.clone().or_else(|| settings.recovery.clone());
+        if let Some(from) = from {
+            let kept = self.engine.savepoint(&from, Some(name.as_str())).await?;
+            if self.restore.wanted.is_none() || self.restore.is_for(&kept.manifest.job, &name) {
+                self.engine.restore_job(job, &kept).await?;
+            }
+        }
+        self.engine.launch(job, planned, outputs, self.drops_state, |_| {}).await
     }
 
     /// Runs a query to its end. It leaves nothing behind.
@@ -281,7 +329,7 @@ impl Running {
         let folder = self.engine.folder.scratch().join(name.as_str());
         let job = Job::new(folder.clone(), record, false);
         self.engine.jobs.lock().insert(name.clone(), job.clone());
-        let ended = match self.engine.launch(&job, planned, Vec::new(), |_| {}).await {
+        let ended = match self.engine.launch(&job, planned, Vec::new(), false, |_| {}).await {
             Ok(()) => {
                 self.tell(ScriptEvent::Started(job.report()));
                 self.wait(&job).await

@@ -10,13 +10,22 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use crate::engine::{Closing, Engine};
-use crate::{Error, Result, rpc};
+use crate::{Error, Result, http, rpc};
 
 /// Where a server listens unless it is told otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7878";
 
 /// How long open calls may go on after the jobs have ended.
 const CALLS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The sockets of a server.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For gRPC.
+    pub grpc: TcpListener,
+    /// For metrics and health, if they are wanted.
+    pub http: Option<TcpListener>,
+}
 
 /// Binds an address. Port 0 chooses a free one; ask the listener which.
 ///
@@ -33,7 +42,17 @@ pub async fn bind(address: &str) -> Result<TcpListener> {
 ///
 /// # Errors
 /// [`Error::Internal`] when the transport breaks.
-pub async fn serve(engine: Arc<Engine>, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<()> {
+pub async fn serve(engine: Arc<Engine>, listeners: Listeners, shutdown: impl Future<Output = ()>) -> Result<()> {
+    let Listeners { grpc: listener, http } = listeners;
+    let http = http.map(|listener| tokio::spawn(http::serve(engine.clone(), listener)));
+    let served = serve_grpc(engine, listener, shutdown).await;
+    if let Some(http) = http {
+        http.abort();
+    }
+    served
+}
+
+async fn serve_grpc(engine: Arc<Engine>, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<()> {
     let address = listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
     tracing::info!(%address, data_dir = %engine.data_dir().display(), "listening");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

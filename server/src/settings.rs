@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use coulee_checkpoint::StoreSettings;
 use coulee_log::LogSettings;
+use coulee_sql::RestartStrategy;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -112,15 +113,50 @@ impl From<&StateSettings> for StoreSettings {
     }
 }
 
-impl RestartSettings {
+/// When one job is started again: what its script says, or else the engine's settings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct RestartPolicy {
+    /// How many starts in a row may fail without a new checkpoint; `None`: any number.
+    attempts: Option<u32>,
+    /// The pause before the first repetition.
+    first: Duration,
+    /// What each pause is multiplied by to give the next. 1 or more.
+    multiplier: f64,
+    /// The longest pause.
+    max: Duration,
+}
+
+impl RestartPolicy {
+    /// The script's strategy if it has one.
+    pub(crate) fn new(settings: &RestartSettings, strategy: Option<RestartStrategy>) -> Self {
+        match strategy {
+            None => RestartPolicy {
+                attempts: Some(settings.attempts),
+                first: Duration::from_millis(settings.pause_ms),
+                multiplier: 2.0,
+                max: Duration::from_millis(settings.pause_ms_max),
+            },
+            Some(RestartStrategy::None) => {
+                RestartPolicy { attempts: Some(0), first: Duration::ZERO, multiplier: 1.0, max: Duration::ZERO }
+            }
+            Some(RestartStrategy::FixedDelay { attempts, delay }) => {
+                RestartPolicy { attempts: Some(attempts), first: delay, multiplier: 1.0, max: delay }
+            }
+            Some(RestartStrategy::ExponentialDelay { initial, max, multiplier, attempts }) => {
+                RestartPolicy { attempts, first: initial, multiplier, max: max.max(initial) }
+            }
+        }
+    }
+
     /// The pause before the next start, after so many failures in a row (1 or more); `None` when it is time to give up.
-    pub fn pause(&self, failures: u32) -> Option<Duration> {
-        if failures > self.attempts {
+    pub(crate) fn pause(&self, failures: u32) -> Option<Duration> {
+        if self.attempts.is_some_and(|attempts| failures > attempts) {
             return None;
         }
-        let doubled =
-            1_u64.checked_shl(failures.saturating_sub(1)).and_then(|factor| self.pause_ms.checked_mul(factor));
-        Some(Duration::from_millis(doubled.unwrap_or(u64::MAX).min(self.pause_ms_max)))
+        let doublings = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
+        let seconds = self.first.as_secs_f64() * self.multiplier.powi(doublings);
+        // Infinite after very many: then the longest.
+        Some(Duration::from_secs_f64(seconds.min(self.max.as_secs_f64())))
     }
 }
 
@@ -130,12 +166,26 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest_and_end() {
-        let settings = RestartSettings { attempts: 8, ..Default::default() };
+        let settings = RestartPolicy::new(&RestartSettings { attempts: 8, ..Default::default() }, None);
         let pauses: Vec<Option<u64>> = (1..=9).map(|n| settings.pause(n).map(|p| p.as_secs())).collect();
         let expected = [1, 2, 4, 8, 16, 32, 60, 60].map(Some).into_iter().chain([None]);
         assert_eq!(pauses, expected.collect::<Vec<_>>());
-        let patient = RestartSettings { attempts: u32::MAX, ..Default::default() };
+        let patient = RestartPolicy::new(&RestartSettings { attempts: u32::MAX, ..Default::default() }, None);
         assert_eq!(patient.pause(u32::MAX), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_scripts_strategy_precedes_the_engines() {
+        let pauses = |strategy| {
+            let policy = RestartPolicy::new(&RestartSettings::default(), Some(strategy));
+            (1..=4).map(|n| policy.pause(n).map(|pause| pause.as_millis())).collect::<Vec<_>>()
+        };
+        assert_eq!(pauses(RestartStrategy::None), [None; 4]);
+        let delay = Duration::from_millis(70);
+        assert_eq!(pauses(RestartStrategy::FixedDelay { attempts: 2, delay }), [Some(70), Some(70), None, None]);
+        let (initial, max) = (Duration::from_millis(100), Duration::from_millis(225));
+        let growing = RestartStrategy::ExponentialDelay { initial, max, multiplier: 1.5, attempts: None };
+        assert_eq!(pauses(growing), [Some(100), Some(150), Some(225), Some(225)]);
     }
 
     #[test]

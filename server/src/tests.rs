@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::client::{Client, in_process};
 use crate::proto;
-use crate::{Closing, Engine, EngineSettings, Error, JobState, Script, ScriptEvent, ScriptRun, query_rows};
+use crate::{Closing, Engine, EngineSettings, Error, JobState, Script, ScriptEvent, ScriptRun, Start, query_rows};
 
 const ROWS: usize = 1_000;
 
@@ -113,15 +113,15 @@ async fn a_stopped_job_goes_on_where_it_was() {
 
     let engine = open(dir.path());
     assert_eq!(engine.job("copy").unwrap().state, JobState::Stopped);
-    let started = engine.start_job("copy").await.unwrap();
+    let started = engine.start_job(Start::of("copy")).await.unwrap();
     assert_eq!(started.state, JobState::Running);
-    let running = engine.start_job("copy").await.unwrap_err();
+    let running = engine.start_job(Start::of("copy")).await.unwrap_err();
     assert!(running.to_string().contains("job 'copy' is running"), "{running}");
     let job = engine.wait_job("copy").await.unwrap();
     assert_eq!(job.state, JobState::Finished, "{job:?}");
     let after = job.progress.unwrap();
     assert_eq!((after.rows_read, after.rows_restored), (ROWS as u64, before.rows_read));
-    let finished = engine.start_job("copy").await.unwrap_err();
+    let finished = engine.start_job(Start::of("copy")).await.unwrap_err();
     assert!(finished.to_string().contains("job 'copy' has finished"), "{finished}");
 }
 
@@ -214,6 +214,7 @@ async fn records_are_produced_and_tailed_through_the_service() {
         from: Some(proto::tail_request::From::Earliest(true)),
         follow: true,
         limit: 101,
+        uncommitted: false,
     };
     let mut answers = client.tail(request).await.unwrap();
     let mut found = Vec::new();

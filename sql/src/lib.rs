@@ -44,5 +44,5 @@ mod types;
 pub use error::SqlError;
 pub use script::parse_script;
 pub use session::{Effect, PlannedJob, QuerySink, Session, SessionDefaults};
-pub use settings::{JobSettings, SETTINGS, Settings};
+pub use settings::{JobSettings, RestartStrategy, SETTINGS, Settings, SnapshotSettings};
 pub use statement::Statement;

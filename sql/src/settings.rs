@@ -1,11 +1,21 @@
 //! What `SET` sets: Flink's keys where Flink has them, and their meaning for a job.
 
+mod job;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use coulee_runtime::options::{OptionKind, OptionSpec, Options};
+use coulee_runtime::options::{OptionKind, OptionSpec, Options, parse_span};
 
 use crate::error::{Fault, Result};
+pub use job::{JobSettings, RestartStrategy, SnapshotSettings};
+
+/// The shortest time between two checkpoints: each is a synced write and a barrier through the whole job.
+const CHECKPOINT_INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// The shortest time between two snapshots.
+const SNAPSHOT_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// The least that state may take in memory, in bytes.
+const MEMORY_BYTES_MIN: u64 = 1 << 20;
 
 /// Every key that `SET` takes.
 pub const SETTINGS: &[OptionSpec] = &[
@@ -25,7 +35,97 @@ pub const SETTINGS: &[OptionSpec] = &[
         "execution.checkpointing.interval",
         OptionKind::Span,
         Some("1 s"),
-        "How often a job's state, positions and deliveries become durable together.",
+        "How often a job's state, positions and deliveries become durable together; 10 ms or more.",
+    ),
+    OptionSpec::new(
+        "execution.checkpointing.dir",
+        OptionKind::Text,
+        None,
+        "A URL ('s3://bucket/...') or a folder that copies of the job's state go to (snapshots), below the job's name. Absent: the state is on this disk only.",
+    ),
+    OptionSpec::new(
+        "execution.snapshot.interval",
+        OptionKind::Span,
+        Some("30 s"),
+        "How often a snapshot is taken; 1 s or more.",
+    ),
+    OptionSpec::new(
+        "execution.checkpointing.num-retained",
+        OptionKind::Count,
+        Some("3"),
+        "How many snapshots are kept; savepoints are not counted.",
+    ),
+    OptionSpec::new(
+        "execution.checkpointing.savepoint-dir",
+        OptionKind::Text,
+        None,
+        "A URL or a folder that savepoints go to. Absent: with the snapshots.",
+    ),
+    OptionSpec::new(
+        "execution.state-recovery.path",
+        OptionKind::Text,
+        None,
+        "The snapshot or savepoint that a job begins with which has no state yet: a name, or a URL as `coulee savepoint list` shows it.",
+    ),
+    OptionSpec::new(
+        "execution.state-recovery.ignore-unclaimed-state",
+        OptionKind::Switch,
+        Some("false"),
+        "Whether stored state of operators that the job no longer has is dropped; otherwise the job is refused.",
+    ),
+    OptionSpec::new(
+        "restart-strategy.type",
+        OptionKind::Choice(&["none", "fixed-delay", "exponential-delay"]),
+        None,
+        "What follows a failure that may pass by itself. Absent: as the engine is set up. A new checkpoint begins the count of attempts anew.",
+    ),
+    OptionSpec::new(
+        "restart-strategy.fixed-delay.attempts",
+        OptionKind::Count,
+        Some("1"),
+        "How many times the job is started again.",
+    ),
+    OptionSpec::new(
+        "restart-strategy.fixed-delay.delay",
+        OptionKind::Span,
+        Some("1 s"),
+        "The pause before each such start.",
+    ),
+    OptionSpec::new(
+        "restart-strategy.exponential-delay.initial-backoff",
+        OptionKind::Span,
+        Some("1 s"),
+        "The pause before the first such start.",
+    ),
+    OptionSpec::new(
+        "restart-strategy.exponential-delay.max-backoff",
+        OptionKind::Span,
+        Some("1 min"),
+        "The longest pause.",
+    ),
+    OptionSpec::new(
+        "restart-strategy.exponential-delay.backoff-multiplier",
+        OptionKind::Number,
+        Some("1.5"),
+        "What each pause is multiplied by to give the next; 1 or more.",
+    ),
+    OptionSpec::new(
+        "restart-strategy.exponential-delay.attempts-before-reset-backoff",
+        OptionKind::Count,
+        None,
+        "How many times the job is started again. Absent: without end.",
+    ),
+    OptionSpec::new(
+        "table.exec.state.ttl",
+        OptionKind::Span,
+        Some("0 ms"),
+        "How long state that no window bounds is kept after its last change; 0: for ever.",
+    ),
+    OptionSpec::new(
+        "taskmanager.memory.managed.size",
+        OptionKind::Bytes,
+        Some("256 mb"),
+        "What the state of the job may take in memory; beyond it, it is served from the disk.",
     ),
     OptionSpec::new(
         "execution.runtime-mode",
@@ -65,13 +165,10 @@ impl Settings {
     /// # Errors
     /// For an unknown key (with the nearest known one) and for a value that is not of the key's form.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), coulee_runtime::Error> {
-        if key == "parallelism.default" && value.trim() == "0" {
-            let message = "SET: option 'parallelism.default' is '0', expected a whole number of 1 or more";
-            return Err(coulee_runtime::Error::invalid(message));
-        }
         let mut values = self.values.clone();
         values.insert(key.to_owned(), value.to_owned());
-        Options::new("SET", SETTINGS.iter().copied(), &values)?;
+        let options = Options::new("SET", SETTINGS.iter().copied(), &values)?;
+        check(key, value, &options)?;
         self.values = values;
         Ok(())
     }
@@ -104,13 +201,7 @@ impl Settings {
 
     /// The settings of a job that is planned now.
     pub(crate) fn job(&self, parallelism: u32) -> Result<JobSettings> {
-        let options = self.options()?;
-        let given = options.count("parallelism.default").and_then(|count| u32::try_from(count).ok());
-        Ok(JobSettings {
-            parallelism: given.unwrap_or(parallelism).max(1),
-            checkpoint_interval: options.span("execution.checkpointing.interval").unwrap_or(Duration::from_secs(1)),
-            wait: options.switch("table.dml-sync"),
-        })
+        Ok(JobSettings::new(&self.options()?, parallelism))
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
@@ -118,17 +209,106 @@ impl Settings {
     }
 
     pub(crate) fn idle_timeout(&self) -> Option<Duration> {
-        self.get("table.exec.source.idle-timeout").and_then(coulee_runtime::options::parse_span)
+        self.get("table.exec.source.idle-timeout").and_then(parse_span)
     }
 }
 
-/// What a job takes from the session's settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobSettings {
-    /// Subtasks per operator, unless a table says otherwise. 1 or more.
-    pub parallelism: u32,
-    /// The time between two checkpoints.
-    pub checkpoint_interval: Duration,
-    /// Whether the statement waits for the job's end.
-    pub wait: bool,
+/// What the form of a value does not say.
+fn check(key: &str, value: &str, options: &Options) -> Result<(), coulee_runtime::Error> {
+    let wrong = |expected: &str| {
+        Err(coulee_runtime::Error::invalid(format!("SET: option '{key}' is '{value}', expected {expected}")))
+    };
+    let shorter = |least: Duration| options.span(key).is_some_and(|span| span < least);
+    let is_zero = options.count(key) == Some(0);
+    match key {
+        "parallelism.default" if is_zero => wrong("a whole number of 1 or more"),
+        "execution.checkpointing.num-retained" if is_zero => wrong("a whole number of 1 or more"),
+        "execution.checkpointing.interval" if shorter(CHECKPOINT_INTERVAL_MIN) => wrong(
+            "10 ms or more: every checkpoint is a synced write to the disk and a barrier through the whole job; 100 ms is a good choice for low latency",
+        ),
+        "execution.snapshot.interval" if shorter(SNAPSHOT_INTERVAL_MIN) => wrong(
+            "1 s or more: every snapshot uploads files to the object store; checkpoints are what makes deliveries frequent ('execution.checkpointing.interval')",
+        ),
+        "restart-strategy.exponential-delay.backoff-multiplier" if options.number(key).is_some_and(|by| by < 1.0) => {
+            wrong("1 or more: pauses do not shrink")
+        }
+        "taskmanager.memory.managed.size" if options.bytes(key).is_some_and(|size| size < MEMORY_BYTES_MIN) => {
+            wrong("1 mb or more")
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(settings: &[(&str, &str)]) -> Result<JobSettings, String> {
+        let mut all = Settings::default();
+        for (key, value) in settings {
+            all.set(key, value).map_err(|error| error.to_string())?;
+        }
+        all.job(2).map_err(|fault| fault.message)
+    }
+
+    #[test]
+    fn nothing_set_means_the_documented_defaults() {
+        let expected = JobSettings {
+            parallelism: 2,
+            checkpoint_interval: Duration::from_secs(1),
+            wait: false,
+            snapshots: None,
+            savepoint_dir: None,
+            recovery: None,
+            ignore_unclaimed_state: false,
+            restart: None,
+            state_ttl: None,
+            memory_budget_bytes: 256 << 20,
+        };
+        assert_eq!(job(&[]), Ok(expected));
+    }
+
+    #[test]
+    fn a_folder_switches_snapshots_on() {
+        let dir = ("execution.checkpointing.dir", "s3://b/state");
+        let by_default =
+            SnapshotSettings { dir: "s3://b/state".into(), interval: Duration::from_secs(30), retained: 3 };
+        assert_eq!(job(&[dir]).unwrap().snapshots, Some(by_default.clone()));
+        let set = [dir, ("execution.snapshot.interval", "5 s"), ("execution.checkpointing.num-retained", "7")];
+        let expected = SnapshotSettings { interval: Duration::from_secs(5), retained: 7, ..by_default };
+        assert_eq!(job(&set).unwrap().snapshots, Some(expected));
+    }
+
+    #[test]
+    fn restart_strategies_are_flinks() {
+        let strategy = |settings: &[(&str, &str)]| job(settings).unwrap().restart;
+        assert_eq!(strategy(&[("restart-strategy.type", "none")]), Some(RestartStrategy::None));
+        let fixed = [("restart-strategy.type", "fixed-delay"), ("restart-strategy.fixed-delay.attempts", "5")];
+        let second = Duration::from_secs(1);
+        assert_eq!(strategy(&fixed), Some(RestartStrategy::FixedDelay { attempts: 5, delay: second }));
+        let growing = [
+            ("restart-strategy.type", "exponential-delay"),
+            ("restart-strategy.exponential-delay.backoff-multiplier", "2"),
+        ];
+        let max = Duration::from_secs(60);
+        let expected = RestartStrategy::ExponentialDelay { initial: second, max, multiplier: 2.0, attempts: None };
+        assert_eq!(strategy(&growing), Some(expected));
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused_with_advice() {
+        for (key, value, part) in [
+            ("execution.checkpointing.interval", "5 ms", "10 ms or more: every checkpoint is a synced write"),
+            ("execution.snapshot.interval", "100 ms", "1 s or more"),
+            ("execution.checkpointing.num-retained", "0", "1 or more"),
+            ("parallelism.default", "0", "1 or more"),
+            ("restart-strategy.exponential-delay.backoff-multiplier", "0.5", "pauses do not shrink"),
+            ("restart-strategy.type", "failure-rate", "one of 'none', 'fixed-delay', 'exponential-delay'"),
+            ("taskmanager.memory.managed.size", "1 kb", "1 mb or more"),
+            ("execution.checkpointing.dirr", "x", "did you mean 'execution.checkpointing.dir'?"),
+        ] {
+            let error = job(&[(key, value)]).unwrap_err();
+            assert!(error.contains(part) && error.contains(key), "{error}");
+        }
+    }
 }

@@ -2,7 +2,9 @@
 
 import os
 import re
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import duckdb
@@ -64,3 +66,42 @@ def flights(tmp_path):
     """A folder with the flights job: `job.sql` delivers to `out`."""
     (tmp_path / "delays.sql").write_text(flights_script(tmp_path / "out"))
     return tmp_path
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server on a free port; a function that runs commands against it, and one that kills and restarts it."""
+    port, http = free_port(), free_port()
+    url = f"http://127.0.0.1:{port}"
+    started = []
+
+    def start():
+        command = [BINARY, "server", "--data-dir", str(tmp_path / "data"), "--listen", f"127.0.0.1:{port}", "--http-listen", f"127.0.0.1:{http}"]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        started.append(process)
+        deadline = time.monotonic() + 30
+        while coulee("job", "--server", url, "ls", check=False).returncode != 0:
+            assert process.poll() is None and time.monotonic() < deadline, "the server does not answer"
+        return process
+
+    start.process = start()
+    start.url = url
+    start.http = f"http://127.0.0.1:{http}"
+    start.run = lambda *args, **kwargs: coulee(args[0], "--server", url, *args[1:], **kwargs)
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)

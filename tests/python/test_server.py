@@ -1,46 +1,8 @@
 """A server and the commands against it, over gRPC."""
 
 import json
-import socket
-import subprocess
-import time
 
-import pytest
-from conftest import BINARY, coulee, delivered_delays, expected_delays, flights_script
-
-
-@pytest.fixture
-def server(tmp_path):
-    """A server on a free port; a function that runs commands against it, and one that kills and restarts it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    started = []
-
-    def start():
-        command = [BINARY, "server", "--data-dir", str(tmp_path / "data"), "--listen", f"127.0.0.1:{port}"]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        started.append(process)
-        deadline = time.monotonic() + 30
-        while coulee("job", "--server", url, "ls", check=False).returncode != 0:
-            assert process.poll() is None and time.monotonic() < deadline, "the server does not answer"
-        return process
-
-    start.process = start()
-    start.url = url
-    start.run = lambda *args, **kwargs: coulee(args[0], "--server", url, *args[1:], **kwargs)
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
+from conftest import coulee, delivered_delays, expected_delays, flights_script, wait_until
 
 
 def test_a_job_is_submitted_stopped_started_and_survives_the_servers_death(server, tmp_path):

@@ -1,5 +1,7 @@
 //! Which snapshots there are, and which are kept.
 
+use coulee_model::CheckpointId;
+
 use super::manifest::FORMAT;
 use super::{Manifest, SAVEPOINTS, SNAPSHOTS, SnapshotKind, SnapshotName, SnapshotStore};
 use crate::{Error, Result};
@@ -74,5 +76,19 @@ impl SnapshotStore {
             self.delete(&old.name()).await?;
         }
         Ok(surplus)
+    }
+
+    /// Removes the periodic snapshots of checkpoints after `checkpoint`: for who goes on from that one (0: from nothing), because what
+    /// came after it is another history, and its checkpoints would bear the same numbers. Says how many were removed.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list) and [`delete`](Self::delete); safe to repeat.
+    pub async fn discard_after(&self, checkpoint: CheckpointId) -> Result<usize> {
+        let mut other = self.list().await?;
+        other.retain(|manifest| manifest.kind == SnapshotKind::Periodic && manifest.record.id > checkpoint);
+        for manifest in &other {
+            self.delete(&manifest.name()).await?;
+        }
+        Ok(other.len())
     }
 }

@@ -42,15 +42,15 @@ impl SnapshotStore {
         let mut due = Vec::new();
         {
             let mut since = self.unused.lock();
-            since.retain(|object, _| !named.contains(object));
+            let before = std::mem::take(&mut *since);
             for meta in objects.iter().filter(|meta| !named.contains(&meta.location)) {
                 report.unused += 1;
-                let found = *since.entry(meta.location.clone()).or_insert(now);
+                let found = before.get(&meta.location).copied().unwrap_or(now);
+                since.insert(meta.location.clone(), found);
                 if aged(found) && aged(Timestamp(meta.last_modified.timestamp_millis())) {
                     due.push(meta);
                 }
             }
-            since.retain(|object, _| objects.iter().any(|meta| meta.location == *object));
         }
         if !due.is_empty() {
             // Named by its content, so that a put that is repeated is the same one.

@@ -153,6 +153,22 @@ async fn the_same_upload_again_succeeds_and_another_of_the_same_name_does_not() 
 }
 
 #[tokio::test]
+async fn who_goes_on_from_an_older_checkpoint_discards_what_came_after() {
+    let snapshots = in_memory();
+    let dir = folder(&[("a", "first history")]);
+    for id in 1..=4 {
+        snapshots.upload(&request(id), dir.path()).await.unwrap();
+    }
+    snapshots.upload(&savepoint(4, "mine"), dir.path()).await.unwrap();
+    write(dir.path(), &[("a", "second history")]);
+    assert!(matches!(snapshots.upload(&request(3), dir.path()).await, Err(Error::SnapshotExists { .. })));
+    assert_eq!(snapshots.discard_after(CheckpointId(2)).await.unwrap(), 2);
+    snapshots.upload(&request(3), dir.path()).await.unwrap();
+    let names: Vec<String> = snapshots.list().await.unwrap().iter().map(|m| m.name().to_string()).collect();
+    assert_eq!(names, ["checkpoint-1", "checkpoint-2", "checkpoint-3", "mine"]);
+}
+
+#[tokio::test]
 async fn retention_spares_savepoints_and_garbage_goes_after_the_grace() {
     let snapshots = in_memory();
     let dir = folder(&[("kept", "k")]);

@@ -100,15 +100,19 @@ impl JobStore {
         let mut schedule = self.reclaim.lock();
         let files = self.expiring_files()?;
         let before: u64 = files.iter().map(|file| file.size as u64).sum();
-        schedule.pays_at.retain(|name, _| files.iter().any(|file| file.name == *name));
+        // Files that are gone are forgotten.
+        let mut known = std::mem::take(&mut schedule.pays_at);
+        schedule.pays_at = files.iter().filter_map(|file| known.remove_entry(&file.name)).collect();
         let mut done = Reclaimed::default();
         for file in &files {
             let Some((start, end)) = file.start_key.as_deref().zip(file.end_key.as_deref()) else { continue };
-            // SUBTLE: what was sampled may have been overwritten since by what lives longer: judge again before paying.
-            if !schedule.pays_at.get(&file.name).is_some_and(|at| *at > now) {
-                schedule.pays_at.insert(file.name.clone(), self.pays_at(start, end)?);
-            }
             if schedule.pays_at.get(&file.name).is_some_and(|at| *at > now) {
+                continue;
+            }
+            // New, or due. SUBTLE: what was sampled before may have been overwritten since by what lives longer: judge again before paying.
+            let pays_at = self.pays_at(start, end)?;
+            schedule.pays_at.insert(file.name.clone(), pays_at);
+            if pays_at > now {
                 continue;
             }
             if started.elapsed() >= max_duration {
@@ -173,7 +177,7 @@ fn between(start: &[u8], end: &[u8], n: u64) -> Vec<u8> {
         return start.to_vec();
     }
     let mut key = start[..common].to_vec();
-    let step = u128::from(high - low) * u128::from(n.wrapping_mul(GOLDEN)) >> 64;
+    let step = (u128::from(high - low) * u128::from(n.wrapping_mul(GOLDEN))) >> 64;
     key.extend_from_slice(&(low + step as u64).to_be_bytes());
     key
 }

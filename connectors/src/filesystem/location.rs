@@ -1,6 +1,6 @@
 //! Where files are: a local path or a prefix in an object store, from the option `path`; and reading one of them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
@@ -12,6 +12,7 @@ use coulee_model::ErrorKind;
 use coulee_runtime::options::Options;
 use coulee_runtime::{Error, Result};
 use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
@@ -21,6 +22,26 @@ use parquet::file::reader::{ChunkReader, Length};
 /// How much of an object is fetched at a time, and how many such blocks are kept: Parquet reads a place per column in turn.
 const BLOCK_BYTES: u64 = 4 << 20;
 const BLOCKS_KEPT: usize = 16;
+
+/// The object store that a URL (`s3://bucket/…`) or a folder (relative to `base`) names, and the key there that `below` has:
+/// for whoever keeps more than tables in it. A folder is made if it is absent. S3's settings are those of the environment
+/// (`AWS_…`). `owner` begins messages.
+///
+/// # Errors
+/// `Invalid` for an unknown scheme, a bucket's settings that do not fit together, and a folder that cannot be made.
+pub fn object_store(owner: &str, url: &str, below: &str, base: &Path) -> Result<(Arc<dyn ObjectStore>, Key)> {
+    let values = BTreeMap::from([("path".to_owned(), url.to_owned())]);
+    let options = Options::new(owner, super::settings::option_specs(), &values)?;
+    match Location::new(&options, base)? {
+        Location::Local(folder) => {
+            let made = std::fs::create_dir_all(&folder).map_err(|e| Error::io(format!("{owner}: {url}"), e));
+            made?;
+            let store = LocalFileSystem::new_with_prefix(&folder).map_err(|e| store_error(url, e))?;
+            Ok((Arc::new(store), Key::from(below)))
+        }
+        Location::Object { store, key, .. } => Ok((store, Key::from(format!("{key}/{below}")))),
+    }
+}
 
 /// A file, a folder or a pattern, and what holds it.
 #[derive(Debug, Clone)]

@@ -25,7 +25,7 @@ use coulee_runtime::connector::{Sink, Source};
 use coulee_runtime::options::{OptionSpec, Options};
 use coulee_runtime::table::{Connector, TableSpec};
 
-pub use location::Location;
+pub use location::{Location, object_store};
 pub use sink::FilesystemSink;
 pub use source::FilesystemSource;
 

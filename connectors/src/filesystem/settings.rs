@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use coulee_runtime::connector::CommitOn;
 use coulee_runtime::options::{OptionKind, OptionSpec, Options};
 use coulee_runtime::{Error, Result};
 use parquet::basic::{Compression, ZstdLevel};
@@ -57,6 +58,12 @@ const FILESYSTEM_OPTIONS: &[OptionSpec] = &[
         OptionKind::Count,
         Some("500"),
         "How many partitions a subtask fills at a time; beyond it, the oldest file is delivered early.",
+    ),
+    OptionSpec::new(
+        "sink.commit-on",
+        OptionKind::Choice(&["checkpoint", "snapshot"]),
+        Some("checkpoint"),
+        "When finished files become visible: with the checkpoint that lists them, or later, with the snapshot that can be restored on another disk.",
     ),
     OptionSpec::new(
         "parquet.compression",
@@ -149,6 +156,8 @@ pub struct SinkSettings {
     pub interval: Duration,
     /// How many partitions a subtask fills at a time.
     pub partitions_max: usize,
+    /// What must be durable before a finished file becomes visible.
+    pub commit_on: CommitOn,
 }
 
 impl SinkSettings {
@@ -169,6 +178,10 @@ impl SinkSettings {
             file_rows_max: options.count("sink.rolling-policy.row-count").unwrap_or(u64::MAX),
             interval: options.span("sink.rolling-policy.rollover-interval").unwrap_or(Duration::MAX),
             partitions_max: options.count("sink.partition.max-open").unwrap_or(u64::MAX) as usize,
+            commit_on: match options.get("sink.commit-on") {
+                Some("snapshot") => CommitOn::Snapshot,
+                _ => CommitOn::Checkpoint,
+            },
         };
         if settings.file_bytes_max == 0 {
             return Err(zero("sink.rolling-policy.file-size"));

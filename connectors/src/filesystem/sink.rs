@@ -13,7 +13,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bytes::Bytes;
 use coulee_model::SubtaskIndex;
-use coulee_runtime::connector::{Sink, SinkContext, SinkWriter};
+use coulee_runtime::connector::{CommitOn, Sink, SinkContext, SinkWriter};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::options::Options;
 use coulee_runtime::table::TableSpec;
@@ -110,6 +110,10 @@ impl FilesystemSink {
 impl Sink for FilesystemSink {
     fn describe(&self) -> String {
         format!("filesystem {} ({})", self.plan.target.display(), self.plan.settings.extension())
+    }
+
+    fn commit_on(&self) -> CommitOn {
+        self.plan.settings.commit_on
     }
 
     async fn recover(&self, context: &SinkContext, states: &[Bytes]) -> Result<()> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use coulee_log::{Log, LogError, Stream, StreamSettings};
 use coulee_model::{StreamName, SubtaskIndex};
-use coulee_runtime::connector::{Sink, SinkContext, SinkWriter};
+use coulee_runtime::connector::{CommitOn, Sink, SinkContext, SinkWriter};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
@@ -187,6 +187,10 @@ impl Sink for StreamSink {
             (Guarantee::ExactlyOnce, true) => "exactly once, committed with the snapshot",
         };
         format!("stream '{}', {guarantee}", self.target.name())
+    }
+
+    fn commit_on(&self) -> CommitOn {
+        if self.recipe.commit_on_snapshot { CommitOn::Snapshot } else { CommitOn::Checkpoint }
     }
 
     async fn recover(&self, context: &SinkContext, states: &[Bytes]) -> Result<()> {

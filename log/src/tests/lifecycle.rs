@@ -36,6 +36,19 @@ fn a_newer_format_is_refused() {
 }
 
 #[test]
+fn an_older_format_is_raised() {
+    let fixture = Fixture::new();
+    let (log, shard) = fixture.open();
+    append(&shard, 0..10);
+    drop((log, shard));
+    let format = fixture.folder.path().join("format.json");
+    fs::write(&format, r#"{"format": 1}"#).expect("write");
+    fs::remove_file(fixture.folder.path().join("transactions.journal")).expect("format 1 had none");
+    assert_eq!(all_values(&fixture.open().1), (0..10).collect::<Vec<_>>());
+    assert_eq!(fs::read_to_string(format).expect("read"), r#"{"format":2}"#);
+}
+
+#[test]
 fn streams_keep_their_settings_and_are_listed_by_name() {
     let fixture = Fixture::new();
     let settings = StreamSettings {

@@ -60,7 +60,7 @@ fn a_commit_shows_all_shards_and_an_abort_none() {
         let ends: Vec<_> = shards.iter().map(|shard| shard.end()).collect();
         let prepared = prepare(&mut transaction).expect("prepared");
         assert_eq!(shards.iter().map(|shard| shard.end()).collect::<Vec<_>>(), ends, "nothing is written");
-        assert_eq!(log.open_transactions("t"), [prepared.clone()]);
+        assert_eq!(log.open_transactions("t"), std::slice::from_ref(&prepared));
         match commit {
             true => log.commit_transaction(&prepared).wait().expect("committed"),
             false => log.abort_transaction(&prepared).wait().expect("aborted"),
@@ -74,6 +74,7 @@ fn a_commit_shows_all_shards_and_an_abort_none() {
     let check = |shards: &[Arc<Shard>]| {
         for (shard, i) in shards.iter().zip(0..) {
             let of = |round: u64| round * 100 + i * 10..round * 100 + i * 10 + 5;
+            assert_eq!(shard.record_count(), 10);
             assert_eq!(seen(shard, 0, COMMITTED), of(0).chain(of(2)).collect::<Vec<_>>());
             assert_eq!(seen(shard, 0, ALL), of(0).chain(of(1)).chain(of(2)).collect::<Vec<_>>());
         }
@@ -97,7 +98,7 @@ fn an_open_transaction_holds_back_what_follows_it() {
     append(&shard, 2..4);
     let mut second = log.transaction(&id("b")).expect("begun");
     second.append(&shard, batch(20..22)).wait().expect("appended");
-    assert_eq!((shard.stable_end(), shard.end()), (at(2), at(8)));
+    assert_eq!((shard.stable_end(), shard.end(), shard.record_count()), (at(2), at(8), 2));
     assert_eq!(seen(&shard, 0, COMMITTED), [0, 1]);
     assert_eq!(seen(&shard, 0, ALL), [0, 1, 10, 11, 2, 3, 20, 21]);
     for from in 2..=8 {
@@ -158,7 +159,7 @@ fn ends_are_idempotent_and_contradictions_are_errors() {
     log.abort_transaction(&listed).wait().expect("aborted by another");
     let error = open.append(&shard, batch(3..4)).wait().unwrap_err();
     assert!(matches!(error, LogError::TransactionEnded { .. }), "{error}");
-    assert_eq!(error.kind(), ErrorKind::Fenced);
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "its writer begins another");
     drop(open);
     drop(log);
     let (log, _) = fixture.open();
@@ -183,7 +184,7 @@ fn a_prepared_transaction_survives_a_crash_and_an_unprepared_one_is_aborted() {
         let crashed = fixture.crashed();
         for _ in 0..2 {
             let (log, shards) = open(&crashed, 2);
-            assert_eq!(log.open_transactions("job/"), [reference.clone()]);
+            assert_eq!(log.open_transactions("job/"), std::slice::from_ref(&reference));
             assert!(log.open_transactions("jobs").is_empty());
             shards.iter().for_each(|shard| assert_eq!(seen(shard, 0, COMMITTED), [0; 0], "it is held back"));
         }
@@ -212,6 +213,7 @@ fn a_dropped_transaction_is_aborted_and_a_newer_owner_fences_the_older() {
     older.append(&shard, batch(1..2)).wait().expect("appended");
     let mut newer = log.transaction(&id("t")).expect("begun");
     let error = older.append(&shard, batch(2..3)).wait().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Fenced);
     assert!(error.to_string().contains("a newer owner of its name"), "{error}");
     assert_eq!(prepare(&mut older).unwrap_err().kind(), ErrorKind::Fenced);
     newer.append(&shard, batch(3..4)).wait().expect("appended");
@@ -320,6 +322,7 @@ fn aborted_spans_go_with_their_records_and_survive_a_roll() {
         append(&shard, i..i + 1);
     }
     assert_eq!(seen(&shard, 0, COMMITTED), (0..60).collect::<Vec<_>>());
+    assert_eq!(shard.record_count(), 60);
     let removed = log.enforce_retention().expect("removed");
     assert!(removed.segments > 0);
     let earliest = shard.earliest().0;
@@ -367,4 +370,44 @@ fn producers_whose_records_are_gone_are_forgotten_while_the_log_is_open() {
     log.enforce_retention().expect("removed");
     assert_eq!(shard.producer_sequence(ProducerId(7)), None);
     assert_eq!(all_values(&shard).len() as u64, shard.end().0 - shard.earliest().0);
+}
+
+#[test]
+fn a_stream_deleted_under_a_transaction_does_not_keep_it_from_ending() {
+    let fixture = Fixture::new();
+    let (log, shard) = fixture.open();
+    let other = log.create_stream(&coulee_model::StreamName::new("other").expect("a name"), Default::default());
+    let other = other.expect("made").shard(ShardId(0)).expect("a shard");
+    let mut transaction = log.transaction(&id("t")).expect("begun");
+    for shard in [&shard, &other] {
+        transaction.append(shard, batch(0..3)).wait().expect("appended");
+    }
+    let prepared = prepare(&mut transaction).expect("prepared");
+    let crashed = fixture.crashed();
+    log.delete_stream(other.stream()).expect("deleted");
+    log.commit_transaction(&prepared).wait().expect("committed");
+    assert_eq!(seen(&shard, 0, COMMITTED), [0, 1, 2]);
+    // And after a restart.
+    let (log, shard) = crashed.open();
+    log.delete_stream(&coulee_model::StreamName::new("other").expect("a name")).expect("deleted");
+    log.commit_transaction(&prepared).wait().expect("committed");
+    assert_eq!(seen(&shard, 0, COMMITTED), [0, 1, 2]);
+}
+
+#[test]
+fn the_queue_forgets_producers_that_are_too_many() {
+    let mut fixture = Fixture::in_memory();
+    fixture.settings.segment_bytes = 6 << 20;
+    fixture.stream.sync = crate::SyncPolicy::Os;
+    let (_log, shard) = fixture.open();
+    let appends: Vec<_> =
+        (0..70_000).map(|producer| shard.append(batch(0..1).producer(ProducerId(producer), 0, 0))).collect();
+    for append in appends {
+        append.wait().expect("appended");
+    }
+    while fixture.segments().len() < 2 {
+        append(&shard, 0..50);
+    }
+    assert_eq!(shard.producer_sequence(ProducerId(0)), None, "the quietest");
+    assert_eq!(shard.producer_sequence(ProducerId(69_999)), Some((0, 0)));
 }

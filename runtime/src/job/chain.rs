@@ -167,11 +167,22 @@ impl Chain {
         };
         let mut out = Output::default();
         let started = Instant::now();
-        let result = call(operator.as_mut(), &mut out);
-        link.metrics.add_busy_nanos(started.elapsed().as_nanos() as u64);
-        result.map_err(|error| error.at(format!("operator '{}'", link.uid)))?;
-        for item in out.items {
-            self.emitted(index, item).await?;
+        let mut result = call(operator.as_mut(), &mut out);
+        let mut more = true;
+        while more {
+            let link = &mut self.links[index];
+            if let (Ok(()), Some(operator)) = (&result, &mut link.operator) {
+                match operator.more(&mut out) {
+                    Ok(answer) => more = answer,
+                    Err(error) => result = Err(error),
+                }
+            }
+            link.metrics.add_busy_nanos(started.elapsed().as_nanos() as u64);
+            result.map_err(|error| error.at(format!("operator '{}'", link.uid)))?;
+            result = Ok(());
+            for item in std::mem::take(&mut out.items) {
+                self.emitted(index, item).await?;
+            }
         }
         Ok(())
     }

@@ -168,10 +168,15 @@ fn check_fits(spec: &JobSpec, stored: &StoredJob) -> Result<Vec<String>> {
     )))
 }
 
+/// A sink that waits for snapshots, if there is one.
+fn commits_on_snapshots(graph: &Graph) -> Option<&Node> {
+    let waits = |node: &&Node| matches!(&node.kind, NodeKind::Sink(sink) if sink.commit_on() == CommitOn::Snapshot);
+    graph.nodes.iter().find(waits)
+}
+
 /// Sinks that wait for snapshots need snapshots.
 fn check_commits(graph: &Graph, environment: &Environment) -> Result<()> {
-    let waits = |node: &&Node| matches!(&node.kind, NodeKind::Sink(sink) if sink.commit_on() == CommitOn::Snapshot);
-    match graph.nodes.iter().find(waits) {
+    match commits_on_snapshots(graph) {
         Some(node) if environment.snapshots.is_none() => Err(Error::invalid(format!(
             "sink '{}' commits on snapshots, and the job takes none: SET 'execution.checkpointing.dir' to a folder or an object store's URL",
             node.uid

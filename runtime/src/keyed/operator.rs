@@ -26,7 +26,7 @@ const PROCESSING_TIMERS: TableId = TableId(3);
 /// The table of the watermark reached: one entry, written by every subtask alike.
 const WATERMARK: TableId = TableId(4);
 
-/// How many timers are fired before their keys' memory is looked after.
+/// How many timers are fired before what they emit is passed on.
 const TIMER_BATCH: usize = 8_192;
 
 pub(super) struct KeyedOperator<F: KeyedFunction> {
@@ -41,6 +41,8 @@ pub(super) struct KeyedOperator<F: KeyedFunction> {
     event_timers: Timers,
     processing_timers: Timers,
     watermark: Timestamp,
+    /// A watermark that is passed on when the timers that it lets fire have fired.
+    unsent: Option<Timestamp>,
     stored_watermark: Timestamp,
     backend: Option<Backend>,
 }
@@ -64,6 +66,7 @@ impl<F: KeyedFunction> KeyedOperator<F> {
             event_timers: Timers::new(EVENT_TIMERS),
             processing_timers: Timers::new(PROCESSING_TIMERS),
             watermark: Timestamp::MIN,
+            unsent: None,
             stored_watermark: Timestamp::MIN,
             backend: None,
         }
@@ -95,25 +98,17 @@ impl<F: KeyedFunction> KeyedOperator<F> {
         call(&mut self.function, &mut state.0, &mut context)
     }
 
-    /// Fires what is due, in order of time, then of keys; also what that registers.
-    fn fire(&mut self, due: fn(Timestamp) -> Due, until: Timestamp) -> Result<()> {
+    /// Calls the function for timers that are due.
+    fn fire(&mut self, timers: &[Timer], due: fn(Timestamp) -> Due) -> Result<()> {
         let now = self.backend()?.now();
-        loop {
-            let timers = match due(until) {
-                Due::Event(_) => self.event_timers.take_due(until, TIMER_BATCH)?,
-                Due::Processing(_) => self.processing_timers.take_due(until, TIMER_BATCH)?,
-            };
-            if timers.is_empty() {
-                return Ok(());
-            }
-            let keys: Vec<KeyRef<'_>> = timers.iter().map(Timer::key).collect();
-            let numbers = self.states.load(&keys)?;
-            for (timer, number) in timers.iter().zip(numbers) {
-                let which = due(timer.at);
-                self.call(number, timer.key(), now, |function, state, context| function.timer(which, state, context))?;
-            }
-            self.trim();
+        let keys: Vec<KeyRef<'_>> = timers.iter().map(Timer::key).collect();
+        let numbers = self.states.load(&keys)?;
+        for (timer, number) in timers.iter().zip(numbers) {
+            let which = due(timer.at);
+            self.call(number, timer.key(), now, |function, state, context| function.timer(which, state, context))?;
         }
+        self.trim();
+        Ok(())
     }
 
     fn trim(&mut self) {
@@ -185,11 +180,27 @@ impl<F: KeyedFunction> Operator for KeyedOperator<F> {
     }
 
     fn watermark(&mut self, watermark: Timestamp, out: &mut Output) -> Result<()> {
-        self.watermark = self.watermark.max(watermark);
-        self.fire(Due::Event, watermark)?;
-        self.emit(out)?;
-        out.watermark(watermark);
+        if watermark > self.watermark {
+            self.watermark = watermark;
+            self.unsent = Some(watermark);
+        } else {
+            out.watermark(watermark);
+        }
         Ok(())
+    }
+
+    /// Fires what is due in event time, in order of time, then of keys, also what that registers; then passes the watermark on.
+    fn more(&mut self, out: &mut Output) -> Result<bool> {
+        let Some(watermark) = self.unsent else { return Ok(false) };
+        let timers = self.event_timers.take_due(watermark, TIMER_BATCH)?;
+        if timers.is_empty() {
+            self.unsent = None;
+            out.watermark(watermark);
+            return Ok(false);
+        }
+        self.fire(&timers, Due::Event)?;
+        self.emit(out)?;
+        Ok(true)
     }
 
     fn next_time(&self) -> Option<Timestamp> {
@@ -197,7 +208,8 @@ impl<F: KeyedFunction> Operator for KeyedOperator<F> {
     }
 
     fn time(&mut self, now: Timestamp, out: &mut Output) -> Result<()> {
-        self.fire(Due::Processing, now)?;
+        let timers = self.processing_timers.take_due(now, TIMER_BATCH)?;
+        self.fire(&timers, Due::Processing)?;
         self.emit(out)
     }
 

@@ -62,6 +62,11 @@ impl Backend {
         Backend { operator, groups: start..end, store, budget, clock }
     }
 
+    /// Whose state it is.
+    pub fn operator(&self) -> OperatorId {
+        self.operator
+    }
+
     /// The key groups that the subtask owns.
     pub fn groups(&self) -> Range<u16> {
         self.groups.clone()

@@ -1,20 +1,27 @@
 //! The open windows of one subtask: tables of what came since the last checkpoint, and runs of what came before.
+//!
+//! Runs that a durable checkpoint holds can be left to the store when the job is over its memory budget. A window that is larger than its part of the
+//! budget is closed range by range of key groups.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use arrow::array::{ArrayRef, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use bytes::Bytes;
 use coulee_checkpoint::{Changes, StateKey};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
 
-use super::runs::{RUNS, Run, RunId, WATERMARK, decode, encode};
+use super::runs::{INDEX, RUNS, Run, RunId, WATERMARK};
 use crate::group_table::{GroupTable, Grouping, Inputs};
 use crate::keys::hash_keys;
 use crate::operator::OpenContext;
+use crate::state::{Backend, Share};
 use crate::{Error, Result};
+
+/// How much more a stored run takes as a hash table, roughly.
+const TABLE_FACTOR: usize = 4;
 
 /// One open window.
 pub(super) struct Slice {
@@ -29,17 +36,30 @@ impl Slice {
     }
 }
 
+/// A window that is being closed, one range of key groups after the other.
+struct Closing {
+    end: i64,
+    /// What the window's table held, as rows; in no run.
+    rows: RecordBatch,
+    runs: Vec<Run>,
+    /// The ranges that are left.
+    ranges: Vec<Range<u16>>,
+}
+
 /// All open windows of one subtask, by their end.
 pub(super) struct Slices {
     grouping: Grouping,
     schema: SchemaRef,
     widths: Vec<usize>,
     open: BTreeMap<i64, Slice>,
+    closing: Option<Closing>,
     /// Keys of stored runs that are no longer part of the state.
     obsolete: Vec<StateKey>,
     operator: OperatorId,
     subtask: SubtaskIndex,
     parallelism: u32,
+    backend: Option<Backend>,
+    share: Option<Share>,
     stored_watermark: Timestamp,
 }
 
@@ -51,10 +71,13 @@ impl Slices {
             schema,
             widths,
             open: BTreeMap::new(),
+            closing: None,
             obsolete: Vec::new(),
             operator: OperatorId(0),
             subtask: SubtaskIndex(0),
             parallelism: 1,
+            backend: None,
+            share: None,
             stored_watermark: Timestamp::MIN,
         })
     }
@@ -62,17 +85,29 @@ impl Slices {
     /// Takes the stored state; returns the watermark that was reached.
     pub(super) fn open(&mut self, context: &OpenContext<'_>) -> Result<Timestamp> {
         (self.operator, self.subtask, self.parallelism) = (context.operator, context.subtask, context.parallelism);
-        for entry in context.entries(RUNS) {
-            let (_, rest, blob) = entry?;
-            let id = RunId::parse(&rest)?;
-            if id.parallelism != self.parallelism {
-                self.adopt(id, &blob)?;
-            } else if id.subtask == self.subtask {
-                let run = Run { rows: decode(&blob)?, stored: Some(id.key(self.operator)) };
-                self.check(&run.rows)?;
-                self.slice(id.window_end)?.runs.push(run);
+        let backend = context.backend();
+        self.share = Some(backend.share());
+        let mut known = false;
+        for entry in context.entries(INDEX) {
+            let (_, rest, index) = entry?;
+            let run = Run::stored(RunId::parse(&rest)?, &index)?;
+            known = true;
+            if run.id.parallelism != self.parallelism {
+                self.adopt(&run, &backend)?;
+            } else if run.id.subtask == self.subtask {
+                self.slice(run.id.window_end)?.runs.push(run);
             }
         }
+        if !known && context.entries(RUNS).next().is_some() {
+            return Err(Error::invalid(
+                "the windows' state was written by an earlier version, without an index; start the job with --fresh",
+            ));
+        }
+        for slice in self.open.values_mut() {
+            slice.runs.sort_by_key(|run| std::cmp::Reverse(run.len()));
+        }
+        self.check(&backend)?;
+        self.backend = Some(backend);
         // Barriers are aligned, so all subtasks had reached the same watermark; the highest is safe as well where one had not stored it yet.
         let mut reached = Timestamp::MIN;
         for entry in context.entries(WATERMARK) {
@@ -86,21 +121,38 @@ impl Slices {
 
     /// Takes this subtask's share of a run that was written at another parallelism. The next checkpoint stores it anew and
     /// removes the old one; that every subtask removes it is harmless.
-    fn adopt(&mut self, id: RunId, blob: &Bytes) -> Result<()> {
-        let rows = decode(blob)?;
-        self.check(&rows)?;
-        let keys = &rows.columns()[..self.grouping.keys.len()];
-        let hashes = hash_keys(keys, rows.num_rows())?;
-        let mine = |hash: &u64| Some(KeyGroup::of_hash(*hash).owner(self.parallelism) == self.subtask);
-        let rows = filter_record_batch(&rows, &hashes.iter().map(mine).collect::<BooleanArray>())?;
-        self.obsolete.push(id.key(self.operator));
-        if rows.num_rows() > 0 {
-            self.merge(id.window_end, rows.columns())?;
+    fn adopt(&mut self, run: &Run, backend: &Backend) -> Result<()> {
+        self.obsolete.extend(run.keys(self.operator));
+        for rows in run.rows(&backend.groups(), backend)? {
+            self.fits(&rows)?;
+            let rows = self.of_groups(rows, &backend.groups())?;
+            if rows.num_rows() > 0 {
+                self.merge(run.id.window_end, rows.columns())?;
+            }
         }
         Ok(())
     }
 
-    fn check(&self, rows: &RecordBatch) -> Result<()> {
+    /// The rows whose key group is in the range.
+    fn of_groups(&self, rows: RecordBatch, groups: &Range<u16>) -> Result<RecordBatch> {
+        if *groups == (0..KeyGroup::COUNT) {
+            return Ok(rows);
+        }
+        let hashes = hash_keys(&rows.columns()[..self.grouping.keys.len()], rows.num_rows())?;
+        let within = |hash: &u64| Some(groups.contains(&KeyGroup::of_hash(*hash).0));
+        Ok(filter_record_batch(&rows, &hashes.iter().map(within).collect::<BooleanArray>())?)
+    }
+
+    /// One run tells whether the stored state is that of this query.
+    fn check(&self, backend: &Backend) -> Result<()> {
+        let smallest = self.open.values().flat_map(|slice| &slice.runs).min_by_key(|run| run.stored_bytes());
+        match smallest {
+            Some(run) => run.rows(&(0..KeyGroup::COUNT), backend)?.iter().try_for_each(|rows| self.fits(rows)),
+            None => Ok(()),
+        }
+    }
+
+    fn fits(&self, rows: &RecordBatch) -> Result<()> {
         let types = |schema: &SchemaRef| schema.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
         if types(&rows.schema()) == types(&self.schema) {
             return Ok(());
@@ -132,38 +184,88 @@ impl Slices {
         self.open.first_key_value().map(|(end, _)| Timestamp(end.saturating_sub(1)))
     }
 
-    /// Closes the first window that the watermark has passed, if there is one: its end and `[keys…, aggregates…]`.
+    /// Closes the first window that the watermark has passed, or a part of it: its end and `[keys…, aggregates…]`, with no rows where a part is empty.
+    /// `None` when nothing is left to close.
     pub(super) fn take_due(&mut self, watermark: Timestamp) -> Result<Option<(i64, Vec<ArrayRef>)>> {
+        if self.closing.is_some() {
+            return self.close_part().map(Some);
+        }
         let Some(entry) = self.open.first_entry() else { return Ok(None) };
         let end = *entry.key();
         if end.saturating_sub(1) > watermark.0 {
             return Ok(None);
         }
         let mut slice = entry.remove();
-        for run in slice.runs {
-            slice.table.merge(run.rows.columns(), self.grouping.keys.len(), &self.widths)?;
-            self.obsolete.extend(run.stored);
+        self.obsolete.extend(slice.runs.iter().flat_map(|run| run.keys(self.operator)));
+        let bytes = slice.runs.iter().map(Run::stored_bytes).sum::<usize>() * TABLE_FACTOR;
+        let parts = bytes.div_ceil(self.share.as_ref().map_or(usize::MAX, Share::fair).max(1));
+        if parts > 1 {
+            let rows = RecordBatch::try_new(self.schema.clone(), slice.table.take_state()?)?;
+            let step = (usize::from(KeyGroup::COUNT) / parts).max(1);
+            let range = |start: usize| start as u16..(start + step).min(usize::from(KeyGroup::COUNT)) as u16;
+            let ranges = (0..usize::from(KeyGroup::COUNT)).step_by(step).map(range).rev().collect();
+            self.closing = Some(Closing { end, rows, runs: slice.runs, ranges });
+            return self.close_part().map(Some);
         }
+        self.merge_runs(&mut slice.table, &slice.runs, &(0..KeyGroup::COUNT))?;
         Ok(Some((end, slice.table.take_results()?)))
+    }
+
+    /// The next range of the window that is being closed.
+    fn close_part(&mut self) -> Result<(i64, Vec<ArrayRef>)> {
+        let Some(mut closing) = self.closing.take() else { return Err(Error::internal("no window is being closed")) };
+        let mut table = GroupTable::new(&self.grouping)?;
+        if let Some(range) = closing.ranges.pop() {
+            let rows = self.of_groups(closing.rows.clone(), &range)?;
+            if rows.num_rows() > 0 {
+                table.merge(rows.columns(), self.grouping.keys.len(), &self.widths)?;
+            }
+            self.merge_runs(&mut table, &closing.runs, &range)?;
+        }
+        let end = closing.end;
+        if !closing.ranges.is_empty() {
+            self.closing = Some(closing);
+        }
+        Ok((end, table.take_results()?))
+    }
+
+    /// Merges the rows of runs that lie in a range of key groups into a table.
+    fn merge_runs(&self, table: &mut GroupTable, runs: &[Run], groups: &Range<u16>) -> Result<()> {
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let Some(backend) = &self.backend else { return Err(Error::internal("windows were not opened")) };
+        for run in runs {
+            for rows in run.rows(groups, backend)? {
+                let rows = self.of_groups(rows, groups)?;
+                if rows.num_rows() > 0 {
+                    table.merge(rows.columns(), self.grouping.keys.len(), &self.widths)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Hands over what changed since the last checkpoint.
     pub(super) fn checkpoint(&mut self, id: CheckpointId, watermark: Timestamp, changes: &mut Changes) -> Result<()> {
-        for (end, slice) in &mut self.open {
-            if slice.table.is_empty() {
-                continue;
+        assert!(self.closing.is_none(), "a barrier came while a window was being closed");
+        // Larger runs are left alone, as merging needs them in memory.
+        let largest = self.share.as_ref().map_or(usize::MAX, Share::fair) / (2 * TABLE_FACTOR);
+        for (end, mut slice) in std::mem::take(&mut self.open) {
+            if !slice.table.is_empty() {
+                // Runs at most twice as large are merged with the new one: sizes stay geometric, so their number stays logarithmic.
+                let is_small = |run: &Run, rows: usize| run.len() <= 2 * rows && run.stored_bytes() <= largest;
+                while slice.runs.last().is_some_and(|run| is_small(run, slice.table.len())) {
+                    let Some(run) = slice.runs.pop() else { break };
+                    self.obsolete.extend(run.keys(self.operator));
+                    self.merge_runs(&mut slice.table, &[run], &(0..KeyGroup::COUNT))?;
+                }
+                let rows = RecordBatch::try_new(self.schema.clone(), slice.table.take_state()?)?;
+                let run =
+                    RunId { window_end: end, checkpoint: id, subtask: self.subtask, parallelism: self.parallelism };
+                slice.runs.push(Run::store(run, rows, self.grouping.keys.len(), self.operator, changes)?);
             }
-            // Runs at most twice as large are merged with the new one: sizes stay geometric, so their number stays logarithmic.
-            while slice.runs.last().is_some_and(|run| run.rows.num_rows() <= 2 * slice.table.len()) {
-                let Some(run) = slice.runs.pop() else { break };
-                slice.table.merge(run.rows.columns(), self.grouping.keys.len(), &self.widths)?;
-                self.obsolete.extend(run.stored);
-            }
-            let rows = RecordBatch::try_new(self.schema.clone(), slice.table.take_state()?)?;
-            let run = RunId { window_end: *end, checkpoint: id, subtask: self.subtask, parallelism: self.parallelism };
-            let key = run.key(self.operator);
-            changes.put(key.clone(), encode(&rows)?);
-            slice.runs.push(Run { rows, stored: Some(key) });
+            self.open.insert(end, slice);
         }
         for key in self.obsolete.drain(..) {
             changes.delete(key);
@@ -173,12 +275,36 @@ impl Slices {
             changes.put(key, watermark.0.to_be_bytes().to_vec());
             self.stored_watermark = watermark;
         }
+        self.trim();
         Ok(())
+    }
+
+    /// Leaves runs to the store if the job is over its memory budget, those that are needed last first. A checkpoint is asked for when that is not enough.
+    pub(super) fn trim(&mut self) {
+        let bytes = self.bytes();
+        let (Some(share), Some(backend)) = (&mut self.share, &self.backend) else { return };
+        share.set(bytes);
+        if !share.is_over() {
+            return;
+        }
+        let (mut left, durable) = (bytes, backend.durable());
+        for run in self.open.values_mut().rev().flat_map(|slice| &mut slice.runs) {
+            if left <= share.fair() / 2 {
+                break;
+            }
+            left -= run.loaded_bytes();
+            run.unload(durable);
+            left += run.loaded_bytes();
+        }
+        share.set(left);
+        if share.is_over() {
+            share.request_checkpoint();
+        }
     }
 
     /// Bytes in memory, roughly.
     pub(super) fn bytes(&self) -> usize {
-        let of_runs = |slice: &Slice| slice.runs.iter().map(|run| run.rows.get_array_memory_size()).sum::<usize>();
+        let of_runs = |slice: &Slice| slice.runs.iter().map(Run::loaded_bytes).sum::<usize>();
         self.open.values().map(|slice| slice.table.bytes() + of_runs(slice)).sum()
     }
 }

@@ -38,10 +38,16 @@ async fn a_job_is_rescaled_in_mid_stream() {
     let folder = tempfile::tempdir().unwrap();
     let sink = MemorySink::default();
     for (round, parallelism) in [1, 4, 2, 3].into_iter().enumerate() {
-        let graph = paced(windows::graph(parallelism, splits(&input, 5), &sink), 20_000.0);
+        let rate = if round < 3 { 2_000.0 } else { 1e9 };
+        let graph = paced(windows::graph(parallelism, splits(&input, 5), &sink), rate);
         let job = launch(spec(graph), environment(folder.path())).unwrap();
         if round < 3 {
-            assert!(!checkpoints(&job, 20).await, "the job must be in mid-stream when it is rescaled");
+            // A quarter of the rows each; the rest would take the source a second and more.
+            let read =
+                || job.status().subtasks.iter().filter(|s| s.operator.0 == 0).map(|s| s.totals.rows_in).sum::<u64>();
+            while read() < 1_000 * (round as u64 + 1) {
+                assert!(!checkpoints(&job, 1).await, "the job must be in mid-stream when it is rescaled");
+            }
             job.stop();
         }
         match job.outcome().await {

@@ -208,3 +208,41 @@ async fn a_job_that_is_stopped_or_cancelled_again_and_again_gives_the_same_resul
     assert!(attempts > 3, "the job was interrupted {} times", attempts - 1);
     assert!(sorted_lines(&sink.rows()).unwrap() == naive(&input), "the result differs after {attempts} attempts");
 }
+
+#[test]
+fn a_window_that_outgrows_its_memory_is_closed_in_parts() {
+    // 400,000 keys in one window, in 1 MiB; checkpoints leave what is there to the disk.
+    let dir = tempfile::tempdir().unwrap();
+    let mut harness = Harness::with_memory(window_operator(), dir.path(), 1 << 20).unwrap();
+    let names: Vec<String> = (0..400_000).map(|key| format!("key {key}")).collect();
+    for round in 0..2 {
+        for some in names.chunks(50_000) {
+            let time: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![3; some.len()]));
+            let key: ArrayRef = Arc::new(StringArray::from_iter_values(some));
+            let value: ArrayRef = Arc::new(Int64Array::from(vec![1; some.len()]));
+            let columns = [("time", time, true), ("key", key, true), ("value", value, true)];
+            let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+            harness.push(Input::Rows(Batch::inserts(batch))).unwrap();
+            harness.checkpoint().unwrap();
+        }
+        if round == 0 {
+            // The last hand-over is durable now, and a restart reads none of it.
+            harness.checkpoint().unwrap();
+            assert!(harness.state_bytes() < 8 << 20, "{} bytes", harness.state_bytes());
+            harness.restart(SubtaskIndex(0), 1).unwrap();
+            assert!(harness.state_bytes() < 1 << 20, "{} bytes", harness.state_bytes());
+        }
+    }
+    harness.end().unwrap();
+    let results = harness.take(Port::MAIN);
+    assert!(results.len() > 8, "{} parts", results.len());
+    let (mut keys, mut total) = (std::collections::HashSet::new(), 0);
+    for rows in &results {
+        let column = rows.column_by_name("key").unwrap().as_any().downcast_ref::<StringArray>().unwrap();
+        keys.extend(column.iter().flatten().map(str::to_owned));
+        let sums = rows.column_by_name("sum").unwrap().as_any().downcast_ref::<Int64Array>().unwrap();
+        assert!(sums.iter().all(|sum| sum == Some(2)));
+        total += rows.num_rows();
+    }
+    assert_eq!((keys.len(), total), (400_000, 400_000));
+}

@@ -3,15 +3,20 @@
 use std::time::{Duration, Instant};
 
 use coulee_model::{CheckpointId, Timestamp};
-use coulee_runtime::graph::{Graph, NodeKind, Port};
+use coulee_runtime::connector::CommitOn;
+use coulee_runtime::graph::{Graph, Node, NodeKind, Port};
 use coulee_runtime::job::JobStatus;
-use coulee_runtime::metrics::{SubtaskFigures, Totals};
+use coulee_runtime::metrics::SubtaskFigures;
 use serde::{Deserialize, Serialize};
+
+use super::figures::{Figures, Rates, Snapshot, Subtask, lowest};
 
 /// The figures of a job at one moment. Counts include what was counted before a restart.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Progress {
+    /// When these figures were taken.
+    pub at: Option<Timestamp>,
     /// Whether its input ends, so that it finishes by itself.
     pub bounded: bool,
     /// When it was last started; `None` before that.
@@ -44,8 +49,14 @@ pub struct Progress {
     pub lag: Option<u64>,
     /// The lowest watermark of its sources, where one is known.
     pub watermark: Option<Timestamp>,
+    /// When a source last read a row, since this start.
+    pub read_at: Option<Timestamp>,
+    /// When a sink last made a row visible, since this start.
+    pub delivered_at: Option<Timestamp>,
     /// Bytes of state in memory.
     pub state_bytes: u64,
+    /// Bytes that the state may take in memory before it is served from the disk; 0 where there is no such limit.
+    pub memory_budget_bytes: u64,
     /// Bytes of state on disk, roughly.
     pub stored_bytes: u64,
     /// The last durable checkpoint.
@@ -54,12 +65,26 @@ pub struct Progress {
     pub checkpoint_at: Option<Timestamp>,
     /// From its trigger to its durability.
     pub checkpoint_took: Duration,
+    /// Of that time, from the trigger until every subtask had passed the barrier on.
+    pub checkpoint_alignment: Duration,
+    /// Of that time, the synced write.
+    pub checkpoint_write: Duration,
+    /// Bytes that it wrote.
+    pub checkpoint_bytes: u64,
+    /// How many checkpoints became durable since this start.
+    pub checkpoints: u64,
+    /// How often one is taken.
+    pub checkpoint_interval: Duration,
+    /// The last snapshot since this start.
+    pub snapshot: Option<Snapshot>,
+    /// Why the last snapshot was not taken, if it was not.
+    pub snapshot_failure: Option<String>,
     /// The operators, upstream first.
     pub operators: Vec<Operator>,
 }
 
-/// The figures of one operator, over its subtasks.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// An operator and its figures.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Operator {
     /// Its stable name.
@@ -68,14 +93,37 @@ pub struct Operator {
     pub description: String,
     /// How many subtasks.
     pub parallelism: u32,
-    /// Rows taken in.
-    pub rows_in: u64,
-    /// Rows given on.
-    pub rows_out: u64,
-    /// Time spent working, over all subtasks.
-    pub busy: Duration,
-    /// Time spent waiting for room downstream, over all subtasks.
-    pub blocked: Duration,
+    /// Whether it reads, works or writes.
+    pub kind: OperatorKind,
+    /// Of a source: whether its rows have an event time.
+    pub has_event_time: bool,
+    /// Of a sink: whether it makes rows visible only once a snapshot has them, rather than a checkpoint.
+    pub commits_on_snapshot: bool,
+    /// Where its rows come from: places in [`Progress::operators`].
+    pub inputs: Vec<u32>,
+    /// The figures over all subtasks.
+    pub figures: Figures,
+    /// How fast it is, over the last seconds.
+    pub rates: Rates,
+    /// Of a sink: since when it has held rows that it has not made visible.
+    pub holding_since: Option<Timestamp>,
+    /// Its subtasks, by index.
+    pub subtasks: Vec<Subtask>,
+}
+
+/// Where an operator stands in its graph.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperatorKind {
+    /// It reads.
+    Source,
+    /// It works on rows.
+    #[default]
+    Operator,
+    /// It writes the job's results.
+    Sink,
+    /// It writes what went aside: rejected records, late rows.
+    SideSink,
 }
 
 /// What a node is, for its figures.
@@ -91,6 +139,7 @@ enum Part {
 #[derive(Debug)]
 pub(crate) struct Shape {
     bounded: bool,
+    checkpoint_interval: Duration,
     started_at: Timestamp,
     started: Instant,
     rows_restored: u64,
@@ -100,29 +149,17 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// The shape of a job that starts now with these figures.
-    pub(crate) fn new(graph: &Graph, restored: &JobStatus, now: Timestamp) -> Self {
-        let part = |id| match graph.node(id).kind {
-            NodeKind::Source(_) => Part::Source,
-            NodeKind::Operator(_) => Part::Operator,
-            NodeKind::Sink(_) => {
-                // Main rows win where a sink gets several kinds.
-                let ports = graph.edges.iter().filter(|edge| edge.to == id).map(|edge| edge.port);
-                Part::Sink(ports.min().unwrap_or(Port::MAIN))
-            }
-        };
-        let describe = |node: &coulee_runtime::graph::Node| Operator {
-            uid: node.uid.clone(),
-            description: node.describe(),
-            parallelism: node.parallelism,
-            ..Operator::default()
-        };
+    pub(crate) fn new(graph: &Graph, checkpoint_interval: Duration, restored: &JobStatus, now: Timestamp) -> Self {
+        let parts: Vec<Part> = graph.nodes.iter().map(|node| part(graph, node)).collect();
+        let nodes = graph.nodes.iter().zip(&parts).map(|(node, part)| blank(graph, node, *part)).collect();
         let mut shape = Shape {
             bounded: graph.is_bounded(),
+            checkpoint_interval,
             started_at: now,
             started: Instant::now(),
             rows_restored: 0,
-            parts: graph.nodes.iter().map(|node| part(node.id)).collect(),
-            nodes: graph.nodes.iter().map(describe).collect(),
+            parts,
+            nodes,
         };
         shape.rows_restored = shape.progress(restored).rows_read;
         shape
@@ -135,10 +172,18 @@ impl Shape {
             started_at: Some(self.started_at),
             elapsed: self.started.elapsed(),
             rows_restored: self.rows_restored,
+            memory_budget_bytes: status.memory_budget_bytes,
             stored_bytes: status.stored_bytes,
             checkpoint: status.checkpoint,
             checkpoint_at: status.checkpoint_at,
             checkpoint_took: status.checkpoint_took,
+            checkpoint_alignment: status.checkpoint_alignment,
+            checkpoint_write: status.checkpoint_write,
+            checkpoint_bytes: status.checkpoint_bytes as u64,
+            checkpoints: status.checkpoints,
+            checkpoint_interval: self.checkpoint_interval,
+            snapshot: status.snapshot.as_ref().map(Snapshot::from),
+            snapshot_failure: status.snapshot_failure.clone(),
             rejected_to: self.target_of(Port::REJECTED),
             late_to: self.target_of(Port::LATE),
             operators: self.nodes.clone(),
@@ -156,41 +201,74 @@ impl Shape {
     }
 }
 
+fn part(graph: &Graph, node: &Node) -> Part {
+    match node.kind {
+        NodeKind::Source(_) => Part::Source,
+        NodeKind::Operator(_) => Part::Operator,
+        NodeKind::Sink(_) => {
+            // Main rows win where a sink gets several kinds.
+            let ports = graph.edges.iter().filter(|edge| edge.to == node.id).map(|edge| edge.port);
+            Part::Sink(ports.min().unwrap_or(Port::MAIN))
+        }
+    }
+}
+
+/// An operator that has counted nothing.
+fn blank(graph: &Graph, node: &Node, part: Part) -> Operator {
+    let inputs = graph.edges.iter().filter(|edge| edge.to == node.id).map(|edge| edge.from.0).collect();
+    Operator {
+        uid: node.uid.clone(),
+        description: node.describe(),
+        parallelism: node.parallelism,
+        kind: match part {
+            Part::Source => OperatorKind::Source,
+            Part::Operator => OperatorKind::Operator,
+            Part::Sink(Port::MAIN) => OperatorKind::Sink,
+            Part::Sink(_) => OperatorKind::SideSink,
+        },
+        commits_on_snapshot: matches!(&node.kind, NodeKind::Sink(sink) if sink.commit_on() == CommitOn::Snapshot),
+        has_event_time: matches!(&node.kind, NodeKind::Source(source) if source.event_time.is_some()),
+        inputs,
+        ..Operator::default()
+    }
+}
+
 impl Progress {
-    fn add(&mut self, part: Part, figures: &SubtaskFigures) {
-        let totals: &Totals = &figures.totals;
-        let operator = &mut self.operators[figures.operator.0 as usize];
-        operator.rows_in += totals.rows_in;
-        operator.rows_out += totals.rows_out;
-        operator.busy += Duration::from_nanos(totals.busy_nanos);
-        operator.blocked += Duration::from_nanos(totals.blocked_nanos);
-        self.late_rows += totals.late_rows;
-        self.timeless_rows += totals.timeless_rows;
-        self.rejected_rows += totals.rejected_rows;
-        self.state_bytes += totals.state_bytes;
-        if let Some(reason) = &figures.last_reject {
-            self.last_reject = Some(reason.clone());
+    fn add(&mut self, part: Part, counted: &SubtaskFigures) {
+        let subtask = Subtask::from(counted);
+        let figures = &subtask.figures;
+        self.late_rows += figures.late_rows;
+        self.timeless_rows += figures.timeless_rows;
+        self.rejected_rows += figures.rejected_rows;
+        self.state_bytes += figures.state_bytes;
+        if figures.last_reject.is_some() {
+            self.last_reject.clone_from(&figures.last_reject);
         }
         match part {
             Part::Source => self.add_source(figures),
             Part::Sink(Port::MAIN) => {
-                self.rows_written += totals.delivered_rows;
-                self.objects += totals.delivered_objects;
-                self.object_bytes += totals.delivered_bytes;
+                self.rows_written += figures.delivered_rows;
+                self.objects += figures.delivered_objects;
+                self.object_bytes += figures.delivered_bytes;
             }
             Part::Sink(_) | Part::Operator => {}
         }
+        let operator = &mut self.operators[counted.operator.0 as usize];
+        operator.figures.add(figures);
+        let index = counted.subtask.0 as usize;
+        if operator.subtasks.len() <= index {
+            operator.subtasks.resize_with(index + 1, Subtask::default);
+        }
+        operator.subtasks[index] = subtask;
     }
 
-    fn add_source(&mut self, figures: &SubtaskFigures) {
-        self.rows_read += figures.totals.rows_in;
+    fn add_source(&mut self, figures: &Figures) {
+        self.rows_read += figures.rows_in;
         // A subtask without splits never knows its lag, nor has it a watermark: those that do speak for all.
         if let Some(lag) = figures.lag {
             self.lag = Some(self.lag.unwrap_or(0) + lag);
         }
-        if figures.watermark > Timestamp::MIN {
-            self.watermark = Some(self.watermark.map_or(figures.watermark, |lowest| lowest.min(figures.watermark)));
-        }
+        self.watermark = lowest(self.watermark, figures.watermark);
     }
 
     /// The share of a bounded input that is done, 0 to 1, where that is known.
@@ -204,6 +282,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use coulee_model::{OperatorId, SubtaskIndex};
+    use coulee_runtime::metrics::{SplitFigures, Totals};
 
     use super::*;
 
@@ -226,6 +305,7 @@ mod tests {
         let node = |uid: &str| Operator { uid: uid.into(), description: format!("sink {uid}"), ..Operator::default() };
         let shape = Shape {
             bounded: true,
+            checkpoint_interval: Duration::from_secs(1),
             started_at: Timestamp(0),
             started: Instant::now(),
             rows_restored: 0,
@@ -233,6 +313,14 @@ mod tests {
             nodes: vec![node("a"), node("b"), node("c")],
         };
         let read = Totals { rows_in: 30, rejected_rows: 10, ..Totals::default() };
+        let mut reading = figures(0, read, Some(40), 1_000);
+        reading.splits = vec![SplitFigures {
+            id: "shard-00003".into(),
+            watermark: Timestamp::MIN,
+            is_idle: true,
+            is_ended: false,
+            is_paused: false,
+        }];
         let written = Totals { delivered_rows: 25, delivered_objects: 2, ..Totals::default() };
         let status = JobStatus {
             checkpoint: CheckpointId(4),
@@ -247,8 +335,8 @@ mod tests {
             snapshot: None,
             snapshot_failure: None,
             subtasks: vec![
-                figures(0, read, Some(40), 1_000),
-                figures(0, Totals::default(), None, i64::MIN),
+                reading,
+                SubtaskFigures { subtask: SubtaskIndex(1), ..figures(0, Totals::default(), None, i64::MIN) },
                 figures(1, written, None, i64::MIN),
                 figures(2, written, None, i64::MIN),
             ],
@@ -259,5 +347,10 @@ mod tests {
         assert_eq!(progress.share_done(), Some(0.5));
         assert_eq!(progress.rejected_to.as_deref(), Some("sink c"));
         assert_eq!(progress.late_to, None);
+        let source = &progress.operators[0];
+        assert_eq!((source.subtasks.len(), source.figures.rows_in, source.figures.lag), (2, 30, Some(40)));
+        let split = &source.subtasks[0].splits[0];
+        assert_eq!((split.id.as_str(), split.watermark, split.is_idle), ("shard-00003", None, true));
+        assert!(source.subtasks[1].splits.is_empty());
     }
 }

@@ -72,6 +72,9 @@ pub(crate) struct StoredScript {
     pub(crate) name: JobName,
     /// Subtasks per operator, unless the script says otherwise.
     pub(crate) parallelism: u32,
+    /// The snapshot that jobs of the script begin with which are new: a name or a URL.
+    #[serde(default)]
+    pub(crate) from: Option<String>,
 }
 
 /// A table that a job writes to.
@@ -85,6 +88,15 @@ pub struct SinkTarget {
     pub path: String,
     /// Its format, where it has one.
     pub format: String,
+}
+
+/// A failure that was followed by another start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// When.
+    pub at: Timestamp,
+    /// What went wrong.
+    pub cause: String,
 }
 
 /// A job as `job.json` has it.
@@ -103,6 +115,15 @@ pub(crate) struct JobRecord {
     pub(crate) state: JobState,
     /// How many times it was started.
     pub(crate) attempts: u32,
+    /// How many of those starts followed a failure by themselves.
+    #[serde(default)]
+    pub(crate) restarts: u32,
+    /// The last failure that was followed by another start.
+    #[serde(default)]
+    pub(crate) last_failure: Option<Failure>,
+    /// Where its savepoints are: URLs or folders; the first is where new ones go. Empty: in the data folder.
+    #[serde(default)]
+    pub(crate) places: Vec<String>,
     /// The figures when it last ended.
     pub(crate) progress: Option<Progress>,
 }
@@ -122,8 +143,18 @@ impl JobRecord {
             desired: Desired::Running,
             state: JobState::Created,
             attempts: 0,
+            restarts: 0,
+            last_failure: None,
+            places: Vec::new(),
             progress: None,
         }
+    }
+
+    /// Makes it one that has done nothing yet, of the same script.
+    pub(crate) fn begin_anew(&mut self) {
+        let anew = JobRecord::new(self.name.clone(), self.script.clone(), self.statement, self.created_at);
+        let former = std::mem::replace(self, anew);
+        (self.sinks, self.places) = (former.sinks, former.places);
     }
 
     /// Reads the record in a job's folder.
@@ -168,6 +199,7 @@ pub(crate) mod tests {
             origin: "x.sql".into(),
             name: JobName::new("x").unwrap(),
             parallelism: 2,
+            from: None,
         };
         JobRecord::new(JobName::new("x").unwrap(), script, 3, Timestamp(1_700_000_000_000))
     }

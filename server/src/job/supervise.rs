@@ -1,20 +1,24 @@
 //! Keeps a job running: starts it, forwards what is asked of it, and starts it again from its last checkpoint after a
 //! failure that may pass by itself.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coulee_checkpoint::{JobStore, StoreSettings};
 use coulee_model::{Classify, Clock, ErrorKind};
 use coulee_runtime::graph::Graph;
-use coulee_runtime::job::{Environment, JobHandle, JobSettings, JobSpec, Outcome, launch};
+use coulee_runtime::job::{Environment, JobHandle, JobSettings, JobSpec, Outcome, Snapshots, launch};
 
-use super::{Desired, Job, JobRecord, JobState, Live, Progress, Retry, Shape, Wish};
-use crate::settings::RestartSettings;
+use super::{Desired, Failure, Job, JobRecord, JobState, Live, Progress, Recent, Retry, Shape, Wish};
+use crate::settings::{RestartPolicy, RestartSettings};
 use crate::{Error, Result};
 
 /// How long a job that is asked to stop may take for its last checkpoint before it is ended without.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a job's figures are taken while nobody looks, so that it is known what it did lately.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What every job of an engine runs with.
 #[derive(Debug, Clone)]
@@ -22,6 +26,16 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) state: StoreSettings,
     pub(crate) restart: RestartSettings,
+    /// Where relative paths begin.
+    pub(crate) base: PathBuf,
+}
+
+/// What is to run, and how.
+pub(crate) struct Plan {
+    pub(crate) graph: Graph,
+    pub(crate) settings: JobSettings,
+    pub(crate) restart: RestartPolicy,
+    pub(crate) snapshots: Option<Snapshots>,
 }
 
 /// Starts a job that rests, from its last checkpoint if it has one, and looks after it until it ends.
@@ -32,8 +46,7 @@ pub(crate) struct Parts {
 /// When it is running already, its state cannot be opened, or the graph does not fit its state. The record is then as it was.
 pub(crate) async fn start(
     job: &Arc<Job>,
-    graph: Graph,
-    settings: JobSettings,
+    plan: Plan,
     parts: &Parts,
     change: impl FnOnce(&mut JobRecord),
 ) -> Result<()> {
@@ -42,7 +55,7 @@ pub(crate) async fn start(
         let (name, advice) = (job.name(), "stop it first with `coulee job stop`, or wait for its end".to_owned());
         return Err(Error::JobState { name, state: "is running", advice });
     }
-    let supervisor = Supervisor { job: job.clone(), graph, settings, parts: parts.clone() };
+    let supervisor = Supervisor { job: job.clone(), plan, parts: parts.clone() };
     job.wish.send_replace(Wish::Run);
     match supervisor.begin(change).await {
         Ok(handle) => {
@@ -59,8 +72,7 @@ pub(crate) async fn start(
 
 struct Supervisor {
     job: Arc<Job>,
-    graph: Graph,
-    settings: JobSettings,
+    plan: Plan,
     parts: Parts,
 }
 
@@ -99,19 +111,22 @@ impl Supervisor {
         let spec = JobSpec {
             name: record.name,
             incarnation: record.incarnation,
-            graph: self.graph.clone(),
-            settings: self.settings.clone(),
+            graph: self.plan.graph.clone(),
+            settings: self.plan.settings.clone(),
         };
         let environment = Environment {
             store: Arc::new(store),
             spool: self.job.folder.join("spool"),
             scratch: self.job.folder.join("scratch"),
-            snapshots: None,
+            snapshots: self.plan.snapshots.clone(),
             clock: self.parts.clock.clone(),
         };
         let handle = Arc::new(launch(spec, environment)?);
-        let shape = Shape::new(&self.graph, &handle.status(), self.parts.clock.now());
-        *self.job.live.lock() = Some(Live { handle: handle.clone(), shape });
+        let (clock, interval) = (self.parts.clock.clone(), self.plan.settings.checkpoint_interval);
+        let shape = Shape::new(&self.plan.graph, interval, &handle.status(), clock.now());
+        *self.job.live.lock() = Some(Live { handle: handle.clone(), shape, recent: Recent::default(), clock });
+        // Rates count from here on.
+        self.job.progress();
         Ok(handle)
     }
 
@@ -134,7 +149,7 @@ impl Supervisor {
             };
             failures += u32::from(matches!(outcome, Ended::Failed { .. }));
             let wish = *self.job.wish.borrow();
-            match next(outcome, wish, failures, &self.parts.restart) {
+            match next(outcome, wish, failures, &self.plan.restart) {
                 Next::Again { pause, cause } => {
                     self.pause(pause, cause).await;
                     attempt = self.again().await;
@@ -158,6 +173,7 @@ impl Supervisor {
         let outcome = handle.outcome();
         tokio::pin!(outcome);
         let mut patience = None;
+        let mut figures = tokio::time::interval(FIGURES_INTERVAL);
         loop {
             let impatient = async {
                 match patience {
@@ -175,6 +191,7 @@ impl Supervisor {
                     }
                     Wish::Cancel => handle.cancel(),
                 },
+                _ = figures.tick() => drop(self.job.progress()),
                 () = impatient => {
                     tracing::warn!(job = %self.job.name(), "no last checkpoint within {STOP_TIMEOUT:?}: ended at the one before");
                     patience = None;
@@ -195,6 +212,9 @@ impl Supervisor {
     async fn pause(&self, pause: Duration, cause: String) {
         tracing::warn!(job = %self.job.name(), cause, ?pause, "the job failed and will be started again");
         let at = self.parts.clock.now().plus_millis(pause.as_millis() as i64);
+        // The same as for attempts: worth keeping, not worth failing for.
+        let failure = Failure { at: self.parts.clock.now(), cause: cause.clone() };
+        let _ = self.job.update(|record| record.last_failure = Some(failure));
         *self.job.retry.lock() = Some(Retry { at, cause });
         let mut wishes = self.job.wish.subscribe();
         tokio::select! {
@@ -210,7 +230,10 @@ impl Supervisor {
             return Err(Error::JobFailed { name: self.job.name(), cause: "asked to end".to_owned() });
         }
         // That many attempts were made is worth keeping, but not worth failing for.
-        let _ = self.job.update(|record| record.attempts += 1);
+        let _ = self.job.update(|record| {
+            record.attempts += 1;
+            record.restarts += 1;
+        });
         self.launch().await
     }
 
@@ -264,7 +287,7 @@ fn ended(outcome: Outcome) -> Ended {
 }
 
 /// Decides what follows an attempt's end. `failures` counts those in a row, this one included.
-fn next(ended: Ended, wish: Wish, failures: u32, restart: &RestartSettings) -> Next {
+fn next(ended: Ended, wish: Wish, failures: u32, restart: &RestartPolicy) -> Next {
     match (ended, wish) {
         (Ended::Finished, _) => Next::Rest(JobState::Finished),
         (Ended::Stopped, _) => Next::Rest(JobState::Stopped),
@@ -295,7 +318,7 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_by_itself_is_tried_again() {
-        let restart = RestartSettings { attempts: 2, ..Default::default() };
+        let restart = RestartPolicy::new(&RestartSettings { attempts: 2, ..Default::default() }, None);
         let again = |secs| Next::Again { pause: Duration::from_secs(secs), cause: "it broke".into() };
         let rest = Next::Rest(JobState::Failed { cause: "it broke".into() });
         assert_eq!(next(failed(ErrorKind::Unavailable), Wish::Run, 1, &restart), again(1));
@@ -307,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_job_that_was_asked_to_end_ends() {
-        let restart = RestartSettings::default();
+        let restart = RestartPolicy::new(&RestartSettings::default(), None);
         let unavailable = failed(ErrorKind::Unavailable);
         assert_eq!(next(unavailable.clone(), Wish::Stop, 1, &restart), Next::Rest(JobState::Stopped));
         assert_eq!(next(unavailable, Wish::Cancel, 1, &restart), Next::Rest(JobState::Cancelled));

@@ -1,17 +1,20 @@
 //! Between the engine's values and the messages of the protocol.
 
-use std::time::Duration;
+mod figures;
 
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use coulee_model::{CheckpointId, Classify, ErrorKind, JobName, Timestamp};
+use coulee_checkpoint::snapshot::{ManifestFile, SnapshotKind};
+use coulee_model::{Classify, ErrorKind, JobName, Timestamp};
 use tonic::{Code, Status};
 
 use super::proto;
 use crate::script::ScriptEvent;
-use crate::{Error, JobReport, JobState, Operator, Progress, Result, Retry, SinkTarget};
+use crate::{
+    Error, Failure, Finding, FindingCode, JobReport, JobState, KeptSnapshot, Progress, Result, Retry, SinkTarget,
+};
 
 impl From<Error> for Status {
     fn from(error: Error) -> Status {
@@ -38,10 +41,6 @@ pub(crate) fn status_error(status: &Status) -> Error {
         _ => ErrorKind::Unavailable,
     };
     Error::Remote { kind, message: status.message().to_owned() }
-}
-
-fn millis(duration: Duration) -> u64 {
-    duration.as_millis() as u64
 }
 
 fn time(at: Option<Timestamp>) -> i64 {
@@ -85,6 +84,9 @@ impl From<JobReport> for proto::Job {
             parallelism: report.parallelism,
             sinks: report.sinks.into_iter().map(proto::SinkTarget::from).collect(),
             progress: report.progress.map(proto::Progress::from),
+            restarts: report.restarts,
+            last_failure: report.last_failure.map(|Failure { at, cause }| proto::Failure { at_ms: at.millis(), cause }),
+            findings: report.findings.into_iter().map(proto::Finding::from).collect(),
         }
     }
 }
@@ -115,7 +117,50 @@ impl TryFrom<proto::Job> for JobReport {
             parallelism: job.parallelism,
             sinks: job.sinks.into_iter().map(SinkTarget::from).collect(),
             progress: job.progress.map(Progress::from),
+            restarts: job.restarts,
+            last_failure: job
+                .last_failure
+                .map(|proto::Failure { at_ms, cause }| Failure { at: Timestamp(at_ms), cause }),
+            // What a newer server has found out, an older client does not know to show.
+            findings: job.findings.into_iter().filter_map(finding).collect(),
         })
+    }
+}
+
+impl From<Finding> for proto::Finding {
+    fn from(Finding { code, operator, message, advice }: Finding) -> Self {
+        proto::Finding { code: code.word().to_owned(), operator: operator.unwrap_or_default(), message, advice }
+    }
+}
+
+fn finding(proto::Finding { code, operator, message, advice }: proto::Finding) -> Option<Finding> {
+    Some(Finding { code: FindingCode::parse(&code)?, operator: some_text(operator), message, advice })
+}
+
+impl From<&KeptSnapshot> for proto::SnapshotInfo {
+    fn from(kept: &KeptSnapshot) -> Self {
+        let manifest = &kept.manifest;
+        let note = match &manifest.kind {
+            SnapshotKind::Savepoint { note, .. } => note.clone().unwrap_or_default(),
+            SnapshotKind::Periodic => String::new(),
+        };
+        let file = |file: &ManifestFile| proto::SnapshotFile {
+            path: file.path.clone(),
+            size_bytes: file.bytes,
+            hash: file.hash.to_string(),
+        };
+        proto::SnapshotInfo {
+            job: manifest.job.to_string(),
+            name: kept.name(),
+            is_savepoint: manifest.kind != SnapshotKind::Periodic,
+            note,
+            at_ms: manifest.at.millis(),
+            checkpoint: manifest.checkpoint().0,
+            size_bytes: kept.size_bytes(),
+            url: kept.url(),
+            file_count: manifest.files.len() as u32,
+            files: manifest.files.iter().map(file).collect(),
+        }
     }
 }
 
@@ -128,92 +173,6 @@ impl From<SinkTarget> for proto::SinkTarget {
 impl From<proto::SinkTarget> for SinkTarget {
     fn from(proto::SinkTarget { table, connector, path, format }: proto::SinkTarget) -> Self {
         SinkTarget { table, connector, path, format }
-    }
-}
-
-impl From<Progress> for proto::Progress {
-    fn from(progress: Progress) -> Self {
-        proto::Progress {
-            bounded: progress.bounded,
-            started_at_ms: time(progress.started_at),
-            elapsed_ms: millis(progress.elapsed),
-            rows_read: progress.rows_read,
-            rows_restored: progress.rows_restored,
-            rows_written: progress.rows_written,
-            objects: progress.objects,
-            object_bytes: progress.object_bytes,
-            late_rows: progress.late_rows,
-            timeless_rows: progress.timeless_rows,
-            rejected_rows: progress.rejected_rows,
-            last_reject: progress.last_reject.unwrap_or_default(),
-            rejected_to: progress.rejected_to.unwrap_or_default(),
-            late_to: progress.late_to.unwrap_or_default(),
-            lag: progress.lag,
-            watermark_ms: progress.watermark.map(Timestamp::millis),
-            state_bytes: progress.state_bytes,
-            stored_bytes: progress.stored_bytes,
-            checkpoint: progress.checkpoint.0,
-            checkpoint_at_ms: time(progress.checkpoint_at),
-            checkpoint_took_ms: millis(progress.checkpoint_took),
-            operators: progress.operators.into_iter().map(proto::Operator::from).collect(),
-        }
-    }
-}
-
-impl From<proto::Progress> for Progress {
-    fn from(progress: proto::Progress) -> Self {
-        Progress {
-            bounded: progress.bounded,
-            started_at: some_time(progress.started_at_ms),
-            elapsed: Duration::from_millis(progress.elapsed_ms),
-            rows_read: progress.rows_read,
-            rows_restored: progress.rows_restored,
-            rows_written: progress.rows_written,
-            objects: progress.objects,
-            object_bytes: progress.object_bytes,
-            late_rows: progress.late_rows,
-            timeless_rows: progress.timeless_rows,
-            rejected_rows: progress.rejected_rows,
-            last_reject: some_text(progress.last_reject),
-            rejected_to: some_text(progress.rejected_to),
-            late_to: some_text(progress.late_to),
-            lag: progress.lag,
-            watermark: progress.watermark_ms.map(Timestamp),
-            state_bytes: progress.state_bytes,
-            stored_bytes: progress.stored_bytes,
-            checkpoint: CheckpointId(progress.checkpoint),
-            checkpoint_at: some_time(progress.checkpoint_at_ms),
-            checkpoint_took: Duration::from_millis(progress.checkpoint_took_ms),
-            operators: progress.operators.into_iter().map(Operator::from).collect(),
-        }
-    }
-}
-
-impl From<Operator> for proto::Operator {
-    fn from(operator: Operator) -> Self {
-        proto::Operator {
-            uid: operator.uid,
-            description: operator.description,
-            parallelism: operator.parallelism,
-            rows_in: operator.rows_in,
-            rows_out: operator.rows_out,
-            busy_ms: millis(operator.busy),
-            blocked_ms: millis(operator.blocked),
-        }
-    }
-}
-
-impl From<proto::Operator> for Operator {
-    fn from(operator: proto::Operator) -> Self {
-        Operator {
-            uid: operator.uid,
-            description: operator.description,
-            parallelism: operator.parallelism,
-            rows_in: operator.rows_in,
-            rows_out: operator.rows_out,
-            busy: Duration::from_millis(operator.busy_ms),
-            blocked: Duration::from_millis(operator.blocked_ms),
-        }
     }
 }
 
@@ -272,20 +231,11 @@ fn read_table(bytes: &[u8]) -> Result<RecordBatch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Operator;
 
     #[test]
     fn a_job_and_its_figures_survive_the_wire() {
-        let progress = Progress {
-            bounded: true,
-            started_at: Some(Timestamp(5)),
-            elapsed: Duration::from_millis(7),
-            rows_read: 1,
-            lag: Some(0),
-            watermark: Some(Timestamp::MAX),
-            last_reject: Some("a text where a number was expected".into()),
-            operators: vec![Operator { uid: "scan".into(), rows_in: 3, ..Operator::default() }],
-            ..Progress::default()
-        };
+        let progress = Progress { rows_read: 1, operators: vec![Operator::default()], ..Progress::default() };
         let report = JobReport {
             name: JobName::new("delays").unwrap(),
             incarnation: "0123456789ab".into(),
@@ -296,6 +246,8 @@ mod tests {
             statement: 2,
             created_at: Timestamp(4),
             attempts: 3,
+            restarts: 1,
+            last_failure: Some(Failure { at: Timestamp(8), cause: "no answer".into() }),
             parallelism: 2,
             sinks: vec![SinkTarget {
                 table: "t".into(),
@@ -304,6 +256,12 @@ mod tests {
                 format: "parquet".into(),
             }],
             progress: Some(progress),
+            findings: vec![Finding {
+                code: FindingCode::NoData,
+                operator: Some("scan".into()),
+                message: "nothing came".into(),
+                advice: "wait".into(),
+            }],
         };
         assert_eq!(JobReport::try_from(proto::Job::from(report.clone())).unwrap(), report);
     }

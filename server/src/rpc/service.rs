@@ -15,9 +15,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::proto::coulee_server::{Coulee, CouleeServer};
 use super::proto::{self, JobRequest};
 use super::{convert, produce, tail};
-use crate::engine::{Engine, blocking};
+use crate::engine::{Engine, Start, blocking};
 use crate::script::Script;
-use crate::{Error, JobReport, JobState};
+use crate::{Error, JobReport, JobState, KeptSnapshot, SavepointRequest};
 
 /// The largest message: a record may have 64 MiB.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 128 << 20;
@@ -42,6 +42,15 @@ pub(crate) struct Service {
 
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
+/// An empty text of the protocol is an absent one.
+fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn one_snapshot(kept: &KeptSnapshot) -> Response<proto::SnapshotInfo> {
+    Response::new(kept.into())
+}
+
 fn one_job(report: JobReport) -> Response<proto::Job> {
     Response::new(report.into())
 }
@@ -64,6 +73,8 @@ impl Coulee for Service {
             name: (!request.name.is_empty()).then_some(request.name),
             parallelism: (request.parallelism > 0).then_some(request.parallelism),
             fresh: request.fresh,
+            from: some(request.from),
+            allow_non_restored_state: request.allow_non_restored_state,
             ..Script::default()
         };
         let (events, received) = mpsc::unbounded_channel();
@@ -90,8 +101,59 @@ impl Coulee for Service {
         Ok(one_job(self.engine.job(&request.into_inner().name)?))
     }
 
-    async fn start_job(&self, request: Request<JobRequest>) -> Result<Response<proto::Job>, Status> {
-        Ok(one_job(self.engine.start_job(&request.into_inner().name).await?))
+    async fn start_job(&self, request: Request<proto::StartJobRequest>) -> Result<Response<proto::Job>, Status> {
+        let request = request.into_inner();
+        let start = Start {
+            job: request.name,
+            from: some(request.from),
+            fresh: request.fresh,
+            parallelism: (request.parallelism > 0).then_some(request.parallelism),
+            allow_non_restored_state: request.allow_non_restored_state,
+        };
+        Ok(one_job(self.engine.start_job(start).await?))
+    }
+
+    async fn create_savepoint(
+        &self,
+        request: Request<proto::CreateSavepointRequest>,
+    ) -> Result<Response<proto::SnapshotInfo>, Status> {
+        let proto::CreateSavepointRequest { job, name, note, to } = request.into_inner();
+        let request = SavepointRequest { job, name: some(name), note: some(note), to: some(to) };
+        Ok(one_snapshot(&self.engine.create_savepoint(request).await?))
+    }
+
+    async fn list_savepoints(
+        &self,
+        request: Request<proto::ListSavepointsRequest>,
+    ) -> Result<Response<proto::ListSavepointsResponse>, Status> {
+        let job = some(request.into_inner().job);
+        let found = self.engine.savepoints(job.as_deref()).await?;
+        let snapshots = found.iter().map(|kept| proto::SnapshotInfo { files: Vec::new(), ..kept.into() }).collect();
+        Ok(Response::new(proto::ListSavepointsResponse { snapshots }))
+    }
+
+    async fn describe_savepoint(
+        &self,
+        request: Request<proto::SavepointRequest>,
+    ) -> Result<Response<proto::SnapshotInfo>, Status> {
+        let proto::SavepointRequest { name, job } = request.into_inner();
+        Ok(one_snapshot(&self.engine.savepoint(&name, some(job).as_deref()).await?))
+    }
+
+    async fn delete_savepoint(
+        &self,
+        request: Request<proto::SavepointRequest>,
+    ) -> Result<Response<proto::SnapshotInfo>, Status> {
+        let proto::SavepointRequest { name, job } = request.into_inner();
+        Ok(one_snapshot(&self.engine.delete_savepoint(&name, some(job).as_deref()).await?))
+    }
+
+    async fn export_savepoint(
+        &self,
+        request: Request<proto::ExportSavepointRequest>,
+    ) -> Result<Response<proto::SnapshotInfo>, Status> {
+        let proto::ExportSavepointRequest { name, job, to } = request.into_inner();
+        Ok(one_snapshot(&self.engine.export_savepoint(&name, some(job).as_deref(), &to).await?))
     }
 
     async fn stop_job(&self, request: Request<JobRequest>) -> Result<Response<proto::Job>, Status> {
@@ -190,7 +252,7 @@ fn describe(stream: &Stream) -> proto::StreamInfo {
     proto::StreamInfo {
         name: stream.name().to_string(),
         shards: stream.shard_count(),
-        records: shards.iter().map(|shard| shard.end().0 - shard.earliest().0).sum(),
+        records: shards.iter().map(|shard| shard.record_count()).sum(),
         size_bytes: shards.iter().map(|shard| shard.size_bytes()).sum(),
         properties: stream.settings().properties.clone().into_iter().collect(),
     }

@@ -14,9 +14,6 @@ use super::proto::{TailRecord, TailRequest, TailResponse};
 use crate::engine::blocking;
 use crate::{Error, Result};
 
-/// What clients see.
-const ISOLATION: Isolation = Isolation::ReadCommitted;
-
 /// Bytes read from a shard at a time.
 const READ_BYTES: usize = 256 << 10;
 
@@ -28,6 +25,8 @@ struct Cursor {
     shard: Arc<Shard>,
     next: SequenceNumber,
     end: SequenceNumber,
+    /// Whether records of transactions that are still open are seen.
+    isolation: Isolation,
 }
 
 /// How many records may still be sent.
@@ -49,8 +48,10 @@ impl Budget {
 pub(super) async fn tail(stream: &Arc<Stream>, request: &TailRequest, answers: &Answers) -> Result<()> {
     let from = request.from.unwrap_or(From::Latest(true));
     let mut budget = Budget(if request.limit == 0 { u64::MAX } else { request.limit });
+    let isolation = if request.uncommitted { Isolation::ReadUncommitted } else { Isolation::ReadCommitted };
     let (owned, place) = (stream.clone(), from);
-    let cursors = move || owned.shards().iter().map(|shard| cursor(shard, place)).collect::<Result<Vec<_>>>();
+    let cursors =
+        move || owned.shards().iter().map(|shard| cursor(shard, place, isolation)).collect::<Result<Vec<_>>>();
     let mut cursors = blocking(cursors).await?;
     match from {
         From::Newest(count) => newest(&mut cursors, count, &mut budget, answers).await?,
@@ -63,17 +64,17 @@ pub(super) async fn tail(stream: &Arc<Stream>, request: &TailRequest, answers: &
 }
 
 /// Blocks: it opens the shard, and may look for a time in it.
-fn cursor(shard: &Arc<Shard>, from: From) -> Result<Cursor> {
+fn cursor(shard: &Arc<Shard>, from: From, isolation: Isolation) -> Result<Cursor> {
     shard.open()?;
-    let (earliest, end) = (shard.earliest(), shard.end_for(ISOLATION));
+    let (earliest, end) = (shard.earliest(), shard.end_for(isolation));
     let next = match from {
         From::Earliest(_) => earliest,
         From::Latest(_) => end,
         From::Newest(count) => SequenceNumber(end.0.saturating_sub(count)).max(earliest),
         From::Sequence(sequence) => SequenceNumber(sequence).clamp(earliest, end),
-        From::TimestampMs(at) => shard.sequence_at(Timestamp(at), ISOLATION)?,
+        From::TimestampMs(at) => shard.sequence_at(Timestamp(at), isolation)?,
     };
-    Ok(Cursor { shard: shard.clone(), next, end })
+    Ok(Cursor { shard: shard.clone(), next, end, isolation })
 }
 
 /// The newest records over all shards, in order of their times.
@@ -107,7 +108,7 @@ async fn to_the_end(cursors: &mut [Cursor], budget: &mut Budget, answers: &Answe
 /// What comes, from whichever shard it comes.
 async fn follow(cursors: Vec<Cursor>, mut budget: Budget, answers: &Answers) -> Result<()> {
     async fn wait(mut cursor: Cursor) -> Result<Cursor> {
-        cursor.end = cursor.shard.tail(ISOLATION).changed(cursor.next).await?;
+        cursor.end = cursor.shard.tail(cursor.isolation).changed(cursor.next).await?;
         Ok(cursor)
     }
     let mut waiting: FuturesUnordered<_> = cursors.into_iter().map(wait).collect();
@@ -124,9 +125,9 @@ async fn follow(cursors: Vec<Cursor>, mut budget: Budget, answers: &Answers) -> 
 
 /// The next records of a shard, and moves on behind them.
 async fn read(cursor: &mut Cursor) -> Result<Vec<TailRecord>> {
-    let (shard, from, end) = (cursor.shard.clone(), cursor.next, cursor.end);
+    let (shard, from, end, isolation) = (cursor.shard.clone(), cursor.next, cursor.end, cursor.isolation);
     let (records, next) = blocking(move || {
-        let fetched = shard.read(from, READ_BYTES, ISOLATION)?;
+        let fetched = shard.read(from, READ_BYTES, isolation)?;
         let mut records = Vec::new();
         for batch in fetched.batches() {
             let decoded = batch?.decode()?;
@@ -139,7 +140,8 @@ async fn read(cursor: &mut Cursor) -> Result<Vec<TailRecord>> {
                 value: record.value.map(|value| decoded.buffer().slice_ref(value)),
             }));
         }
-        Ok((records, fetched.next))
+        // What came meanwhile is read when its turn comes.
+        Ok((records, fetched.next.min(end)))
     })
     .await?;
     if next <= from {

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::handle::{Progress, Wish};
 use super::snapshots::{Savepoint, Snapshooter, Taken};
-use super::{Environment, JobSpec, Outcome, StoredJob, Tasks, wire};
+use super::{Environment, JobSpec, Outcome, StoredJob, Tasks, commits_on_snapshots, wire};
 use crate::failpoints::injected;
 use crate::graph::Node;
 use crate::job::coordinator::{Action, Coordinator, Event, Phase};
@@ -46,17 +46,21 @@ struct Gathering {
 
 impl Driver {
     pub(super) async fn run(mut self) -> Outcome {
+        let waits = commits_on_snapshots(&self.spec.graph).is_some();
+        let record = self.environment.store.last_checkpoint();
         let begin = async {
             self.snapshooter.clear().await?;
-            wire::wire(&self.spec, &self.environment, &self.metrics, &self.budget).await
+            let after = self.snapshooter.begin(record.as_ref(), waits).await?;
+            let tasks = wire::wire(&self.spec, &self.environment, &self.metrics, &self.budget).await?;
+            Ok((after, tasks))
         };
-        let wired = tokio::select! {
-            wired = begin => wired,
+        let begun = tokio::select! {
+            begun = begin => begun,
             _ = self.wishes.wait_for(|wish| *wish == Wish::Cancel) => return Outcome::Cancelled,
         };
-        let outcome = match wired {
-            Ok(mut tasks) => {
-                let outcome = self.drive(&mut tasks).await;
+        let outcome = match begun {
+            Ok((after, mut tasks)) => {
+                let outcome = self.drive(&mut tasks, after).await;
                 // Tasks of a finished job have ended or are about to; those of a failed one must be gone before a restart.
                 if !matches!(outcome, Ok(Outcome::Finished | Outcome::Stopped(_))) {
                     tasks.running.abort_all();
@@ -73,9 +77,10 @@ impl Driver {
         })
     }
 
-    async fn drive(&mut self, tasks: &mut Tasks) -> Result<Outcome> {
+    /// `after`: the checkpoint that the next one follows.
+    async fn drive(&mut self, tasks: &mut Tasks, after: CheckpointId) -> Result<Outcome> {
         let all: BTreeSet<TaskId> = (0..tasks.controls.len()).map(TaskId).collect();
-        let mut coordinator = Coordinator::new(all, tasks.sinks.clone(), self.progress.lock().id);
+        let mut coordinator = Coordinator::new(all, tasks.sinks.clone(), after);
         let mut gathering = Gathering::default();
         let interval = self.spec.settings.checkpoint_interval;
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);

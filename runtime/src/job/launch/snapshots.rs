@@ -96,6 +96,32 @@ impl Snapshooter {
         blocking(move || clear(&scratch).map_err(|e| Error::io(scratch.display(), e))).await
     }
 
+    /// Before anything runs: the checkpoint after which the job's next one must come, so that no snapshot of another life of the job has its number.
+    ///
+    /// `wait`: sinks wait for snapshots. What the last checkpoint `record` prepared is about to be completed by their recovery, so that a snapshot of it
+    /// is taken first.
+    ///
+    /// # Errors
+    /// With `wait`, when the object store does not answer. Without, that is only logged.
+    pub(super) async fn begin(&mut self, record: Option<&CheckpointRecord>, wait: bool) -> Result<CheckpointId> {
+        let last = record.map_or(CheckpointId(0), |record| record.id);
+        let Some(policy) = &self.policy else { return Ok(last) };
+        let newest = match policy.store.list().await {
+            Ok(manifests) => manifests.iter().map(Manifest::checkpoint).max().unwrap_or(CheckpointId(0)),
+            Err(error) if wait => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(job = %self.origin.job, %error, "the snapshots that there are could not be listed");
+                return Ok(last);
+            }
+        };
+        if let Some(record) = record.filter(|record| wait && record.id > newest) {
+            self.checkpoint(record, true).await?;
+            let taken = self.taken().await?;
+            taken.result.unwrap_or(Err(Error::internal("no snapshot was tried")))?;
+        }
+        Ok(last.max(newest))
+    }
+
     /// Remembers to take a savepoint of the next checkpoint.
     pub(super) fn want(&mut self, savepoint: Savepoint) {
         self.wanted.push(savepoint);

@@ -1,0 +1,145 @@
+//! What readers ask of a shard.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coulee_model::{SequenceNumber, Timestamp};
+
+use super::{Open, READ_BYTES_MAX, Shard};
+use crate::fetch::{Fetched, Isolation};
+use crate::header::Header;
+use crate::segment::Segment;
+use crate::stability::{self, Span};
+use crate::tail::Tail;
+use crate::{LogError, ProducerId, Result};
+
+impl Shard {
+    /// The first sequence number that can be read. 0 while the shard cannot be [opened](Self::open).
+    pub fn earliest(&self) -> SequenceNumber {
+        self.opened().map_or(SequenceNumber(0), |open| SequenceNumber(open.earliest()))
+    }
+
+    /// The sequence number after the last record that readers may see, which is the next to be given to a record that
+    /// becomes durable. 0 while the shard cannot be [opened](Self::open).
+    pub fn end(&self) -> SequenceNumber {
+        let _ = self.opened();
+        SequenceNumber(self.head.borrow().end)
+    }
+
+    /// The end of what committed readers may see: where the earliest transaction begins that is neither committed nor
+    /// aborted, and [`end`](Self::end) without one. 0 while the shard cannot be [opened](Self::open).
+    pub fn stable_end(&self) -> SequenceNumber {
+        self.end_for(Isolation::ReadCommitted)
+    }
+
+    /// [`end`](Self::end) or [`stable_end`](Self::stable_end).
+    pub fn end_for(&self, isolation: Isolation) -> SequenceNumber {
+        let _ = self.opened();
+        SequenceNumber(self.head.borrow().seen_by(isolation))
+    }
+
+    /// The first record, in order of the log, that the reader may see and whose timestamp is `timestamp` or later; the
+    /// [end](Self::end_for) without one.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn sequence_at(&self, timestamp: Timestamp, isolation: Isolation) -> Result<SequenceNumber> {
+        let open = self.opened()?;
+        let end = self.check_life()?.seen_by(isolation);
+        let aborted = open.aborted(isolation, 0, end);
+        let skip =
+            |batch: &Header| batch.is_control() || stability::is_in(&aborted, batch.producer, batch.base_sequence);
+        let segments = open.segments.read().clone();
+        for segment in segments {
+            if segment.summary().max_timestamp < timestamp.millis() {
+                continue;
+            }
+            match segment.first_at(timestamp, skip) {
+                Ok(None) => {}
+                Ok(Some(found)) => return Ok(SequenceNumber(found.min(end))),
+                // Retention was faster: the record that was looked for is gone.
+                Err(_) if segment.base < open.earliest() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.check_life().map(|head| SequenceNumber(head.seen_by(isolation)))
+    }
+
+    /// Reads whole batches from the one that holds `from`, at most `bytes_max` bytes (and [`READ_BYTES_MAX`]), but at
+    /// least one batch if there is any. Empty when `from` is the end, or for a committed reader between the stable end and
+    /// the end. Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`LogError::Trimmed`] before the earliest record, [`LogError::OutOfRange`] past the end, [`LogError::Corrupt`],
+    /// [`LogError::Io`], [`LogError::Deleted`], [`LogError::Closed`].
+    pub fn read(&self, from: SequenceNumber, bytes_max: usize, isolation: Isolation) -> Result<Fetched> {
+        let open = self.opened()?;
+        let head = self.check_life()?;
+        let (end, seen) = (head.end, head.seen_by(isolation));
+        let place = || self.home.place.clone();
+        if from.0 > end {
+            return Err(LogError::OutOfRange { place: place(), requested: from, end: SequenceNumber(end) });
+        }
+        let trimmed =
+            |earliest| LogError::Trimmed { place: place(), requested: from, earliest: SequenceNumber(earliest) };
+        let segment = open.segment_of(from.0).map_err(trimmed)?;
+        if from.0 >= seen {
+            return Ok(Fetched { bytes: Bytes::new(), next: from, end: from, aborted: Vec::new() });
+        }
+        let read = segment.read(from.0, seen, bytes_max.min(READ_BYTES_MAX));
+        // What happened meanwhile explains a failure better than the missing file does.
+        let end = self.check_life()?.seen_by(isolation);
+        let (bytes, next) = match read {
+            Err(_) if from.0 < open.earliest() => return Err(trimmed(open.earliest())),
+            read => read?,
+        };
+        let aborted = open.aborted(isolation, from.0, next);
+        Ok(Fetched { bytes, next: SequenceNumber(next), end: SequenceNumber(end.max(next)), aborted })
+    }
+
+    /// Watches the end of what a reader may see.
+    pub fn tail(&self, isolation: Isolation) -> Tail {
+        let _ = self.opened();
+        Tail::new(self.head.subscribe(), self.home.place.clone(), isolation)
+    }
+
+    /// The size of its segments, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.opened().map_or(0, |open| open.segments.read().iter().map(|segment| segment.summary().bytes).sum())
+    }
+
+    /// How many records committed readers find. Markers and aborted records are not counted; while a transaction is open, or
+    /// where retention has removed the beginning of an aborted one, a few more may be missing.
+    pub fn record_count(&self) -> u64 {
+        let Ok(open) = self.opened() else { return 0 };
+        let records: u64 = open.segments.read().iter().map(|segment| segment.summary().records).sum();
+        let stability = open.stability.lock();
+        let head = *self.head.borrow();
+        records.saturating_sub(stability.aborted_records(head.stable)).saturating_sub(head.end - head.stable)
+    }
+
+    /// The epoch and the last number of an idempotent producer, with what is still queued.
+    pub fn producer_sequence(&self, producer: ProducerId) -> Option<(i16, i32)> {
+        self.opened().ok()?.queue.lock().producers().last(producer)
+    }
+}
+
+impl Open {
+    /// What the reader skips between two sequence numbers.
+    fn aborted(&self, isolation: Isolation, from: u64, to: u64) -> Vec<Span> {
+        match isolation {
+            Isolation::ReadUncommitted => Vec::new(),
+            Isolation::ReadCommitted => self.stability.lock().aborted(from, to),
+        }
+    }
+
+    /// The segment that holds a sequence number, or the earliest sequence number if it is before that.
+    fn segment_of(&self, sequence: u64) -> Result<Arc<Segment>, u64> {
+        let segments = self.segments.read();
+        let after = segments.partition_point(|segment| segment.base <= sequence);
+        match after.checked_sub(1) {
+            Some(i) => Ok(Arc::clone(&segments[i])),
+            None => Err(segments.first().map_or(0, |segment| segment.base)),
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! A job's figures, to and from the messages of the protocol.
+
+use std::time::Duration;
+
+use coulee_model::{CheckpointId, Timestamp};
+
+use super::{some_text, some_time, time};
+use crate::rpc::proto;
+use crate::{Figures, Operator, OperatorKind, Progress, Rates, Snapshot, Split, Subtask};
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros() as u64
+}
+
+impl From<Progress> for proto::Progress {
+    fn from(progress: Progress) -> Self {
+        proto::Progress {
+            bounded: progress.bounded,
+            started_at_ms: time(progress.started_at),
+            elapsed_ms: millis(progress.elapsed),
+            rows_read: progress.rows_read,
+            rows_restored: progress.rows_restored,
+            rows_written: progress.rows_written,
+            objects: progress.objects,
+            object_bytes: progress.object_bytes,
+            late_rows: progress.late_rows,
+            timeless_rows: progress.timeless_rows,
+            rejected_rows: progress.rejected_rows,
+            last_reject: progress.last_reject.unwrap_or_default(),
+            rejected_to: progress.rejected_to.unwrap_or_default(),
+            late_to: progress.late_to.unwrap_or_default(),
+            lag: progress.lag,
+            watermark_ms: progress.watermark.map(Timestamp::millis),
+            state_bytes: progress.state_bytes,
+            stored_bytes: progress.stored_bytes,
+            checkpoint: progress.checkpoint.0,
+            checkpoint_at_ms: time(progress.checkpoint_at),
+            checkpoint_took_ms: millis(progress.checkpoint_took),
+            operators: progress.operators.into_iter().map(proto::Operator::from).collect(),
+            at_ms: time(progress.at),
+            read_at_ms: time(progress.read_at),
+            delivered_at_ms: time(progress.delivered_at),
+            memory_budget_bytes: progress.memory_budget_bytes,
+            checkpoint_alignment_ms: millis(progress.checkpoint_alignment),
+            checkpoint_write_ms: millis(progress.checkpoint_write),
+            checkpoint_bytes: progress.checkpoint_bytes,
+            checkpoints: progress.checkpoints,
+            checkpoint_interval_ms: millis(progress.checkpoint_interval),
+            snapshot: progress.snapshot.map(proto::Snapshot::from),
+            snapshot_failure: progress.snapshot_failure.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<proto::Progress> for Progress {
+    fn from(progress: proto::Progress) -> Self {
+        Progress {
+            at: some_time(progress.at_ms),
+            bounded: progress.bounded,
+            started_at: some_time(progress.started_at_ms),
+            elapsed: Duration::from_millis(progress.elapsed_ms),
+            rows_read: progress.rows_read,
+            rows_restored: progress.rows_restored,
+            rows_written: progress.rows_written,
+            objects: progress.objects,
+            object_bytes: progress.object_bytes,
+            late_rows: progress.late_rows,
+            timeless_rows: progress.timeless_rows,
+            rejected_rows: progress.rejected_rows,
+            last_reject: some_text(progress.last_reject),
+            rejected_to: some_text(progress.rejected_to),
+            late_to: some_text(progress.late_to),
+            lag: progress.lag,
+            watermark: progress.watermark_ms.map(Timestamp),
+            read_at: some_time(progress.read_at_ms),
+            delivered_at: some_time(progress.delivered_at_ms),
+            state_bytes: progress.state_bytes,
+            memory_budget_bytes: progress.memory_budget_bytes,
+            stored_bytes: progress.stored_bytes,
+            checkpoint: CheckpointId(progress.checkpoint),
+            checkpoint_at: some_time(progress.checkpoint_at_ms),
+            checkpoint_took: Duration::from_millis(progress.checkpoint_took_ms),
+            checkpoint_alignment: Duration::from_millis(progress.checkpoint_alignment_ms),
+            checkpoint_write: Duration::from_millis(progress.checkpoint_write_ms),
+            checkpoint_bytes: progress.checkpoint_bytes,
+            checkpoints: progress.checkpoints,
+            checkpoint_interval: Duration::from_millis(progress.checkpoint_interval_ms),
+            snapshot: progress.snapshot.map(Snapshot::from),
+            snapshot_failure: some_text(progress.snapshot_failure),
+            operators: progress.operators.into_iter().map(Operator::from).collect(),
+        }
+    }
+}
+
+impl From<Snapshot> for proto::Snapshot {
+    fn from(snapshot: Snapshot) -> Self {
+        proto::Snapshot {
+            checkpoint: snapshot.checkpoint.0,
+            at_ms: snapshot.at.millis(),
+            took_ms: millis(snapshot.took),
+            size_bytes: snapshot.bytes,
+            uploaded_bytes: snapshot.uploaded_bytes,
+        }
+    }
+}
+
+impl From<proto::Snapshot> for Snapshot {
+    fn from(snapshot: proto::Snapshot) -> Self {
+        Snapshot {
+            checkpoint: CheckpointId(snapshot.checkpoint),
+            at: Timestamp(snapshot.at_ms),
+            took: Duration::from_millis(snapshot.took_ms),
+            bytes: snapshot.size_bytes,
+            uploaded_bytes: snapshot.uploaded_bytes,
+        }
+    }
+}
+
+impl From<Operator> for proto::Operator {
+    fn from(operator: Operator) -> Self {
+        let kind = match operator.kind {
+            OperatorKind::Source => "source",
+            OperatorKind::Operator => "operator",
+            OperatorKind::Sink => "sink",
+            OperatorKind::SideSink => "side_sink",
+        };
+        proto::Operator {
+            uid: operator.uid,
+            description: operator.description,
+            parallelism: operator.parallelism,
+            kind: kind.to_owned(),
+            has_event_time: operator.has_event_time,
+            commits_on_snapshot: operator.commits_on_snapshot,
+            inputs: operator.inputs,
+            figures: Some(operator.figures.into()),
+            rates: Some(operator.rates.into()),
+            holding_since_ms: time(operator.holding_since),
+            subtasks: operator.subtasks.into_iter().map(proto::Subtask::from).collect(),
+        }
+    }
+}
+
+impl From<proto::Operator> for Operator {
+    fn from(operator: proto::Operator) -> Self {
+        let kind = match operator.kind.as_str() {
+            "source" => OperatorKind::Source,
+            "sink" => OperatorKind::Sink,
+            "side_sink" => OperatorKind::SideSink,
+            _ => OperatorKind::Operator,
+        };
+        Operator {
+            uid: operator.uid,
+            description: operator.description,
+            parallelism: operator.parallelism,
+            kind,
+            has_event_time: operator.has_event_time,
+            commits_on_snapshot: operator.commits_on_snapshot,
+            inputs: operator.inputs,
+            figures: operator.figures.map(Figures::from).unwrap_or_default(),
+            rates: operator.rates.map(Rates::from).unwrap_or_default(),
+            holding_since: some_time(operator.holding_since_ms),
+            subtasks: operator.subtasks.into_iter().map(Subtask::from).collect(),
+        }
+    }
+}
+
+impl From<Figures> for proto::Figures {
+    fn from(figures: Figures) -> Self {
+        proto::Figures {
+            rows_in: figures.rows_in,
+            rows_out: figures.rows_out,
+            bytes_in: figures.bytes_in,
+            bytes_out: figures.bytes_out,
+            late_rows: figures.late_rows,
+            timeless_rows: figures.timeless_rows,
+            rejected_rows: figures.rejected_rows,
+            delivered_objects: figures.delivered_objects,
+            delivered_rows: figures.delivered_rows,
+            delivered_bytes: figures.delivered_bytes,
+            state_bytes: figures.state_bytes,
+            busy_us: micros(figures.busy),
+            blocked_us: micros(figures.blocked),
+            idle_us: micros(figures.idle),
+            alignment_us: micros(figures.alignment),
+            watermark_ms: figures.watermark.map(Timestamp::millis),
+            next_result_ms: figures.next_result.map(Timestamp::millis),
+            lag: figures.lag,
+            last_reject: figures.last_reject.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<proto::Figures> for Figures {
+    fn from(figures: proto::Figures) -> Self {
+        Figures {
+            rows_in: figures.rows_in,
+            rows_out: figures.rows_out,
+            bytes_in: figures.bytes_in,
+            bytes_out: figures.bytes_out,
+            late_rows: figures.late_rows,
+            timeless_rows: figures.timeless_rows,
+            rejected_rows: figures.rejected_rows,
+            delivered_objects: figures.delivered_objects,
+            delivered_rows: figures.delivered_rows,
+            delivered_bytes: figures.delivered_bytes,
+            state_bytes: figures.state_bytes,
+            busy: Duration::from_micros(figures.busy_us),
+            blocked: Duration::from_micros(figures.blocked_us),
+            idle: Duration::from_micros(figures.idle_us),
+            alignment: Duration::from_micros(figures.alignment_us),
+            watermark: figures.watermark_ms.map(Timestamp),
+            next_result: figures.next_result_ms.map(Timestamp),
+            lag: figures.lag,
+            last_reject: some_text(figures.last_reject),
+        }
+    }
+}
+
+impl From<Rates> for proto::Rates {
+    fn from(rates: Rates) -> Self {
+        proto::Rates {
+            rows_in_per_second: rates.rows_in,
+            rows_out_per_second: rates.rows_out,
+            bytes_in_per_second: rates.bytes_in,
+            bytes_out_per_second: rates.bytes_out,
+            busy: rates.busy,
+            blocked: rates.blocked,
+        }
+    }
+}
+
+impl From<proto::Rates> for Rates {
+    fn from(rates: proto::Rates) -> Self {
+        Rates {
+            rows_in: rates.rows_in_per_second,
+            rows_out: rates.rows_out_per_second,
+            bytes_in: rates.bytes_in_per_second,
+            bytes_out: rates.bytes_out_per_second,
+            busy: rates.busy,
+            blocked: rates.blocked,
+        }
+    }
+}
+
+impl From<Subtask> for proto::Subtask {
+    fn from(subtask: Subtask) -> Self {
+        let splits = subtask.splits.into_iter().map(proto::Split::from).collect();
+        proto::Subtask { figures: Some(subtask.figures.into()), splits }
+    }
+}
+
+impl From<proto::Subtask> for Subtask {
+    fn from(subtask: proto::Subtask) -> Self {
+        let figures = subtask.figures.map(Figures::from).unwrap_or_default();
+        Subtask { figures, splits: subtask.splits.into_iter().map(Split::from).collect() }
+    }
+}
+
+impl From<Split> for proto::Split {
+    fn from(split: Split) -> Self {
+        proto::Split {
+            id: split.id,
+            watermark_ms: split.watermark.map(Timestamp::millis),
+            is_idle: split.is_idle,
+            is_ended: split.is_ended,
+            is_paused: split.is_paused,
+            quiet_since_ms: split.quiet_since.map(Timestamp::millis),
+        }
+    }
+}
+
+impl From<proto::Split> for Split {
+    fn from(split: proto::Split) -> Self {
+        Split {
+            id: split.id,
+            watermark: split.watermark_ms.map(Timestamp),
+            is_idle: split.is_idle,
+            is_ended: split.is_ended,
+            is_paused: split.is_paused,
+            quiet_since: split.quiet_since_ms.map(Timestamp),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every figure, each with another value.
+    fn figures() -> Figures {
+        Figures {
+            rows_in: 1,
+            rows_out: 2,
+            bytes_in: 3,
+            bytes_out: 4,
+            late_rows: 5,
+            timeless_rows: 6,
+            rejected_rows: 7,
+            delivered_objects: 8,
+            delivered_rows: 9,
+            delivered_bytes: 10,
+            state_bytes: 11,
+            busy: Duration::from_micros(12),
+            blocked: Duration::from_micros(13),
+            idle: Duration::from_micros(14),
+            alignment: Duration::from_micros(15),
+            watermark: Some(Timestamp::MAX),
+            next_result: Some(Timestamp(-17)),
+            lag: Some(0),
+            last_reject: Some("a text where a number was expected".into()),
+        }
+    }
+
+    fn operator() -> Operator {
+        let split = Split {
+            id: "shard-00003".into(),
+            watermark: Some(Timestamp(-1)),
+            is_idle: true,
+            is_ended: false,
+            is_paused: true,
+            quiet_since: Some(Timestamp(4)),
+        };
+        let rates = Rates { rows_in: 1.5, rows_out: 2.5, bytes_in: 3.5, bytes_out: 4.5, busy: 0.25, blocked: 0.5 };
+        Operator {
+            uid: "scan".into(),
+            description: "stream 'a'".into(),
+            parallelism: 2,
+            kind: OperatorKind::SideSink,
+            has_event_time: true,
+            commits_on_snapshot: true,
+            inputs: vec![0, 2],
+            figures: figures(),
+            rates,
+            holding_since: Some(Timestamp(6)),
+            subtasks: vec![Subtask { figures: figures(), splits: vec![split] }],
+        }
+    }
+
+    #[test]
+    fn every_figure_survives_the_wire() {
+        let progress = Progress {
+            at: Some(Timestamp(1)),
+            bounded: true,
+            started_at: Some(Timestamp(2)),
+            elapsed: Duration::from_millis(3),
+            rows_read: 4,
+            rows_restored: 5,
+            rows_written: 6,
+            objects: 7,
+            object_bytes: 8,
+            late_rows: 9,
+            timeless_rows: 10,
+            rejected_rows: 11,
+            last_reject: Some("no JSON".into()),
+            rejected_to: Some("a".into()),
+            late_to: Some("b".into()),
+            lag: Some(12),
+            watermark: Some(Timestamp::MAX),
+            read_at: Some(Timestamp(13)),
+            delivered_at: Some(Timestamp(14)),
+            state_bytes: 15,
+            memory_budget_bytes: 16,
+            stored_bytes: 17,
+            checkpoint: CheckpointId(18),
+            checkpoint_at: Some(Timestamp(19)),
+            checkpoint_took: Duration::from_millis(20),
+            checkpoint_alignment: Duration::from_millis(21),
+            checkpoint_write: Duration::from_millis(22),
+            checkpoint_bytes: 23,
+            checkpoints: 24,
+            checkpoint_interval: Duration::from_millis(25),
+            snapshot: Some(Snapshot {
+                checkpoint: CheckpointId(26),
+                at: Timestamp(27),
+                took: Duration::from_millis(28),
+                bytes: 29,
+                uploaded_bytes: 30,
+            }),
+            snapshot_failure: Some("the bucket is gone".into()),
+            operators: vec![operator(), Operator { kind: OperatorKind::Source, ..Operator::default() }],
+        };
+        assert_eq!(Progress::from(proto::Progress::from(progress.clone())), progress);
+    }
+}
