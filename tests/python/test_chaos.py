@@ -40,6 +40,20 @@ def test_killed_at_random_moments_at_random_rates_and_rescaled(tmp_path):
     pipeline.check(note)
 
 
+def test_killed_in_a_storm_of_errors(tmp_path):
+    """Every point fails now and then, while the process is killed and rescaled."""
+    note = f"COULEE_CHAOS_SEED={SEED} COULEE_CHAOS_KILLS={KILLS}"
+    print(note)
+    dice = random.Random(SEED)
+    lives = max(KILLS // 2, 6)
+    pipeline = Pipeline(tmp_path, SEED, lives * 1_500, checkpoint_ms=20, snapshot_ms=50, rate=3_000, produce_rate=2_000, attempts=1_000)
+    for life in range(lives):
+        storm = ";".join(f"{name}={dice.choice([0.3, 1, 3])}%return" for name in failpoints())
+        assert pipeline.killed_after(dice.uniform(0.2, 1.0), failpoints=storm, parallelism=[1, 4, 2, 3][life % 4]), note
+    pipeline.finish()
+    pipeline.check(note)
+
+
 # Each worker has a folder of its own and takes its share of the points.
 WORKERS = 3
 
@@ -137,6 +151,22 @@ def test_a_commit_torn_before_it_was_acknowledged_never_was(tmp_path, cut):
     pipeline.finish(parallelism=3)
     assert "started from checkpoint 3 " in pipeline.said(), pipeline.said()
     pipeline.check(f"torn at {length} of {start}..{end}, COULEE_CHAOS_SEED={SEED}")
+
+
+def test_a_damaged_commit_is_refused_and_not_taken_for_a_torn_one(tmp_path):
+    """Going back to an older checkpoint would deliver again what sinks have made visible."""
+    pipeline = Pipeline(tmp_path, SEED, 1_000, checkpoint_ms=20)
+    assert pipeline.run(failpoints="job.commit.after=kill@6", rate=3_000, produce_rate=2_000) == -signal.SIGABRT
+    wal = max((pipeline.data / "state").glob("*.log"), key=lambda path: (path.stat().st_size > 0, path.name))
+    sound = wal.read_bytes()
+    at = len(sound) // 2
+    wal.write_bytes(sound[:at] + bytes([sound[at] ^ 0x40]) + sound[at + 1 :])
+    assert pipeline.run(attempts=3) == 1
+    said = pipeline.said()
+    assert str(pipeline.data / "state") in said and re.search("corrupt", said, re.IGNORECASE), said
+    wal.write_bytes(sound)
+    pipeline.finish()
+    pipeline.check()
 
 
 def segments(pipeline, stream):
