@@ -71,7 +71,7 @@ def test_killed_at_every_point_of_the_commit_protocol(tmp_path):
 
     def campaign(worker, share):
         pipeline = Pipeline(
-            tmp_path / str(worker), seed=worker, per_shard=len(share) * 1_500, checkpoint_ms=20, snapshot_ms=40, rate=3_000, produce_rate=2_000
+            tmp_path / str(worker), seed=worker, per_shard=len(share) * 2_000, checkpoint_ms=20, snapshot_ms=40, rate=3_000, produce_rate=2_000
         )
         for turn, (name, nth) in enumerate(share):
             code = pipeline.run(failpoints=f"{name}=kill@{nth}", parallelism=[1, 4, 2, 3][turn % 4])
@@ -85,7 +85,7 @@ def test_killed_at_every_point_of_the_commit_protocol(tmp_path):
 def test_an_error_at_every_point_is_recovered_from(tmp_path):
     def campaign(worker, share):
         for name in share:
-            pipeline = Pipeline(tmp_path / name, seed=worker, per_shard=400, checkpoint_ms=20, snapshot_ms=40, rate=3_000, produce_rate=2_000)
+            pipeline = Pipeline(tmp_path / name, seed=worker, per_shard=600, checkpoint_ms=20, snapshot_ms=40, rate=3_000, produce_rate=2_000)
             assert pipeline.run(failpoints=f"{name}=ioerror@2", parallelism=2) == 0, f"{name}: {pipeline.said()}"
             # A snapshot is tried again while the job goes on; everything else is met by the next attempt.
             assert name.startswith("snapshot.") or "again in" in pipeline.said(), f"{name}: {pipeline.said()}"

@@ -235,10 +235,9 @@ impl MapTable {
             if removed && slot.content.complete {
                 let (content, now) = (&mut slot.content, self.now);
                 content.known.retain(|_, entry| entry.value.is_some() && entry.expires > now);
-                let of = |(key, entry): (&Box<[u8]>, &Entry)| {
-                    key.len() + entry.value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES
-                };
-                content.bytes = content.known.iter().map(of).sum();
+                let lengths =
+                    content.known.iter().map(|(key, entry)| (key.len(), entry.value.as_ref().map_or(0, Bytes::len)));
+                content.bytes = lengths.map(|(key, value)| key + value + ENTRY_OVERHEAD_BYTES).sum();
             }
             let bytes = slot.content.bytes;
             self.cache.resize(number, bytes);
