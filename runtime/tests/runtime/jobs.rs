@@ -8,11 +8,13 @@ use arrow::array::AsArray;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use coulee_checkpoint::{Changes, StateKey, TableId};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex};
+use coulee_runtime::connector::{Bytes, Sink, SinkContext, SinkWriter, async_trait};
 use coulee_runtime::flow::{GraphBuilder, col, lit};
 use coulee_runtime::graph::{Alignment, Graph, OperatorFactory};
 use coulee_runtime::harness::sorted_lines;
 use coulee_runtime::job::{JobSettings, JobSpec, Outcome, launch};
 use coulee_runtime::memory::{MemorySink, MemorySource};
+use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::operator::{InputIndex, OpenContext, Operator, Output};
 use coulee_runtime::{Batch, Error, Result};
 use datafusion_functions_aggregate::expr_fn::{count, sum};
@@ -290,4 +292,66 @@ async fn state_of_an_operator_that_is_gone_is_refused_or_dropped_on_request() {
     let job = launch(allowed, environment).unwrap();
     assert!(matches!(job.outcome().await, Outcome::Finished));
     assert!(!store.operators().unwrap().contains_key(&before), "its state is gone from the disk");
+}
+
+/// Counts the rows that are written to it or to its clones. The slow one takes its time to recover, and fails if rows were written meanwhile.
+#[derive(Debug, Clone)]
+struct Probe {
+    written: Arc<AtomicUsize>,
+    is_slow: bool,
+}
+
+#[async_trait]
+impl Sink for Probe {
+    fn describe(&self) -> String {
+        "Probe".to_owned()
+    }
+
+    async fn recover(&self, _: &SinkContext, _: &[Bytes]) -> Result<()> {
+        for _ in 0..if self.is_slow { 20_000 } else { 0 } {
+            tokio::task::yield_now().await;
+            if self.written.load(Ordering::SeqCst) > 0 {
+                return Err(Error::internal("rows are written while a sink is recovering"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn open(
+        &self,
+        _: &SinkContext,
+        _: SubtaskIndex,
+        _: &[Bytes],
+        _: Arc<SubtaskMetrics>,
+    ) -> Result<Box<dyn SinkWriter>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl SinkWriter for Probe {
+    async fn write(&mut self, batch: Batch) -> Result<()> {
+        self.written.fetch_add(batch.len(), Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn prepare(&mut self, _: CheckpointId) -> Result<Bytes> {
+        Ok(Bytes::new())
+    }
+
+    async fn commit(&mut self, _: CheckpointId) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_runs_before_every_sink_is_recovered() {
+    let folder = tempfile::tempdir().unwrap();
+    let probe = Probe { written: Arc::default(), is_slow: false };
+    let builder = GraphBuilder::new(1);
+    let rows = builder.source("in", source(&random_rows(7, 300), 1)).unwrap();
+    rows.clone().sink("first", Arc::new(probe.clone())).unwrap();
+    rows.sink("second", Arc::new(Probe { is_slow: true, ..probe.clone() })).unwrap();
+    finish(builder.finish().unwrap(), folder.path()).await;
+    assert_eq!(probe.written.load(Ordering::SeqCst), 600);
 }

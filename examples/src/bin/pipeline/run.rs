@@ -18,6 +18,10 @@ use crate::settings::Settings;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// How often, and how many times, it is looked whether the log can be closed.
+const LET_GO_TURN: Duration = Duration::from_millis(10);
+const LET_GO_TURNS: u32 = 500;
+
 /// Attempts until one comes to the end of the input, or too many in a row have failed without a checkpoint.
 ///
 /// # Errors
@@ -53,13 +57,26 @@ async fn attempt(settings: &Settings, reached: &mut CheckpointId, failures: &mut
         .await?,
     );
     let ran = with_log(&log, settings, reached, failures).await;
-    let log = Arc::into_inner(log).ok_or_else(|| Error::internal("the job has ended, but something holds the log"))?;
-    blocking(move || {
-        log.close();
-        Ok(())
-    })
-    .await?;
+    close(log).await?;
     ran
+}
+
+/// Closes the log, once a thread that was opening a shard for a task that is gone has let go of it.
+async fn close(mut log: Arc<Log>) -> Result<()> {
+    for _ in 0..LET_GO_TURNS {
+        log = match Arc::try_unwrap(log) {
+            Ok(log) => {
+                return blocking(move || {
+                    log.close();
+                    Ok(())
+                })
+                .await;
+            }
+            Err(log) => log,
+        };
+        tokio::time::sleep(LET_GO_TURN).await;
+    }
+    Err(Error::internal("the job has ended, but something holds the log"))
 }
 
 async fn with_log(log: &Arc<Log>, settings: &Settings, reached: &mut CheckpointId, failures: &mut u32) -> Result<()> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coulee_checkpoint::{StateKey, TableId};
 use coulee_model::{KeyGroup, OperatorId, SubtaskIndex, Timestamp};
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -77,7 +78,10 @@ fn channels(graph: &Graph, chained: &BTreeSet<(OperatorId, OperatorId)>) -> Chan
     channels
 }
 
-/// Opens everything and starts the tasks.
+/// Opens everything, then starts the tasks.
+///
+/// SUBTLE: nothing runs before all is open. A task that was started while another sink is still recovering would outlive a failure of
+/// that one for a moment, and write beside the next attempt.
 pub(super) async fn wire(
     spec: &JobSpec,
     environment: &Environment,
@@ -97,6 +101,7 @@ pub(super) async fn wire(
         reports: received,
     };
     let builder = Builder { spec, environment, metrics, budget, drift: DriftGroups::default() };
+    let mut starts: Vec<BoxFuture<'static, ()>> = Vec::new();
     for chain in &chains {
         let parallelism = spec.graph.node(chain[0]).parallelism;
         let mut source = builder.source(chain[0]).await?;
@@ -123,15 +128,18 @@ pub(super) async fn wire(
                     let task =
                         source.open(task, subtask, builder.metrics_of(chain[0], subtask), &builder.drift).await?;
                     tasks.sources.insert(id);
-                    tasks.running.spawn(async move { report_failure(&reports, task.run().await) });
+                    starts.push(Box::pin(async move { report_failure(&reports, task.run().await) }));
                 }
                 None => {
                     let receivers = channels.receivers.remove(&(chain[0], subtask.0)).unwrap_or_default();
-                    tasks.running.spawn(async move { report_failure(&reports, task.run(receivers).await) });
+                    starts.push(Box::pin(async move { report_failure(&reports, task.run(receivers).await) }));
                 }
             }
             tasks.controls.push(control);
         }
+    }
+    for start in starts {
+        tasks.running.spawn(start);
     }
     Ok(tasks)
 }
