@@ -99,6 +99,12 @@ impl Index {
         (self.start_of(after), stop)
     }
 
+    /// The sequence number of the batch at the first of the positions of [`around`](Self::around).
+    pub(crate) fn base_around(&self, sequence: u64) -> u64 {
+        let after = self.entries.partition_point(|e| self.summary.base + u64::from(e.relative) <= sequence);
+        self.summary.base + after.checked_sub(1).map_or(0, |i| u64::from(self.entries[i].relative))
+    }
+
     /// Where to look for the first record at or after a timestamp: not before this position.
     pub(crate) fn before_timestamp(&self, timestamp: i64) -> u64 {
         self.start_of(self.entries.partition_point(|e| e.earlier_max_timestamp < timestamp))

@@ -128,12 +128,20 @@ impl Segment {
     /// # Errors
     /// [`LogError::Corrupt`] when there is no batch where one should be; [`LogError::Io`].
     pub(crate) fn read(&self, sequence: u64, limit: u64, bytes_max: usize) -> Result<(Bytes, u64)> {
-        let ((start, stop), held) = self.with_index(|index| (index.around(sequence), index.summary.bytes))?;
+        let ((start, stop), mut base, held) =
+            self.with_index(|index| (index.around(sequence), index.base_around(sequence), index.summary.bytes))?;
         let length = (stop - start) + (bytes_max as u64).max(HEADER_BYTES as u64);
         let mut bytes = Bytes::from(self.read_at(start, length.min(held - start))?);
         let mut position = start;
         let first = loop {
             let header = self.header(&bytes, position)?;
+            // SUBTLE: the checksum of a batch does not cover its number.
+            if header.base_sequence != base {
+                let found = header.base_sequence;
+                let reason = format!("a batch with sequence number {found} where {base} should be");
+                return Err(LogError::corrupt(&self.path, position, reason));
+            }
+            base = header.end();
             if header.end() > sequence {
                 break header;
             }
@@ -151,6 +159,8 @@ impl Segment {
         let (mut kept, mut next) = (first.bytes, first.end());
         while let Ok(header) = Header::parse(&bytes[kept..])
             && header.base_sequence < limit
+            // Another number is damage, which the read from here on will tell.
+            && header.base_sequence == next
             && kept + header.bytes <= bytes.len().min(bytes_max)
         {
             kept += header.bytes;

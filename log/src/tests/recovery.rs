@@ -90,6 +90,33 @@ fn damage_before_sound_batches_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_batch_with_another_number_than_the_next_is_refused_by_readers() {
+    // The checksum does not cover the number. The second batch of a closed segment: made larger, and a little smaller or larger.
+    for byte in [3, 7] {
+        let fixture = Fixture::new();
+        let (log, shard) = fixture.open();
+        while fixture.segments().len() < 3 {
+            append(&shard, 0..5);
+        }
+        drop((log, shard));
+        let damaged = &fixture.segments()[0];
+        let bytes = fs::read(damaged).expect("read");
+        let second = 12 + u32::from_be_bytes(bytes[8..12].try_into().expect("4 bytes"));
+        flip_bit(damaged, u64::from(second) + byte);
+        let (_log, shard) = fixture.open();
+        for bytes_max in [1, 1 << 20] {
+            let first = shard.read(at(0), bytes_max, Isolation::ReadCommitted).expect("the first batch is sound");
+            assert_eq!(first.next, at(5));
+            for from in [5, 7] {
+                let error = shard.read(at(from), bytes_max, Isolation::ReadCommitted).unwrap_err();
+                let is_there = matches!(&error, LogError::Corrupt { path, position, .. } if path == damaged && *position == u64::from(second));
+                assert!(is_there, "from {from}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_damaged_closed_segment_is_met_by_its_readers_and_nobody_else() {
     for (damage, indexed) in [("bit", true), ("bit", false), ("cut", true), ("cut", false)] {
         let fixture = Fixture::new();
