@@ -197,12 +197,12 @@ def batches(segment):
 # The checksum covers what follows `crc`, not the number, the length and the version before it.
 @pytest.mark.parametrize("field, offset", [("number", 3), ("number", 7), ("length", 10), ("magic", 16), ("crc", 18), ("records", 100)])
 def test_a_damaged_segment_is_refused_with_its_file_and_offset(tmp_path, field, offset):
-    pipeline = Pipeline(tmp_path, SEED, 6_000)
+    pipeline = Pipeline(tmp_path, SEED, 1_500, segment_bytes=16 << 10)
     assert pipeline.run(failpoints="job.commit.before=kill", rate=1_000) == -signal.SIGABRT
     assert len(segments(pipeline, "readings")) > 1
     damaged = segments(pipeline, "readings")[0]
     sound = damaged.read_bytes()
-    batch = list(batches(damaged))[4]
+    batch = list(batches(damaged))[1]
     at = batch + offset
     damaged.write_bytes(sound[:at] + bytes([sound[at] ^ 0x40]) + sound[at + 1 :])
     assert pipeline.run(attempts=3, timeout=30) == 1, field
