@@ -118,7 +118,7 @@ impl Run {
     /// A run that is in the store, by its entry in [`INDEX`].
     pub(super) fn stored(id: RunId, index: &[u8]) -> Result<Self> {
         let damaged = || Error::corrupt(format!("the index of a window's state has {} bytes", index.len()));
-        if index.is_empty() || index.len() % 10 != 0 {
+        if index.is_empty() || !index.len().is_multiple_of(10) {
             return Err(damaged());
         }
         let piece = |entry: &[u8]| {
