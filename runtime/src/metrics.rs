@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coulee_model::{OperatorId, SubtaskIndex, Timestamp};
 use parking_lot::Mutex;
@@ -33,6 +33,8 @@ pub struct SubtaskMetrics {
     next_result: AtomicI64,
     /// Records that a source has still to read; `u64::MAX` where that is not known.
     lag: AtomicU64,
+    /// Since when it waits for room downstream, if it does.
+    blocked_since: Mutex<Option<Instant>>,
     last_reject: Mutex<Option<String>>,
     /// Of a source: its splits.
     splits: Mutex<Vec<SplitFigures>>,
@@ -72,8 +74,6 @@ counter! {
     add_delivered_bytes => delivered_bytes;
     /// Time spent working, in nanoseconds.
     add_busy_nanos => busy_nanos;
-    /// Time spent waiting for room downstream, in nanoseconds.
-    add_blocked_nanos => blocked_nanos;
 }
 
 impl SubtaskMetrics {
@@ -99,6 +99,7 @@ impl SubtaskMetrics {
             watermark: AtomicI64::new(i64::MIN),
             next_result: AtomicI64::new(i64::MAX),
             lag: AtomicU64::new(u64::MAX),
+            blocked_since: Mutex::new(None),
             last_reject: Mutex::new(None),
             splits: Mutex::new(Vec::new()),
         }
@@ -108,6 +109,24 @@ impl SubtaskMetrics {
     pub fn add_rejected(&self, n: u64, last_reason: &str) {
         self.rejected_rows.fetch_add(n, Relaxed);
         *self.last_reject.lock() = Some(last_reason.to_owned());
+    }
+
+    /// It begins to send, and may have to wait for room downstream.
+    pub fn begin_blocked(&self) {
+        *self.blocked_since.lock() = Some(Instant::now());
+    }
+
+    /// It has sent.
+    pub fn end_blocked(&self) {
+        if let Some(since) = self.blocked_since.lock().take() {
+            self.blocked_nanos.fetch_add(since.elapsed().as_nanos() as u64, Relaxed);
+        }
+    }
+
+    /// Also of a wait that has not ended.
+    fn blocked(&self) -> u64 {
+        let waiting = self.blocked_since.lock().map_or(0, |since| since.elapsed().as_nanos() as u64);
+        self.blocked_nanos.load(Relaxed) + waiting
     }
 
     /// Bytes of state held now.
@@ -170,7 +189,7 @@ impl SubtaskMetrics {
             delivered_bytes: self.delivered_bytes.load(Relaxed),
             state_bytes: self.state_bytes.load(Relaxed),
             busy_nanos: self.busy_nanos.load(Relaxed),
-            blocked_nanos: self.blocked_nanos.load(Relaxed),
+            blocked_nanos: self.blocked(),
         }
     }
 

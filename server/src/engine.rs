@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use coulee_checkpoint::StoreSettings;
+use coulee_checkpoint::{StoreResources, StoreSettings};
 use coulee_connectors::{PrintTarget, StandardOutput};
 use coulee_log::Log;
 use coulee_model::{Clock, JobName, SystemClock};
@@ -22,6 +22,8 @@ use crate::registry;
 use crate::settings::{EngineSettings, RestartPolicy, check_parallelism};
 use crate::{Error, Result, snapshots};
 
+/// How many full write buffers the state stores of all jobs may hold together.
+const WRITE_BUFFERS: usize = 4;
 /// How often old segments of the log are looked for.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -106,10 +108,12 @@ impl Engine {
         let log = Arc::new(Log::open(&folder.log(), settings.log.clone(), clock.clone())?);
         let jobs = load_jobs(&folder)?;
         let state = StoreSettings::from(&settings.state);
+        let shared = StoreResources::shared(state.block_cache_bytes, WRITE_BUFFERS * state.write_buffer_bytes);
+        let resources = shared.with_clock(clock.clone());
         let engine = Arc::new(Engine {
             connectors: registry::connectors(&log, &base, print),
             jobs: Mutex::new(jobs),
-            parts: Parts { clock, state, restart: settings.restart.clone(), base },
+            parts: Parts { clock, state, resources, restart: settings.restart.clone(), base },
             settings,
             closing: AtomicBool::new(false),
             log,

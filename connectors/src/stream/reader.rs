@@ -42,6 +42,8 @@ pub(super) struct ShardReader {
     chunk: Option<Chunk>,
     said_caught_up: bool,
     ended: bool,
+    /// Not read for now.
+    paused: bool,
 }
 
 impl ShardReader {
@@ -66,6 +68,7 @@ impl ShardReader {
             chunk: None,
             said_caught_up: false,
             ended: false,
+            paused: false,
         }
     }
 
@@ -162,18 +165,25 @@ impl SourceReader for StreamReader {
             for _ in 0..self.shards.len() {
                 let split = self.turn % self.shards.len();
                 self.turn = split + 1;
+                if self.shards[split].paused {
+                    continue;
+                }
                 if let Some(event) = self.shards[split].step(split, &mut self.rows, &self.context)? {
                     return Ok(event);
                 }
             }
-            let open = self.shards.iter_mut().filter(|shard| !shard.ended);
+            let open = self.shards.iter_mut().filter(|shard| !shard.ended && !shard.paused);
             let tails: Vec<_> = open.map(|shard| Box::pin(shard.tail.changed(SequenceNumber(shard.decoded)))).collect();
             if tails.is_empty() {
-                // Only a reader without shards gets here; it has nothing to say.
+                // A reader without shards, or whose shards are all paused, has nothing to say.
                 std::future::pending::<()>().await;
             }
             select_all(tails).await.0.map_err(log_error)?;
         }
+    }
+
+    fn set_paused(&mut self, split: usize, paused: bool) {
+        self.shards[split].paused = paused;
     }
 
     fn positions(&self) -> Vec<(SplitId, Bytes)> {

@@ -166,7 +166,7 @@ impl Chain {
             return Err(Error::internal(format!("'{}' was called like an operator", link.uid)).into());
         };
         let mut out = Output::default();
-        let started = Instant::now();
+        let mut started = Instant::now();
         let mut result = call(operator.as_mut(), &mut out);
         let mut more = true;
         while more {
@@ -183,6 +183,7 @@ impl Chain {
             for item in std::mem::take(&mut out.items) {
                 self.emitted(index, item).await?;
             }
+            started = Instant::now();
         }
         Ok(())
     }
@@ -248,13 +249,13 @@ impl Chain {
 
     async fn send(&mut self, index: usize, port: Port, batch: &Batch) -> Result<(), Stuck> {
         let link = &mut self.links[index];
-        let started = Instant::now();
+        link.metrics.begin_blocked();
         for (of, route) in &mut link.routes {
             if *of == port {
                 route.send(batch).await?;
             }
         }
-        link.metrics.add_blocked_nanos(started.elapsed().as_nanos() as u64);
+        link.metrics.end_blocked();
         Ok(())
     }
 }

@@ -21,6 +21,12 @@ struct Entry {
     expires: Timestamp,
 }
 
+impl Entry {
+    fn bytes(&self, map_key: &[u8]) -> usize {
+        map_key.len() + self.value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES
+    }
+}
+
 /// What is known of one key's map.
 #[derive(Debug, Default)]
 struct Entries {
@@ -34,10 +40,20 @@ struct Entries {
 
 impl Entries {
     fn set(&mut self, map_key: &[u8], entry: Entry) {
-        self.bytes += map_key.len() + entry.value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES;
+        self.bytes += entry.bytes(map_key);
         if let Some(old) = self.known.insert(map_key.into(), entry) {
-            self.bytes -= map_key.len() + old.value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES;
+            self.bytes -= old.bytes(map_key);
         }
+    }
+
+    /// Forgets entries that are known not to exist, where what is not known does not exist either.
+    fn drop_gone(&mut self, now: Timestamp) {
+        let bytes = &mut self.bytes;
+        self.known.retain(|map_key, entry| {
+            let stays = entry.value.is_some() && entry.expires > now;
+            *bytes -= if stays { 0 } else { entry.bytes(map_key) };
+            stays
+        });
     }
 }
 
@@ -233,11 +249,7 @@ impl MapTable {
                 }
             }
             if removed && slot.content.complete {
-                let (content, now) = (&mut slot.content, self.now);
-                content.known.retain(|_, entry| entry.value.is_some() && entry.expires > now);
-                let lengths =
-                    content.known.iter().map(|(key, entry)| (key.len(), entry.value.as_ref().map_or(0, Bytes::len)));
-                content.bytes = lengths.map(|(key, value)| key + value + ENTRY_OVERHEAD_BYTES).sum();
+                slot.content.drop_gone(self.now);
             }
             let bytes = slot.content.bytes;
             self.cache.resize(number, bytes);

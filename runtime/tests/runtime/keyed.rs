@@ -106,11 +106,10 @@ fn graph(parallelism: u32, source: MemorySource, out: &MemorySink, negative: &Me
 fn sessions() -> Arc<dyn OperatorFactory> {
     let source = MemorySource::new(input_schema(), vec![]);
     let graph = graph(1, source, &MemorySink::default(), &MemorySink::default());
-    let mut operators = graph.nodes.iter().filter_map(|node| match &node.kind {
-        NodeKind::Operator(factory) => Some(factory.clone()),
-        _ => None,
-    });
-    operators.next_back().unwrap()
+    match &graph.nodes[1].kind {
+        NodeKind::Operator(factory) => factory.clone(),
+        other => panic!("expected the function, found {other:?}"),
+    }
 }
 
 const EVENTS: [(i64, &str, i64); 8] = [

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coulee_checkpoint::{JobStore, StoreSettings};
+use coulee_checkpoint::{JobStore, StoreResources, StoreSettings};
 use coulee_model::{Classify, Clock, ErrorKind};
 use coulee_runtime::graph::Graph;
 use coulee_runtime::job::{Environment, JobHandle, JobSettings, JobSpec, Outcome, Snapshots, launch};
@@ -25,6 +25,8 @@ const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) state: StoreSettings,
+    /// What the state stores of all jobs share: a cache and write buffers, so that an idle job costs next to nothing.
+    pub(crate) resources: StoreResources,
     pub(crate) restart: RestartSettings,
     /// Where relative paths begin.
     pub(crate) base: PathBuf,
@@ -104,8 +106,9 @@ impl Supervisor {
     }
 
     async fn launch(&self) -> Result<Arc<JobHandle>> {
-        let (state, settings) = (self.job.folder.join("state"), self.parts.state.clone());
-        let opened = tokio::task::spawn_blocking(move || JobStore::open(&state, &settings)).await;
+        let (state, parts) = (self.job.folder.join("state"), self.parts.clone());
+        let open = move || JobStore::open_with(&state, &parts.state, &parts.resources);
+        let opened = tokio::task::spawn_blocking(open).await;
         let store = opened.map_err(|e| Error::Internal(format!("opening the state failed: {e}")))??;
         let record = self.job.record();
         let spec = JobSpec {

@@ -315,3 +315,31 @@ async fn committed_readers_wait_and_are_not_caught_up_while_a_transaction_is_ope
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_paused_shard_is_left_out_until_it_goes_on() -> Result<()> {
+    let place = Place::new();
+    place.connector().create(&table(&[("shards", "2")]))?;
+    append_ids(&place, 0, 0..25, 10);
+    append_ids(&place, 1, 100..117, 5);
+    let source = source(&place, &[]);
+    let mut reader = open(&*source, &[("shard-00000", None), ("shard-00001", None)], 4).await;
+    reader.set_paused(0, true);
+    let mut others = Vec::new();
+    while reader.lag() != Some(25) {
+        let SourceEvent::Rows { split: 1, rows, .. } = next(&mut *reader).await else {
+            panic!("the other shard's rows")
+        };
+        others.extend(ids(&rows));
+    }
+    assert_eq!(others, (100..117).collect::<Vec<i64>>());
+    reader.set_paused(1, true);
+    assert!(futures::poll!(&mut reader.next()).is_pending(), "with all shards paused there is nothing to wait for");
+    reader.set_paused(0, false);
+    let mut rest = Vec::new();
+    while let SourceEvent::Rows { split: 0, rows, .. } = next(&mut *reader).await {
+        rest.extend(ids(&rows));
+    }
+    assert_eq!(rest, (0..25).collect::<Vec<i64>>());
+    Ok(())
+}

@@ -22,6 +22,10 @@ use crate::metrics::{JobMetrics, SubtaskFigures};
 use crate::state::MemoryBudget;
 use crate::{Error, Result};
 
+/// How often the disk of expired state is freed, and for how long at most.
+const RECLAIM_EVERY: Duration = Duration::from_secs(60);
+const RECLAIM_FOR: Duration = Duration::from_secs(5);
+
 /// Runs one attempt at a job.
 pub(super) struct Driver {
     pub(super) spec: JobSpec,
@@ -86,6 +90,8 @@ impl Driver {
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut stopping = false;
+        let mut reclaims = tokio::time::interval_at(tokio::time::Instant::now() + RECLAIM_EVERY, RECLAIM_EVERY);
+        reclaims.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let budget = self.budget.clone();
         // SUBTLE: waiting for a cancel while the tasks were wired took notice of every other wish as well.
         self.wishes.mark_changed();
@@ -102,6 +108,10 @@ impl Driver {
                     // A handle that was dropped leaves nobody to tell: the job goes with it.
                     (Ok(()), Wish::Cancel) | (Err(_), _) => return Ok(Outcome::Cancelled),
                 },
+                _ = reclaims.tick() => {
+                    self.reclaim();
+                    continue;
+                }
                 Some(savepoint) = self.wanted.recv() => {
                     self.snapshooter.want(savepoint);
                     Event::Tick
@@ -191,6 +201,16 @@ impl Driver {
         progress.count += 1;
         tracing::debug!(job = %self.spec.name, checkpoint = %id, bytes = stats.bytes, ?took, "checkpoint");
         Ok(record)
+    }
+
+    /// Frees the disk of state whose time is over, beside everything else.
+    fn reclaim(&self) {
+        let (store, job) = (self.environment.store.clone(), self.spec.name.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.reclaim(RECLAIM_FOR) {
+                tracing::warn!(%job, %error, "expired state could not be removed from the disk; it is tried again");
+            }
+        });
     }
 
     /// Begins a snapshot if it is time. `last`: sinks wait for one of this very checkpoint, which is the last; then waits for it.
