@@ -208,7 +208,8 @@ def test_a_damaged_segment_is_refused_with_its_file_and_offset(tmp_path, field, 
     assert pipeline.run(attempts=3, timeout=30) == 1, field
     said = pipeline.said()
     found = re.search(r"(\S+) is damaged at byte (\d+)", said)
-    assert found and found[1] == str(damaged) and int(found[2]) == batch, said
+    # A length that reaches past the end of the file is met there.
+    assert found and found[1] == str(damaged) and int(found[2]) in (batch, len(sound)), said
     damaged.write_bytes(sound)
     pipeline.finish()
     pipeline.check()
