@@ -4,7 +4,6 @@
 //! or a server failed, 2 when the input was wrong, 130 when it was interrupted.
 
 mod args;
-mod failpoints;
 mod failure;
 mod settings;
 
@@ -50,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn start(args: Args) -> Result<(), Failure> {
-    failpoints::configure()?;
+    coulee_server::faults_from_environment()?;
     let settings = Settings::load(args.config.as_deref(), args.log.clone())?;
     log_to_stderr(&settings.log)?;
     match args.command {

@@ -203,7 +203,8 @@ pub trait SinkWriter: Send {
         Ok(())
     }
 
-    /// When the writer next wants `prepare` to be called, if it wants that: a hint for progress displays.
+    /// When the writer next wants `prepare` to be called although no more rows come; `None` when it has nothing that waits. A job without anything new takes
+    /// no checkpoints.
     fn next_delivery(&self) -> Option<Timestamp> {
         None
     }

@@ -1,7 +1,7 @@
 //! What a running job counts: plain atomics, updated once per batch, read by whoever shows them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use coulee_model::{OperatorId, SubtaskIndex, Timestamp};
@@ -14,6 +14,10 @@ pub struct SubtaskMetrics {
     pub operator: OperatorId,
     /// Which of its instances.
     pub subtask: SubtaskIndex,
+    /// Whatever may have changed state: rows, watermarks, calls by the clock.
+    events: AtomicU64,
+    /// Whether a sink holds rows that only a later `prepare` delivers.
+    waiting: AtomicBool,
     rows_in: AtomicU64,
     rows_out: AtomicU64,
     bytes_in: AtomicU64,
@@ -82,6 +86,8 @@ impl SubtaskMetrics {
         SubtaskMetrics {
             operator,
             subtask,
+            events: AtomicU64::new(0),
+            waiting: AtomicBool::new(false),
             rows_in: AtomicU64::new(0),
             rows_out: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
@@ -103,6 +109,26 @@ impl SubtaskMetrics {
             last_reject: Mutex::new(None),
             splits: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Something came that may change state.
+    pub fn add_event(&self) {
+        self.events.fetch_add(1, Relaxed);
+    }
+
+    /// How much has come.
+    pub(crate) fn events(&self) -> u64 {
+        self.events.load(Relaxed)
+    }
+
+    /// Whether a sink holds rows that only a later `prepare` delivers.
+    pub(crate) fn set_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, Relaxed);
+    }
+
+    /// See `set_waiting`.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Relaxed)
     }
 
     /// Records that could not become rows, and why the last one could not.

@@ -27,6 +27,14 @@ const WRITE_BUFFERS: usize = 4;
 /// How often old segments of the log are looked for.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Makes the process fail on purpose where the variable `COULEE_FAILPOINTS` says so: for crash tests. To be called before anything else.
+///
+/// # Errors
+/// When the variable is not of its form.
+pub fn faults_from_environment() -> Result<()> {
+    Ok(coulee_runtime::failpoints::from_environment()?)
+}
+
 /// What an engine is given beside its settings.
 #[derive(Debug, Clone)]
 pub struct Components {

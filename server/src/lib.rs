@@ -44,7 +44,7 @@ mod key;
 mod rpc;
 pub mod serve;
 
-pub use engine::{Closing, Components, Engine, Start};
+pub use engine::{Closing, Components, Engine, Start, faults_from_environment};
 pub use error::{Error, Result};
 pub use job::{
     Desired, Failure, Figures, Finding, FindingCode, JobReport, JobState, Operator, OperatorKind, Progress, QUIET,

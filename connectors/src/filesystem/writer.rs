@@ -361,7 +361,9 @@ impl SinkWriter for FilesystemWriter {
     }
 
     fn next_delivery(&self) -> Option<Timestamp> {
-        self.buffers.values().map(|buffer| self.due_at(buffer)).min()
+        // What is being rolled is listed by the first `prepare` that finds it done.
+        let rolling = (!self.sealed.is_empty()).then(|| self.clock.now());
+        self.buffers.values().map(|buffer| self.due_at(buffer)).chain(rolling).min()
     }
 }
 

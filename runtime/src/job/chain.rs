@@ -44,6 +44,7 @@ pub(super) struct Chain {
 impl Chain {
     /// Puts rows into the chain, behind its first link when that is a source.
     pub(super) async fn rows(&mut self, input: InputIndex, batch: Batch) -> Result<(), Stuck> {
+        self.links[0].metrics.add_event();
         if self.links[0].operator.is_some() || self.is_sink(0) {
             self.enter(0, input, batch).await
         } else {
@@ -53,11 +54,13 @@ impl Chain {
 
     /// Sends rows out of a port of the first link: how a source emits rejected records.
     pub(super) async fn side(&mut self, port: Port, batch: Batch) -> Result<(), Stuck> {
+        self.links[0].metrics.add_event();
         self.emitted(0, Emitted::Batch(port, batch)).await
     }
 
     /// Advances event time through the chain.
     pub(super) async fn watermark(&mut self, watermark: Timestamp) -> Result<(), Stuck> {
+        self.links[0].metrics.add_event();
         self.links[0].metrics.set_watermark(watermark);
         if self.links[0].operator.is_some() {
             self.call(0, |operator, out| operator.watermark(watermark, out)).await
@@ -73,6 +76,7 @@ impl Chain {
 
     /// The wall clock has reached what `next_time` said.
     pub(super) async fn time(&mut self, now: Timestamp) -> Result<(), Stuck> {
+        self.links[0].metrics.add_event();
         for index in 0..self.links.len() {
             let next = self.links[index].operator.as_ref().and_then(|operator| operator.next_time());
             if next.is_some_and(|next| next <= now) {
@@ -84,6 +88,7 @@ impl Chain {
 
     /// The input has ended: every operator emits what is left.
     pub(super) async fn end(&mut self) -> Result<(), Stuck> {
+        self.links[0].metrics.add_event();
         for index in 0..self.links.len() {
             if self.links[index].operator.is_some() {
                 self.call(index, |operator, out| operator.end(out)).await?;
@@ -112,6 +117,9 @@ impl Chain {
         fail::fail_point!("sink.prepare.before", |_| Err(injected("sink.prepare.before").into()));
         let state = sink.writer.prepare(id).await?;
         fail::fail_point!("sink.prepare.after", |_| Err(injected("sink.prepare.after").into()));
+        if let Some(link) = self.links.last() {
+            link.metrics.set_waiting(sink.writer.next_delivery().is_some());
+        }
         for key in sink.obsolete.drain(..) {
             changes.delete(key);
         }

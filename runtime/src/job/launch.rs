@@ -143,7 +143,19 @@ pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
         clock: environment.clock.clone(),
     };
     let snapshooter = Snapshooter::new(origin, environment.snapshots.clone(), &spec.incarnation);
-    let driver = Driver { spec, environment, metrics, progress, wishes, wanted, snapshooter, budget, dropped };
+    let driver = Driver {
+        spec,
+        environment,
+        metrics,
+        progress,
+        wishes,
+        wanted,
+        snapshooter,
+        budget,
+        dropped,
+        triggered_at: 0,
+        settled_at: None,
+    };
     tokio::spawn(async move {
         let outcome = driver.run().await;
         ended.send_replace(Some(outcome));

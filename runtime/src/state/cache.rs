@@ -6,8 +6,12 @@ use hashbrown::HashTable;
 use super::backend::{Backend, KeyRef};
 use super::budget::Share;
 
-/// What a slot costs beside its key and value, roughly: itself, its place in the index, and what allocations round up to.
-const SLOT_OVERHEAD_BYTES: usize = 96;
+/// What a slot costs beside itself, its key and what its content owns, roughly: its place in the index, and what allocations round up to.
+const OVERHEAD_BYTES: usize = 48;
+
+const fn slot_bytes<T>() -> usize {
+    size_of::<Option<Slot<T>>>() + OVERHEAD_BYTES
+}
 
 /// How a slot's content relates to the store's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +64,10 @@ pub(super) struct Cache<T> {
     /// Where the last sweep ended.
     broom: usize,
     bytes: usize,
+    /// Of that, what will have to be handed over.
+    dirty_bytes: usize,
+    /// What was handed over and may not be durable yet: until then there are copies of it on their way to the store.
+    handed: Vec<(CheckpointId, usize)>,
     share: Option<Share>,
 }
 
@@ -73,6 +81,8 @@ impl<T> Cache<T> {
             hand: 0,
             broom: 0,
             bytes: 0,
+            dirty_bytes: 0,
+            handed: Vec::new(),
             share: None,
         }
     }
@@ -102,7 +112,7 @@ impl<T> Cache<T> {
             content,
             status: Status::Clean,
             touched: true,
-            bytes: bytes + key.bytes.len() + SLOT_OVERHEAD_BYTES,
+            bytes: bytes + key.bytes.len() + slot_bytes::<T>(),
         };
         self.bytes += slot.bytes;
         let number = match self.vacant.pop() {
@@ -135,6 +145,7 @@ impl<T> Cache<T> {
         if slot.status != Status::Dirty {
             slot.status = Status::Dirty;
             self.dirty.push(number);
+            self.dirty_bytes += slot.bytes;
         }
         slot
     }
@@ -142,7 +153,7 @@ impl<T> Cache<T> {
     /// The content has another size now.
     pub(super) fn resize(&mut self, number: u32, content_bytes: usize) {
         let slot = self.slots[number as usize].as_mut().expect("a slot's number is used only while it is there");
-        let bytes = content_bytes + slot.key.len() + SLOT_OVERHEAD_BYTES;
+        let bytes = content_bytes + slot.key.len() + slot_bytes::<T>();
         self.bytes = self.bytes + bytes - slot.bytes;
         slot.bytes = bytes;
     }
@@ -150,6 +161,7 @@ impl<T> Cache<T> {
     /// What changed since the last checkpoint, now handed over with this one.
     pub(super) fn hand_over(&mut self, checkpoint: CheckpointId) -> Vec<u32> {
         let dirty = std::mem::take(&mut self.dirty);
+        self.handed.push((checkpoint, std::mem::take(&mut self.dirty_bytes)));
         for number in &dirty {
             self.slot_mut(*number).status = Status::Handed(checkpoint);
         }
@@ -158,13 +170,16 @@ impl<T> Cache<T> {
 
     /// Tells the budget, and forgets slots when it asks for that; `forgot` sees each. A checkpoint is asked for when too little can be forgotten.
     pub(super) fn trim(&mut self, durable: CheckpointId, mut forgot: impl FnMut(&T)) {
+        self.handed.retain(|(checkpoint, _)| *checkpoint > durable);
+        // A change is copied when it is handed over, and once more into the store's write.
+        let copies = self.dirty_bytes + 2 * self.handed.iter().map(|(_, bytes)| bytes).sum::<usize>();
         let Some(share) = &mut self.share else { return };
-        share.set(self.bytes);
+        share.set(self.bytes + copies);
         if !share.is_over() {
             return;
         }
         // Some below its share, so that not every batch has to trim.
-        let target = share.fair() / 8 * 7;
+        let target = (share.fair() / 8 * 7).saturating_sub(copies);
         let mut steps = 2 * self.slots.len();
         while self.bytes > target && steps > 0 {
             steps -= 1;
@@ -179,7 +194,7 @@ impl<T> Cache<T> {
             }
         }
         if let Some(share) = &mut self.share {
-            share.set(self.bytes);
+            share.set(self.bytes + copies);
             if share.is_over() {
                 share.request_checkpoint();
             }

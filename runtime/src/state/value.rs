@@ -82,6 +82,8 @@ pub struct ValueTable<V> {
     /// Whether every value is in memory, so that a key that is not there has none.
     complete: bool,
     now: Timestamp,
+    /// How many bytes the last value took that was encoded: what a new one is taken to have.
+    typical_bytes: usize,
 }
 
 impl<V: StateValue> ValueTable<V> {
@@ -90,7 +92,15 @@ impl<V: StateValue> ValueTable<V> {
     /// The stored value of a table with a TTL begins with its expiry, an i64 in big-endian milliseconds; its `TableId` has the highest bit set.
     pub fn new(table: TableId, ttl_millis: Option<i64>) -> Self {
         let table = if ttl_millis.is_some() { TableId(table.0 | 0x80) } else { table };
-        ValueTable { table, ttl: ttl_millis, cache: Cache::new(), backend: None, complete: false, now: Timestamp(0) }
+        ValueTable {
+            table,
+            ttl: ttl_millis,
+            cache: Cache::new(),
+            backend: None,
+            complete: false,
+            now: Timestamp(0),
+            typical_bytes: 0,
+        }
     }
 
     /// Connects the table to what is stored. Reads next to nothing.
@@ -154,7 +164,7 @@ impl<V: StateValue> ValueTable<V> {
                 None => self.vacant(key),
                 Some(bytes) => {
                     let content = self.decode(&bytes)?;
-                    self.cache.insert(key, content, bytes.len() + size_of::<V>())
+                    self.cache.insert(key, content, bytes.len())
                 }
             };
             wanted.insert(key.bytes, number);
@@ -191,6 +201,9 @@ impl<V: StateValue> ValueTable<V> {
     /// Changes the value of a key; `None` is no value. It counts as changed even if it is left as it was.
     pub fn update(&mut self, number: u32) -> &mut Option<V> {
         let (now, ttl) = (self.now, self.ttl);
+        if self.cache.slot(number).content.value.is_none() {
+            self.cache.resize(number, self.typical_bytes);
+        }
         let content = &mut self.cache.change(number).content;
         if content.expires <= now {
             content.value = None;
@@ -226,7 +239,8 @@ impl<V: StateValue> ValueTable<V> {
                 encoded.extend_from_slice(&slot.content.expires.0.to_be_bytes());
             }
             value.encode(&mut encoded)?;
-            self.cache.resize(number, encoded.len() + size_of::<V>());
+            self.typical_bytes = encoded.len();
+            self.cache.resize(number, encoded.len());
             changes.put(key, encoded);
         }
         if self.ttl.is_some() {

@@ -38,6 +38,9 @@ pub(super) struct Driver {
     pub(super) budget: Arc<MemoryBudget>,
     /// Operators whose stored state goes with the first checkpoint.
     pub(super) dropped: Vec<String>,
+    /// How much had come when the checkpoint that is under way was triggered, and when the last durable one was.
+    pub(super) triggered_at: u64,
+    pub(super) settled_at: Option<u64>,
 }
 
 /// A checkpoint whose changes are being gathered.
@@ -97,7 +100,12 @@ impl Driver {
         self.wishes.mark_changed();
         loop {
             let event = tokio::select! {
-                _ = ticks.tick() => Event::Tick,
+                _ = ticks.tick() => {
+                    if self.is_settled() {
+                        continue;
+                    }
+                    Event::Tick
+                }
                 () = budget.checkpoint_requested() => Event::Tick,
                 changed = self.wishes.changed() => match (changed, *self.wishes.borrow()) {
                     (Ok(()), Wish::Stop) if !stopping => {
@@ -152,6 +160,7 @@ impl Driver {
         while let Some(action) = actions.pop_front() {
             match action {
                 Action::Trigger(barrier) => {
+                    self.triggered_at = self.events();
                     *gathering = Gathering { started: Some(Instant::now()), ..Gathering::default() };
                     for source in &tasks.sources {
                         // A source that is gone has reported why; the report comes next.
@@ -195,12 +204,29 @@ impl Driver {
         let stats = tokio::task::spawn_blocking(move || store.commit(written, changes)).await.map_err(panicked)??;
         let took = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
         self.budget.checkpoint_durable();
+        self.settled_at = Some(self.triggered_at);
         let mut progress = self.progress.lock();
         (progress.id, progress.at, progress.bytes) = (id, Some(record.at), stats.bytes);
         (progress.took, progress.alignment, progress.write) = (took, alignment, stats.took);
         progress.count += 1;
         tracing::debug!(job = %self.spec.name, checkpoint = %id, bytes = stats.bytes, ?took, "checkpoint");
         Ok(record)
+    }
+
+    /// How much has come to all subtasks.
+    fn events(&self) -> u64 {
+        self.metrics.iter().map(|metrics| metrics.events()).sum()
+    }
+
+    /// Whether the last checkpoint holds all there is, so that another one would only cost: then it is as good as one of now.
+    fn is_settled(&self) -> bool {
+        let settled = self.settled_at == Some(self.events())
+            && !self.metrics.iter().any(|metrics| metrics.is_waiting())
+            && !self.snapshooter.is_due(self.progress.lock().id);
+        if settled {
+            self.progress.lock().at = Some(self.environment.clock.now());
+        }
+        settled
     }
 
     /// Frees the disk of state whose time is over, beside everything else.

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 pub struct JobStatus {
     /// The last durable checkpoint.
     pub checkpoint: CheckpointId,
-    /// When it became durable.
+    /// When it became durable, or was last seen to hold all there is.
     pub checkpoint_at: Option<Timestamp>,
     /// From its trigger to its durability.
     pub checkpoint_took: Duration,

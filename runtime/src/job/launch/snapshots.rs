@@ -76,6 +76,8 @@ pub(super) struct Snapshooter {
     owner: String,
     claimed: bool,
     due: Instant,
+    /// The checkpoint of the last snapshot that was begun.
+    begun: CheckpointId,
     wanted: Vec<Savepoint>,
     running: Option<JoinHandle<Taken>>,
 }
@@ -84,7 +86,16 @@ impl Snapshooter {
     pub(super) fn new(origin: Origin, policy: Option<Snapshots>, incarnation: &str) -> Self {
         let owner = format!("{incarnation}-{:016x}", RandomState::new().build_hasher().finish());
         let due = Instant::now() + policy.as_ref().map_or(Duration::ZERO, |policy| policy.interval);
-        Snapshooter { origin, policy, owner, claimed: false, due, wanted: Vec::new(), running: None }
+        Snapshooter {
+            origin,
+            policy,
+            owner,
+            claimed: false,
+            due,
+            begun: CheckpointId(0),
+            wanted: Vec::new(),
+            running: None,
+        }
     }
 
     /// Removes the links of snapshots that a former process was taking when it died: they hold on to files that nobody needs.
@@ -127,6 +138,11 @@ impl Snapshooter {
         self.wanted.push(savepoint);
     }
 
+    /// Whether a snapshot is due of what came after the last one.
+    pub(super) fn is_due(&self, last: CheckpointId) -> bool {
+        self.policy.is_some() && self.running.is_none() && self.due <= Instant::now() && last > self.begun
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
     }
@@ -143,6 +159,7 @@ impl Snapshooter {
         }
         if let Some(policy) = &periodic {
             self.due = Instant::now() + policy.interval;
+            self.begun = record.id;
             if !self.claimed {
                 policy.store.claim(&self.owner, self.origin.clock.now()).await?;
                 self.claimed = true;
@@ -166,6 +183,7 @@ impl Snapshooter {
         let taken = taken.map_err(|e| Error::internal(format!("a snapshot was torn down: {e}")))?;
         if matches!(taken.result, Some(Err(_))) {
             self.due = self.due.min(Instant::now() + RETRY_AFTER);
+            self.begun = CheckpointId(0);
         }
         Ok(taken)
     }
