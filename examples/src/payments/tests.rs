@@ -92,26 +92,29 @@ async fn every_payment_is_judged_once_by_the_rule_of_its_time() {
         let job =
             crate::embed::start("payments", paced(parallelism, folder.path()), folder.path(), Duration::from_millis(5));
         let job = job.expect("the graph is sound");
-        let (until, begun) = (job.status().checkpoint.0 + 5, Instant::now());
+        let (until, begun) = (job.status().checkpoint.0 + 3, Instant::now());
         while job.status().checkpoint.0 < until && cancelled < 4 {
             assert!(begun.elapsed() < Duration::from_secs(60), "no checkpoints");
             tokio::select! {
-                outcome = job.outcome() => panic!("at its end in attempt {cancelled}: {outcome:?}"),
+                // A machine that is slow to look sees it done.
+                _ = job.outcome() => break,
                 () = tokio::task::yield_now() => {}
             }
         }
         if cancelled < 4 {
             job.cancel();
-            cancelled += 1;
         }
-        let outcome = job.outcome().await;
-        assert!(matches!(
-            (&outcome, cancelled),
-            (Outcome::Cancelled, ..4) | (Outcome::Cancelled | Outcome::Finished, 4)
-        ));
-        if matches!(outcome, Outcome::Finished) {
-            assert!(found(&folder.path().join("suspicious")) == expected, "payments are lost, doubled or misjudged");
-            return;
+        match job.outcome().await {
+            Outcome::Cancelled => cancelled += 1,
+            Outcome::Finished => {
+                assert!(cancelled > 0, "no attempt ended in mid-stream");
+                assert!(
+                    found(&folder.path().join("suspicious")) == expected,
+                    "payments are lost, doubled or misjudged"
+                );
+                return;
+            }
+            other => panic!("{other:?}"),
         }
     }
     panic!("the last attempt must come to the end");
