@@ -68,6 +68,8 @@ pub(super) struct Cache<T> {
     dirty_bytes: usize,
     /// What was handed over and may not be durable yet: until then there are copies of it on their way to the store.
     handed: Vec<(CheckpointId, usize)>,
+    /// The last durable checkpoint when nothing more could be forgotten.
+    exhausted: Option<CheckpointId>,
     share: Option<Share>,
 }
 
@@ -83,6 +85,7 @@ impl<T> Cache<T> {
             bytes: 0,
             dirty_bytes: 0,
             handed: Vec::new(),
+            exhausted: None,
             share: None,
         }
     }
@@ -178,6 +181,11 @@ impl<T> Cache<T> {
         if !share.is_over() {
             return;
         }
+        if self.exhausted == Some(durable) {
+            // All that could be forgotten was: only another checkpoint helps.
+            share.request_checkpoint();
+            return;
+        }
         // Some below its share, so that not every batch has to trim.
         let target = (share.fair() / 8 * 7).saturating_sub(copies);
         let mut steps = 2 * self.slots.len();
@@ -197,6 +205,7 @@ impl<T> Cache<T> {
             share.set(self.bytes + copies);
             if share.is_over() {
                 share.request_checkpoint();
+                self.exhausted = Some(durable);
             }
         }
     }
