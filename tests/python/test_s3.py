@@ -30,7 +30,7 @@ def test_the_same_job_delivers_to_s3(s3, tmp_path):
     )
     (tmp_path / "delays.sql").write_text(script)
     coulee("run", "--data-dir", tmp_path / "data", tmp_path / "delays.sql")
-    objects = client.list_objects_v2(Bucket="lake")["Contents"]
+    objects = client.list_objects_v2(Bucket="lake", Prefix="delays/")["Contents"]
     assert len(objects) >= 31
     for entry in objects:
         target = tmp_path / "fetched" / entry["Key"].removeprefix("delays/")
