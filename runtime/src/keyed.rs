@@ -17,7 +17,7 @@ pub use context::{KeyContext, ListState, ListView, MapState, MapView};
 
 use crate::Result;
 use crate::graph::{OperatorFactory, Port};
-use crate::operator::Operator;
+use crate::operator::{InputIndex, Operator};
 use crate::row::Row;
 use operator::KeyedOperator;
 
@@ -28,6 +28,12 @@ pub trait KeyedFunction: Send + 'static {
     /// What is remembered of a key. A key that was never seen, or whose time to live is over, has the default.
     /// Large collections are better kept in a [`MapState`] or [`ListState`], of which only what changed is written.
     type State: Serialize + DeserializeOwned + Default + Send;
+
+    /// Whether it looks at [`Row::kind`]. A function that does not is refused a changelog when the graph is built.
+    const TAKES_CHANGELOG: bool = false;
+
+    /// Whether its main output is a changelog: it calls [`KeyContext::emit_change`]. What follows must then take one.
+    const EMITS_CHANGELOG: bool = false;
 
     /// Takes a row of a key: changes the key's state, emits rows, registers timers.
     ///
@@ -91,6 +97,15 @@ impl<F: KeyedFunction, M: Fn() -> F + Send + Sync> OperatorFactory for Keyed<F, 
     fn side_schema(&self, port: Port) -> Option<SchemaRef> {
         let side = (0..self.sides.len()).find(|side| Port::side(*side as u8) == port)?;
         Some(self.sides[side].1.clone())
+    }
+
+    fn refuses_changelog(&self, _: InputIndex) -> Option<&'static str> {
+        const REASON: &str = "let the function look at `Row::kind`, and say so with `const TAKES_CHANGELOG: bool = true`";
+        (!F::TAKES_CHANGELOG).then_some(REASON)
+    }
+
+    fn emits_changelog(&self, port: Port, _: bool) -> bool {
+        port == Port::MAIN && F::EMITS_CHANGELOG
     }
 
     fn create(&self, _: SubtaskIndex) -> Result<Box<dyn Operator>> {

@@ -43,7 +43,10 @@ impl Translator<'_> {
             stream.keep(exprs.flat_map(Expr::column_refs)).map_err(|error| fault(&error, tokens))?;
         }
         let stream = self.flush(stream)?;
-        let spec = spec(aggregate, &groups, &stream.schema, tokens)?;
+        let mut spec = spec(aggregate, &groups, &stream.schema, tokens)?;
+        if self.graph.is_changelog(stream.node, Port::MAIN) {
+            spec.changelog = Some(stream.schema.inner().clone());
+        }
         self.windows += 1;
         let uid = format!("window:{}", self.windows);
         self.states.push(state(&uid, &spec));
@@ -163,6 +166,7 @@ fn spec(
         window_millis: groups.window.size,
         keys,
         aggregates: aggregates.collect::<Result<_>>()?,
+        changelog: None,
         output: groups.output.clone(),
         schema: aggregate.schema.inner().clone(),
     })

@@ -405,7 +405,8 @@ async fn updates_are_refused() {
     let kinds = |kind| arrow::array::Int8Array::from(vec![kind; 5]);
     writer.write(Batch::changes(rows.clone(), kinds(0))).await.unwrap();
     let error = writer.write(Batch::changes(rows, kinds(2))).await.unwrap_err();
-    assert!(error.to_string().contains("files take inserts only"), "{error}");
+    assert!(error.to_string().contains("files cannot take a row back"), "{error}");
+    assert!(rig.sink.refuses_changelog().is_some());
 }
 
 #[tokio::test]

@@ -159,6 +159,7 @@ impl<'a> KeyedFlow<'a> {
             window_millis: millis,
             keys: self.key_columns()?.into_iter().zip(self.keys.iter().cloned()).collect(),
             aggregates: lowered,
+            changelog: flow.is_changelog().then(|| flow.schema.clone()),
             output,
             schema: Arc::new(Schema::new(fields)),
         })
