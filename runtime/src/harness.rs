@@ -230,7 +230,8 @@ pub fn agrees(
     inputs: &[Input],
     mut folder: impl FnMut() -> std::path::PathBuf,
 ) -> Result<Vec<String>> {
-    let changes = |input: &Input| matches!(input, Input::Rows(batch) | Input::RowsOf(_, batch) if batch.kinds().is_some());
+    let changes =
+        |input: &Input| matches!(input, Input::Rows(batch) | Input::RowsOf(_, batch) if batch.kinds().is_some());
     let emits_changelog = factory.emits_changelog(Port::MAIN, inputs.iter().any(changes));
     let mut agreed: Option<Vec<String>> = None;
     for batch_rows in [usize::MAX, 3, 1] {

@@ -100,7 +100,8 @@ impl<F: KeyedFunction, M: Fn() -> F + Send + Sync> OperatorFactory for Keyed<F, 
     }
 
     fn refuses_changelog(&self, _: InputIndex) -> Option<&'static str> {
-        const REASON: &str = "let the function look at `Row::kind`, and say so with `const TAKES_CHANGELOG: bool = true`";
+        const REASON: &str =
+            "let the function look at `Row::kind`, and say so with `const TAKES_CHANGELOG: bool = true`";
         (!F::TAKES_CHANGELOG).then_some(REASON)
     }
 

@@ -28,11 +28,7 @@ impl MemorySource {
     /// One split for each list of batches, which all have the schema.
     pub fn new(schema: SchemaRef, splits: Vec<Vec<RecordBatch>>) -> Self {
         let inserts = |batches: Vec<RecordBatch>| batches.into_iter().map(Batch::inserts).collect();
-        MemorySource {
-            schema,
-            splits: Arc::new(splits.into_iter().map(inserts).collect()),
-            is_changelog: false,
-        }
+        MemorySource { schema, splits: Arc::new(splits.into_iter().map(inserts).collect()), is_changelog: false }
     }
 
     /// The same for batches of a changelog.

@@ -75,8 +75,7 @@ const PARTIAL_WINDOW_END: &str = "window_end";
 const PARTIAL_ROWS: &str = "rows";
 
 /// Why a window refuses a changelog.
-const NOT_FOR_CHANGELOGS: &str =
-    "the window was made for rows that are only appended; give it the input's columns as `WindowAggregateSpec::changelog`";
+const NOT_FOR_CHANGELOGS: &str = "the window was made for rows that are only appended; give it the input's columns as `WindowAggregateSpec::changelog`";
 
 impl WindowAggregateSpec {
     /// A defence: the graph is refused before.

@@ -38,7 +38,9 @@ impl Sink for ChannelSink {
     }
 
     fn refuses_changelog(&self) -> Option<&'static str> {
-        Some("a SELECT shows rows without what happened to them: INSERT INTO a table with 'connector' = 'print', which shows both")
+        Some(
+            "a SELECT shows rows without what happened to them: INSERT INTO a table with 'connector' = 'print', which shows both",
+        )
     }
 
     async fn recover(&self, _: &SinkContext, _: &[Bytes]) -> Result<()> {

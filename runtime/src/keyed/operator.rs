@@ -165,7 +165,9 @@ impl<F: KeyedFunction> Operator for KeyedOperator<F> {
     fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
         // The graph is refused before; this is for whoever calls an operator without one.
         if batch.kinds().is_some() && !F::TAKES_CHANGELOG {
-            return Err(Error::invalid("a function that takes a changelog says so: `const TAKES_CHANGELOG: bool = true`"));
+            return Err(Error::invalid(
+                "a function that takes a changelog says so: `const TAKES_CHANGELOG: bool = true`",
+            ));
         }
         let (columns, encoded) = self.key_columns(&batch)?;
         let hashes = hash_keys(&columns, batch.len())?;

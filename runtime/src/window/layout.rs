@@ -129,8 +129,7 @@ impl OfRows {
             filters.push(filter.map(|filter| filter.as_boolean().clone()));
         }
         let arguments = self.arguments.iter().map(|places| places.iter().map(found).collect::<Result<_>>());
-        let inputs =
-            Inputs { keys: rows[..key_count].to_vec(), arguments: arguments.collect::<Result<_>>()?, filters };
+        let inputs = Inputs { keys: rows[..key_count].to_vec(), arguments: arguments.collect::<Result<_>>()?, filters };
         let mut table = GroupTable::new(&self.grouping)?;
         table.update_repeated(&self.grouping.aggregates, &inputs, times)?;
         table.take_results()

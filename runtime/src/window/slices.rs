@@ -171,7 +171,9 @@ impl Slices {
         use std::collections::btree_map::Entry;
         match self.open.entry(end) {
             Entry::Occupied(slice) => Ok(slice.into_mut()),
-            Entry::Vacant(free) => Ok(free.insert(Slice { table: GroupTable::new(&self.layout.grouping)?, runs: Vec::new() })),
+            Entry::Vacant(free) => {
+                Ok(free.insert(Slice { table: GroupTable::new(&self.layout.grouping)?, runs: Vec::new() }))
+            }
         }
     }
 
