@@ -83,6 +83,12 @@ impl Translator<'_> {
     /// Leads late rows to the built-in stream that `late-rows.stream` names.
     fn late_rows(&mut self, stream: &Stream, uid: &str, window: OperatorId) -> Result<()> {
         let Some(name) = &self.context.late_rows else { return Ok(()) };
+        if self.graph.is_changelog(window, Port::LATE) {
+            let message = format!(
+                "'late-rows.stream' is '{name}', and a stream cannot take the late updates and deletes of a changelog"
+            );
+            return Err(Fault::new(message).help("RESET 'late-rows.stream': late rows are still counted"));
+        }
         let connector = self.context.connectors.get("stream")?.clone();
         let spec = TableSpec {
             name: name.clone(),
@@ -190,7 +196,9 @@ fn lowered(expr: &Expr, input: &DFSchema, tokens: &[TokenWithSpan]) -> Result<Ru
 
 fn state(uid: &str, spec: &WindowAggregateSpec) -> String {
     let keys: Vec<&str> = spec.keys.iter().map(|(_, field)| field.name().as_str()).collect();
+    let held =
+        if spec.changelog.is_some() { "the distinct rows and how often each is there" } else { "one partial result" };
     let per = if keys.is_empty() { "window".to_owned() } else { format!("window and key ({})", keys.join(", ")) };
     let size = crate::explain::span(std::time::Duration::from_millis(spec.window_millis.unsigned_abs()));
-    format!("{uid}: one partial result per {per} of {size}, freed when the watermark passes window_end")
+    format!("{uid}: {held} per {per} of {size}, freed when the watermark passes window_end")
 }

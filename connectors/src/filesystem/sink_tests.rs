@@ -103,6 +103,7 @@ impl Rig {
                 }
                 SourceEvent::Ended { .. } => ended += 1,
                 SourceEvent::CaughtUp { .. } => {}
+                SourceEvent::Changes { .. } => panic!("files are not a changelog"),
             }
         }
         rows.sort();
