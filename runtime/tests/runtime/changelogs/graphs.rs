@@ -112,7 +112,7 @@ fn late_changes_do_not_go_where_rows_are_only_appended() {
     window.side("late").unwrap().sink("late", Arc::new(Appends)).unwrap();
     window.sink("out", memory()).unwrap();
     let error = builder.finish().unwrap_err().to_string();
-    assert!(error.contains("'late' (a heap) takes only rows that are appended"), "{error}");
+    assert!(error.contains("'late' (a heap) takes only rows that are appended, and the late output of 'w'"), "{error}");
 }
 
 #[test]
@@ -135,6 +135,6 @@ async fn a_job_is_refused_like_its_graph() {
     graph.nodes[1].kind = NodeKind::Sink(Arc::new(Appends));
     assert!(graph.is_changelog(graph.nodes[0].id, Port::MAIN));
     let folder = tempfile::tempdir().unwrap();
-    let error = launch(spec(graph), environment(folder.path())).err().expect("a refusal").to_string();
+    let error = launch(spec(graph), environment(folder.path())).expect_err("a refusal").to_string();
     assert!(error.contains("'out' (a heap) takes only rows that are appended"), "{error}");
 }
