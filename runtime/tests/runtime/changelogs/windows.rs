@@ -265,17 +265,22 @@ fn what_came_and_went_takes_no_state() {
     assert!(harness.take(Port::MAIN).is_empty());
 }
 
-#[test]
-fn a_window_without_keys_and_with_many_equal_rows() {
+/// The operator of a window without keys.
+fn keyless(aggregates: Vec<Expr>) -> Arc<dyn OperatorFactory> {
     let builder = GraphBuilder::new(1);
     let flow = builder.source("in", source(&[], 1)).unwrap().event_time("time", Duration::ZERO).unwrap();
-    let aggregates = [count(lit(1i64)).alias("n"), sum(col("value")).alias("sum")];
     let window = flow.key_by([]).unwrap().tumble("w", "time", Duration::from_millis(10), aggregates).unwrap();
     window.sink("out", Arc::new(MemorySink::default())).unwrap();
     let graph = builder.finish().unwrap();
     let NodeKind::Operator(factory) = &graph.nodes[1].kind else { panic!("an operator") };
+    factory.clone()
+}
+
+#[test]
+fn a_window_without_keys_and_with_many_equal_rows() {
+    let aggregates = vec![count(lit(1i64)).alias("n"), sum(col("value")).alias("sum")];
     let folder = tempfile::tempdir().unwrap();
-    let mut harness = Harness::new(factory.clone(), folder.path()).unwrap();
+    let mut harness = Harness::new(keyless(aggregates), folder.path()).unwrap();
     for _ in 0..4 {
         harness.push(Input::Rows(batch(&[(Insert, A); 5_000]))).unwrap();
     }
@@ -284,4 +289,22 @@ fn a_window_without_keys_and_with_many_equal_rows() {
     // 4 · 5,000 - 3 rows of the value 1: more than are written out at a time.
     let expected = "1970-01-01T00:00:00 | 1970-01-01T00:00:00.010 | 19997 | 19997";
     assert_eq!(sorted_lines(&harness.take(Port::MAIN)).unwrap(), [expected]);
+}
+
+#[test]
+fn a_window_without_keys_and_arguments_counts() {
+    let mut folders = 0;
+    let dir = tempfile::tempdir().unwrap();
+    let mut counted = |changes: &[Change]| {
+        let inputs = [Input::Rows(batch(changes))];
+        agrees(&keyless(vec![count(lit(1i64)).alias("n")]), &inputs, || {
+            folders += 1;
+            dir.path().join(folders.to_string())
+        })
+        .unwrap()
+    };
+    let other = (Some(6), None, Some(2));
+    let expected = "1970-01-01T00:00:00 | 1970-01-01T00:00:00.010 | 2";
+    assert_eq!(counted(&[(Insert, A), (Insert, A), (Insert, other), (Delete, other)]), [expected]);
+    assert_eq!(counted(&[(Insert, A), (Delete, A)]), [""; 0], "no row is left, so there is no group");
 }
