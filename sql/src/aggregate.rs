@@ -7,6 +7,7 @@ use coulee_model::OperatorId;
 use coulee_runtime::graph::{NodeKind, Partitioning, Port};
 use coulee_runtime::group_table::Aggregate as RuntimeAggregate;
 use coulee_runtime::table::TableSpec;
+use coulee_runtime::window::assign::{Bound, Tumbling};
 use coulee_runtime::window::{
     WindowAggregateSpec, WindowColumn, partial_key_columns, window_final, window_partial, window_single,
 };
@@ -22,7 +23,6 @@ use crate::error::{Fault, Result};
 use crate::faults::{fault, first_of};
 use crate::lineage::window_of;
 use crate::translate::{Stream, Translator, physical};
-use crate::tumble::{Part, Tumbling};
 
 /// What the group expressions of an aggregation say.
 struct Groups<'a> {
@@ -107,7 +107,7 @@ impl Translator<'_> {
 }
 
 fn groups<'a>(aggregate: &'a Aggregate, tokens: &[TokenWithSpan]) -> Result<Groups<'a>> {
-    let mut found: Option<(Tumbling, Part, &Expr)> = None;
+    let mut found: Option<(Tumbling, Bound, &Expr)> = None;
     let (mut keys, mut output) = (Vec::new(), Vec::new());
     for (index, expr) in aggregate.group_expr.iter().enumerate() {
         if matches!(expr, Expr::GroupingSet(_)) {
@@ -126,18 +126,18 @@ fn groups<'a>(aggregate: &'a Aggregate, tokens: &[TokenWithSpan]) -> Result<Grou
                 return Err(Fault::new(message).or_at(first_of(tokens, &["GROUP"])));
             }
             // The end is what the operator wants; the others serve to compute it.
-            Some((_, Part::End, _)) => {}
+            Some((_, Bound::End, _)) => {}
             _ => found = Some((window, part, expr)),
         }
         output.push(match part {
-            Part::Start => WindowColumn::Start,
-            Part::End => WindowColumn::End,
-            Part::Time => WindowColumn::Time,
+            Bound::Start => WindowColumn::Start,
+            Bound::End => WindowColumn::End,
+            Bound::Time => WindowColumn::Time,
         });
     }
     let Some((window, part, expr)) = found else { return Err(unwindowed(aggregate, tokens)) };
     let bare = crate::lineage::bare(expr).clone();
-    let end = if part == Part::End { bare } else { window.end(bare) };
+    let end = if part == Bound::End { bare } else { window.bound(Bound::End, bare) };
     output.extend((0..aggregate.aggr_expr.len()).map(WindowColumn::Aggregate));
     Ok(Groups { window, end, keys, output })
 }
@@ -169,7 +169,7 @@ fn spec(
     let aggregates = aggregate.aggr_expr.iter().map(|expr| lowered(expr, input, tokens));
     Ok(WindowAggregateSpec {
         window_end: physical(&groups.end, input, tokens)?,
-        window_millis: groups.window.size,
+        window_millis: groups.window.size_millis(),
         keys,
         aggregates: aggregates.collect::<Result<_>>()?,
         changelog: None,
