@@ -5,7 +5,7 @@
 //! *run*, a batch of partial results that is stored as one columnar blob; runs merge as in a log-structured tree, so that a
 //! window keeps logarithmically many and each row is rewritten logarithmically often. Firing merges what there is.
 //!
-//! Over a changelog a window holds rows and how often each is there, and aggregates them when it fires: see [`layout`].
+//! Over a changelog a window holds rows and how often each is there, and aggregates them when it fires: see `layout`.
 //!
 //! With several subtasks a stateless *partial* stage aggregates before the shuffle, and the *final* stage merges: equal keys cross the
 //! network of channels once per window and checkpoint instead of once per row.
