@@ -43,6 +43,10 @@ impl Sink for Blackhole {
         "blackhole".to_owned()
     }
 
+    fn refuses_changelog(&self) -> Option<&'static str> {
+        None
+    }
+
     async fn recover(&self, _context: &SinkContext, _states: &[Bytes]) -> Result<()> {
         Ok(())
     }

@@ -15,7 +15,7 @@ use coulee_runtime::connector::{Sink, SinkContext, SinkWriter, Source};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::options::{OptionKind, OptionSpec};
 use coulee_runtime::table::{Connector, TableSpec};
-use coulee_runtime::{Batch, Error, Result, RowKind};
+use coulee_runtime::{Batch, Error, Result};
 
 const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
@@ -75,8 +75,7 @@ pub fn write_lines(identifier: &str, batch: &Batch, out: &mut Vec<u8>) -> Result
             out.extend_from_slice(identifier.as_bytes());
             out.extend_from_slice(b"> ");
         }
-        let kind = batch.kinds().map_or(RowKind::Insert as i8, |kinds| kinds.value(row));
-        out.extend_from_slice(sign(kind).as_bytes());
+        out.extend_from_slice(batch.kind(row).symbol().as_bytes());
         for (i, column) in columns.iter().enumerate() {
             out.extend_from_slice(if i == 0 { b"[" } else { b", " });
             write!(out, "{}", column.value(row)).map_err(|cause| Error::io("cannot print", cause))?;
@@ -84,18 +83,6 @@ pub fn write_lines(identifier: &str, batch: &Batch, out: &mut Vec<u8>) -> Result
         out.extend_from_slice(if columns.is_empty() { b"[]\n" } else { b"]\n" });
     }
     Ok(())
-}
-
-fn sign(kind: i8) -> &'static str {
-    const UPDATE_BEFORE: i8 = RowKind::UpdateBefore as i8;
-    const UPDATE_AFTER: i8 = RowKind::UpdateAfter as i8;
-    const DELETE: i8 = RowKind::Delete as i8;
-    match kind {
-        UPDATE_BEFORE => "-U",
-        UPDATE_AFTER => "+U",
-        DELETE => "-D",
-        _ => "+I",
-    }
 }
 
 /// `'connector' = 'print'`.
@@ -153,6 +140,10 @@ impl Sink for PrintSink {
             "" => "print".to_owned(),
             identifier => format!("print as '{identifier}'"),
         }
+    }
+
+    fn refuses_changelog(&self) -> Option<&'static str> {
+        None
     }
 
     async fn recover(&self, _context: &SinkContext, _states: &[Bytes]) -> Result<()> {

@@ -1,7 +1,10 @@
 //! What flows between operators: rows in columns, and what happened to them.
 
-use arrow::array::{Array, Int8Array};
-use arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, Int64Array, StringArray};
+use arrow::compute::{FilterBuilder, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 use crate::Result;
@@ -18,6 +21,25 @@ pub enum RowKind {
     UpdateAfter = 2,
     /// A row that is gone.
     Delete = 3,
+}
+
+impl RowKind {
+    const ALL: [RowKind; 4] = [RowKind::Insert, RowKind::UpdateBefore, RowKind::UpdateAfter, RowKind::Delete];
+
+    /// Whether the row takes back one that came before: an update's old value, or a row that is gone.
+    pub fn is_retraction(self) -> bool {
+        matches!(self, RowKind::UpdateBefore | RowKind::Delete)
+    }
+
+    /// As Flink shows it: `+I`, `-U`, `+U`, `-D`.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            RowKind::Insert => "+I",
+            RowKind::UpdateBefore => "-U",
+            RowKind::UpdateAfter => "+U",
+            RowKind::Delete => "-D",
+        }
+    }
 }
 
 /// A `RecordBatch` with, for a changelog, one row kind per row.
@@ -39,6 +61,7 @@ impl Batch {
     pub fn changes(rows: RecordBatch, kinds: Int8Array) -> Self {
         assert_eq!(rows.num_rows(), kinds.len(), "one kind per row");
         assert_eq!(kinds.null_count(), 0, "every row has a kind");
+        assert!(kinds.values().iter().all(|kind| (0..=3).contains(kind)), "a row's kind is 0 to 3");
         Batch { rows, kinds: Some(kinds) }
     }
 
@@ -57,6 +80,39 @@ impl Batch {
         self.kinds.as_ref()
     }
 
+    /// What a row says.
+    pub fn kind(&self, row: usize) -> RowKind {
+        self.kinds.as_ref().map_or(RowKind::Insert, |kinds| RowKind::ALL[kinds.value(row) as usize])
+    }
+
+    /// Some rows in a row, with their kinds. Copies nothing.
+    #[must_use]
+    pub fn slice(&self, start: usize, rows: usize) -> Self {
+        let kinds = self.kinds.as_ref().map(|kinds| kinds.slice(start, rows));
+        Batch { rows: self.rows.slice(start, rows), kinds }
+    }
+
+    /// Of every row, what it adds to a count of such rows: 1, or -1 where it is taken back.
+    pub(crate) fn signs(&self) -> Int64Array {
+        match &self.kinds {
+            None => Int64Array::from(vec![1; self.len()]),
+            Some(kinds) => kinds.unary(|kind| if RowKind::ALL[kind as usize].is_retraction() { -1 } else { 1 }),
+        }
+    }
+
+    /// The rows with their kinds as a first column `kind` of texts, for showing and comparing them.
+    ///
+    /// # Errors
+    /// When Arrow cannot make the batch.
+    pub fn with_kinds_shown(&self) -> Result<RecordBatch> {
+        let kinds = StringArray::from_iter_values((0..self.len()).map(|row| self.kind(row).symbol()));
+        let mut fields = vec![Arc::new(Field::new("kind", DataType::Utf8, false))];
+        fields.extend(self.rows.schema().fields().iter().cloned());
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(kinds)];
+        columns.extend(self.rows.columns().iter().cloned());
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    }
+
     /// The same kinds beside other columns: for an operator that maps rows one to one.
     #[must_use]
     pub fn with_rows(&self, rows: RecordBatch) -> Self {
@@ -64,11 +120,23 @@ impl Batch {
         Batch { rows, kinds: self.kinds.clone() }
     }
 
+    /// The rows for which `keep` is true, with their kinds.
+    ///
+    /// # Errors
+    /// When Arrow cannot select from a column's type.
+    pub fn filter(&self, keep: &BooleanArray) -> Result<Self> {
+        if self.kinds.is_none() {
+            return Ok(Batch::inserts(filter_record_batch(&self.rows, keep)?));
+        }
+        let keep = FilterBuilder::new(keep).optimize().build();
+        self.select(|column| Ok(keep.filter(column)?))
+    }
+
     /// Applies the same row selection to columns and kinds.
     ///
     /// # Errors
     /// When Arrow cannot apply it to a column's type.
-    pub fn select(&self, select: impl Fn(&dyn Array) -> Result<arrow::array::ArrayRef>) -> Result<Self> {
+    pub fn select(&self, select: impl Fn(&dyn Array) -> Result<ArrayRef>) -> Result<Self> {
         let columns = self.rows.columns().iter().map(|c| select(c.as_ref())).collect::<Result<Vec<_>>>()?;
         let kinds = match &self.kinds {
             None => None,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::array::AsArray;
-use arrow::compute::{FilterBuilder, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use coulee_model::SubtaskIndex;
@@ -39,6 +38,10 @@ impl OperatorFactory for Calc {
 
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
+    }
+
+    fn refuses_changelog(&self, _: InputIndex) -> Option<&'static str> {
+        None
     }
 
     fn is_stateless(&self) -> bool {
@@ -81,11 +84,5 @@ fn filtered(batch: Batch, filter: &dyn PhysicalExpr) -> Result<Batch> {
     if keep.true_count() == batch.len() {
         return Ok(batch);
     }
-    match batch.kinds() {
-        None => Ok(Batch::inserts(filter_record_batch(batch.rows(), keep)?)),
-        Some(_) => {
-            let keep = FilterBuilder::new(keep).optimize().build();
-            batch.select(|column| Ok(keep.filter(column)?))
-        }
-    }
+    batch.filter(keep)
 }

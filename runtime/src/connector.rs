@@ -60,6 +60,11 @@ pub trait Source: Send + Sync + Debug {
     /// Whether every split ends. Decided when the source is made.
     fn is_bounded(&self) -> bool;
 
+    /// Whether rows may be updated and deleted, so that readers bring [`SourceEvent::Changes`]. Decided when the source is made.
+    fn is_changelog(&self) -> bool {
+        false
+    }
+
     /// Whether `CaughtUp` is exact: the reader knows that nothing more is there, rather than that nothing came.
     fn knows_its_end(&self) -> bool {
         false
@@ -81,6 +86,15 @@ pub enum SourceEvent {
         split: usize,
         /// The rows, in the source's schema. May be empty when all of them were rejected.
         rows: RecordBatch,
+        /// Records that could not become rows, in [`rejected_schema`].
+        rejected: Option<RecordBatch>,
+    },
+    /// As `Rows`, of a source that is a changelog. An update's old value comes right before its new one.
+    Changes {
+        /// Which split.
+        split: usize,
+        /// The rows and what happened to them, in the source's schema.
+        changes: Batch,
         /// Records that could not become rows, in [`rejected_schema`].
         rejected: Option<RecordBatch>,
     },
@@ -165,6 +179,12 @@ pub enum CommitOn {
 pub trait Sink: Send + Sync + Debug {
     /// One line for `EXPLAIN`: the connector and where it writes.
     fn describe(&self) -> String;
+
+    /// Why it takes only rows that are appended, and what to do instead: the end of the error that refuses a changelog when the graph is built.
+    /// `None` when it takes changelogs.
+    fn refuses_changelog(&self) -> Option<&'static str> {
+        Some("the sink does not say that it takes changelogs: aggregate in windows, or write to a sink that does")
+    }
 
     /// What must be durable before `commit` is called.
     fn commit_on(&self) -> CommitOn {

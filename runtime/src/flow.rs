@@ -75,7 +75,7 @@ impl GraphBuilder {
     /// The graph.
     ///
     /// # Errors
-    /// When an operator's output goes nowhere.
+    /// When an operator's output goes nowhere, or a changelog goes where it is not understood.
     pub fn finish(self) -> Result<Graph> {
         let graph = self.graph.into_inner();
         graph.check()?;
@@ -213,6 +213,12 @@ impl<'a> Flow<'a> {
     #[must_use]
     pub fn parallelism(self, parallelism: u32) -> Self {
         Flow { parallelism, ..self }
+    }
+
+    /// Whether rows may also be updated and deleted. What takes only rows that are appended refuses them when the graph is finished.
+    pub fn is_changelog(&self) -> bool {
+        let graph = self.builder.graph.borrow();
+        self.from.iter().any(|(node, port)| graph.is_changelog(*node, *port))
     }
 
     /// As an input of an operator with several: rows stay in their subtask.

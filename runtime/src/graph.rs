@@ -1,5 +1,7 @@
 //! The operator graph: what a job is, before anything runs. SQL and Rust programs build the same graphs.
 
+mod changelogs;
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -92,6 +94,18 @@ pub trait OperatorFactory: Send + Sync + Debug {
         None
     }
 
+    /// Why an input takes only rows that are appended, and what to do instead: the end of the error that refuses a changelog when the graph is built.
+    /// `None` when the input takes changelogs.
+    fn refuses_changelog(&self, input: InputIndex) -> Option<&'static str> {
+        let _ = input;
+        Some("an operator that takes changelogs says so in `OperatorFactory::refuses_changelog`")
+    }
+
+    /// Whether what leaves a port may be a changelog, given whether one of the inputs is. An operator passes on what comes in, if it does not say otherwise.
+    fn emits_changelog(&self, port: Port, input_is_changelog: bool) -> bool {
+        port == Port::MAIN && input_is_changelog
+    }
+
     /// Whether it keeps nothing in checkpoints, so that its identity does not matter to them.
     fn is_stateless(&self) -> bool {
         false
@@ -141,6 +155,15 @@ impl Node {
         match &self.kind {
             NodeKind::Operator(factory) => factory.is_stateless(),
             NodeKind::Source(_) | NodeKind::Sink(_) => false,
+        }
+    }
+
+    /// Whether what leaves a port may be a changelog, given whether what comes in is one.
+    fn emits_changelog(&self, port: Port, input_is_changelog: bool) -> bool {
+        match &self.kind {
+            NodeKind::Source(source) => port == Port::MAIN && source.source.is_changelog(),
+            NodeKind::Operator(factory) => factory.emits_changelog(port, input_is_changelog),
+            NodeKind::Sink(_) => false,
         }
     }
 
@@ -259,7 +282,7 @@ impl Graph {
                 return Err(Error::invalid(format!("nothing reads the output of operator '{}'", node.uid)));
             }
         }
-        Ok(())
+        self.check_changelogs()
     }
 
     /// Whether every source ends, so that the job finishes by itself.

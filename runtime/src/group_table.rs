@@ -1,5 +1,7 @@
 //! Groups and their aggregates in columns: DataFusion's group values and group accumulators, fed vectorised.
 
+mod repeated;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray};

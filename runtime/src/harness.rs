@@ -167,12 +167,17 @@ impl Harness {
         self.more(out)
     }
 
-    /// What was emitted on a port since the last call.
+    /// The rows that were emitted on a port since the last call.
     pub fn take(&mut self, port: Port) -> Vec<RecordBatch> {
+        self.take_batches(port).into_iter().map(Batch::into_rows).collect()
+    }
+
+    /// The same with what happened to them, when they are a changelog.
+    pub fn take_batches(&mut self, port: Port) -> Vec<Batch> {
         let (taken, kept) = std::mem::take(&mut self.output).into_iter().partition(|(of, _)| *of == port);
         self.output = kept;
         let taken: Vec<(Port, Batch)> = taken;
-        taken.into_iter().map(|(_, batch)| batch.into_rows()).collect()
+        taken.into_iter().map(|(_, batch)| batch).collect()
     }
 
     /// Bytes of state that the operator holds in memory.
@@ -191,17 +196,29 @@ impl Harness {
 /// # Errors
 /// When a column cannot be shown.
 pub fn sorted_lines(batches: &[RecordBatch]) -> Result<Vec<String>> {
-    let table = pretty_format_batches(batches)?.to_string();
-    let rows = table.lines().filter(|line| line.starts_with('|'));
-    let squeezed = rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(" | "));
-    // The first line is the header.
-    let mut lines: Vec<String> = squeezed.skip(1).collect();
+    let mut lines = lines(batches)?;
     lines.sort();
     Ok(lines)
 }
 
-/// Runs the inputs, ends the operator, and returns the main output as [`sorted_lines`]: in every batch size, each with and without a
-/// checkpoint and restart between every two inputs. `folder` gives a new empty folder at each call.
+/// The rows of a changelog as lines of text, in their order, the kind first: `+U | ann | 3`.
+///
+/// # Errors
+/// When a column cannot be shown.
+pub fn changelog_lines(batches: &[Batch]) -> Result<Vec<String>> {
+    lines(&batches.iter().map(Batch::with_kinds_shown).collect::<Result<Vec<_>>>()?)
+}
+
+fn lines(batches: &[RecordBatch]) -> Result<Vec<String>> {
+    let table = pretty_format_batches(batches)?.to_string();
+    let rows = table.lines().filter(|line| line.starts_with('|'));
+    let squeezed = rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(" | "));
+    // The first line is the header.
+    Ok(squeezed.skip(1).collect())
+}
+
+/// Runs the inputs, ends the operator, and returns the main output as [`sorted_lines`], or as [`changelog_lines`] if it is a changelog: in every batch size,
+/// each with and without a checkpoint and restart between every two inputs. Batches are cut anywhere, also between the two halves of an update. `folder` gives a new empty folder at each call.
 ///
 /// # Errors
 /// What the operator says.
@@ -213,6 +230,9 @@ pub fn agrees(
     inputs: &[Input],
     mut folder: impl FnMut() -> std::path::PathBuf,
 ) -> Result<Vec<String>> {
+    let changes =
+        |input: &Input| matches!(input, Input::Rows(batch) | Input::RowsOf(_, batch) if batch.kinds().is_some());
+    let emits_changelog = factory.emits_changelog(Port::MAIN, inputs.iter().any(changes));
     let mut agreed: Option<Vec<String>> = None;
     for batch_rows in [usize::MAX, 3, 1] {
         for restart in [false, true] {
@@ -227,7 +247,10 @@ pub fn agrees(
                 }
             }
             harness.end()?;
-            let lines = sorted_lines(&harness.take(Port::MAIN))?;
+            let lines = match emits_changelog {
+                true => changelog_lines(&harness.take_batches(Port::MAIN))?,
+                false => sorted_lines(&harness.take(Port::MAIN))?,
+            };
             match &agreed {
                 None => agreed = Some(lines),
                 Some(agreed) => {
@@ -241,15 +264,13 @@ pub fn agrees(
 
 fn parts(input: &Input, batch_rows: usize) -> Vec<Input> {
     match input {
-        Input::Rows(batch) | Input::RowsOf(_, batch) if batch.len() > batch_rows && batch.kinds().is_none() => {
-            let rows = batch.rows();
+        Input::Rows(batch) | Input::RowsOf(_, batch) if batch.len() > batch_rows => {
             let again = |part| match input {
                 Input::RowsOf(of, _) => Input::RowsOf(*of, part),
                 _ => Input::Rows(part),
             };
-            let starts = (0..rows.num_rows()).step_by(batch_rows);
-            let part = |start: usize| rows.slice(start, batch_rows.min(rows.num_rows() - start));
-            starts.map(|start| again(Batch::inserts(part(start)))).collect()
+            let starts = (0..batch.len()).step_by(batch_rows);
+            starts.map(|start| again(batch.slice(start, batch_rows.min(batch.len() - start)))).collect()
         }
         other => vec![other.clone()],
     }

@@ -1,4 +1,60 @@
 //! User functions with state per key, timers and side outputs.
+//!
+//! A function may take a changelog, and may make one. Here, orders come again whenever their status changes. The function keeps the current row of each and
+//! emits what changed, so that a window counts every order once: under its last status.
+//!
+//! ```
+//! # use std::{sync::Arc, time::Duration};
+//! # use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+//! # use coulee_runtime::{Result, RowKind, row::Row, keyed::{KeyContext, KeyedFunction}};
+//! # use coulee_runtime::{flow::{GraphBuilder, col, lit}, memory::{MemorySink, MemorySource}};
+//! # use datafusion_common::ScalarValue;
+//! # use datafusion_functions_aggregate::expr_fn::count;
+//! struct CurrentOrder;
+//!
+//! impl KeyedFunction for CurrentOrder {
+//!     /// When it was placed, and its status.
+//!     type State = Option<(i64, String)>;
+//!     /// What follows must be able to take a row back; the graph is checked for it.
+//!     const EMITS_CHANGELOG: bool = true;
+//!
+//!     fn process(&mut self, row: Row<'_>, current: &mut Self::State, context: &mut KeyContext<'_>) -> Result<()> {
+//!         let number = row.integer("number")?;
+//!         let values = |(placed, status): &(i64, String)| {
+//!             let placed = ScalarValue::TimestampMillisecond(Some(*placed), None);
+//!             [ScalarValue::Int64(number), placed, ScalarValue::from(status.as_str())]
+//!         };
+//!         let new = (row.timestamp("placed")?.map_or(0, |at| at.0), row.text("status")?.unwrap_or("").to_owned());
+//!         match current.replace(new.clone()) {
+//!             None => context.emit(values(&new)),
+//!             Some(old) => {
+//!                 context.emit_change(RowKind::UpdateBefore, values(&old))?;
+//!                 context.emit_change(RowKind::UpdateAfter, values(&new))
+//!             }
+//!         }
+//!     }
+//! }
+//! # fn main() -> Result<()> {
+//! # let instant = DataType::Timestamp(TimeUnit::Millisecond, None);
+//! # let fields = [("number", DataType::Int64), ("placed", instant), ("status", DataType::Utf8)];
+//! # let fields = fields.map(|(name, data_type)| Field::new(name, data_type, true));
+//! # let schema = Arc::new(Schema::new(fields.to_vec()));
+//! # let (orders, sink) = (Arc::new(MemorySource::new(schema.clone(), vec![])), Arc::new(MemorySink::default()));
+//!
+//! let builder = GraphBuilder::new(2);
+//! let current = builder
+//!     .source("orders", orders)?
+//!     .event_time("placed", Duration::from_secs(3600))?
+//!     .key_by(["number"])?
+//!     .process("current", schema, || CurrentOrder)?;
+//! assert!(current.is_changelog());
+//! let hour = Duration::from_secs(3600);
+//! let hourly = current.key_by(["status"])?.tumble("hourly", "placed", hour, [count(lit(1)).alias("orders")])?;
+//! assert!(!hourly.is_changelog(), "a window's result is final");
+//! hourly.sink("out", sink)?;
+//! builder.finish()?;
+//! # Ok(()) }
+//! ```
 
 mod context;
 mod operator;
@@ -17,7 +73,7 @@ pub use context::{KeyContext, ListState, ListView, MapState, MapView};
 
 use crate::Result;
 use crate::graph::{OperatorFactory, Port};
-use crate::operator::Operator;
+use crate::operator::{InputIndex, Operator};
 use crate::row::Row;
 use operator::KeyedOperator;
 
@@ -28,6 +84,12 @@ pub trait KeyedFunction: Send + 'static {
     /// What is remembered of a key. A key that was never seen, or whose time to live is over, has the default.
     /// Large collections are better kept in a [`MapState`] or [`ListState`], of which only what changed is written.
     type State: Serialize + DeserializeOwned + Default + Send;
+
+    /// Whether it looks at [`Row::kind`]. A function that does not is refused a changelog when the graph is built.
+    const TAKES_CHANGELOG: bool = false;
+
+    /// Whether its main output is a changelog: it calls [`KeyContext::emit_change`]. What follows must then take one.
+    const EMITS_CHANGELOG: bool = false;
 
     /// Takes a row of a key: changes the key's state, emits rows, registers timers.
     ///
@@ -91,6 +153,16 @@ impl<F: KeyedFunction, M: Fn() -> F + Send + Sync> OperatorFactory for Keyed<F, 
     fn side_schema(&self, port: Port) -> Option<SchemaRef> {
         let side = (0..self.sides.len()).find(|side| Port::side(*side as u8) == port)?;
         Some(self.sides[side].1.clone())
+    }
+
+    fn refuses_changelog(&self, _: InputIndex) -> Option<&'static str> {
+        const REASON: &str =
+            "let the function look at `Row::kind`, and say so with `const TAKES_CHANGELOG: bool = true`";
+        (!F::TAKES_CHANGELOG).then_some(REASON)
+    }
+
+    fn emits_changelog(&self, port: Port, _: bool) -> bool {
+        port == Port::MAIN && F::EMITS_CHANGELOG
     }
 
     fn create(&self, _: SubtaskIndex) -> Result<Box<dyn Operator>> {

@@ -20,13 +20,20 @@ use crate::{Batch, Error, Result};
 #[derive(Debug, Clone)]
 pub struct MemorySource {
     schema: SchemaRef,
-    splits: Arc<Vec<Vec<RecordBatch>>>,
+    splits: Arc<Vec<Vec<Batch>>>,
+    is_changelog: bool,
 }
 
 impl MemorySource {
     /// One split for each list of batches, which all have the schema.
     pub fn new(schema: SchemaRef, splits: Vec<Vec<RecordBatch>>) -> Self {
-        MemorySource { schema, splits: Arc::new(splits) }
+        let inserts = |batches: Vec<RecordBatch>| batches.into_iter().map(Batch::inserts).collect();
+        MemorySource { schema, splits: Arc::new(splits.into_iter().map(inserts).collect()), is_changelog: false }
+    }
+
+    /// The same for batches of a changelog.
+    pub fn changelog(schema: SchemaRef, splits: Vec<Vec<Batch>>) -> Self {
+        MemorySource { schema, splits: Arc::new(splits), is_changelog: true }
     }
 }
 
@@ -42,6 +49,10 @@ impl Source for MemorySource {
 
     fn is_bounded(&self) -> bool {
         true
+    }
+
+    fn is_changelog(&self) -> bool {
+        self.is_changelog
     }
 
     async fn splits(&self) -> Result<Vec<SplitId>> {
@@ -61,7 +72,13 @@ impl Source for MemorySource {
             };
             open.push(OpenSplit { id: split.id, index, row, ended: false, paused: false });
         }
-        Ok(Box::new(MemoryReader { batches: self.splits.clone(), open, turn: 0, batch_rows: context.batch_rows }))
+        Ok(Box::new(MemoryReader {
+            batches: self.splits.clone(),
+            is_changelog: self.is_changelog,
+            open,
+            turn: 0,
+            batch_rows: context.batch_rows,
+        }))
     }
 }
 
@@ -74,7 +91,8 @@ struct OpenSplit {
 }
 
 struct MemoryReader {
-    batches: Arc<Vec<Vec<RecordBatch>>>,
+    batches: Arc<Vec<Vec<Batch>>>,
+    is_changelog: bool,
     open: Vec<OpenSplit>,
     turn: usize,
     batch_rows: usize,
@@ -93,12 +111,15 @@ impl SourceReader for MemoryReader {
         let open = &mut self.open[split];
         let mut skip = open.row as usize;
         for batch in &self.batches[open.index] {
-            if skip < batch.num_rows() {
-                let rows = batch.slice(skip, (batch.num_rows() - skip).min(self.batch_rows));
-                open.row += rows.num_rows() as u64;
-                return Ok(SourceEvent::Rows { split, rows, rejected: None });
+            if skip < batch.len() {
+                let part = batch.slice(skip, (batch.len() - skip).min(self.batch_rows));
+                open.row += part.len() as u64;
+                return Ok(match self.is_changelog {
+                    true => SourceEvent::Changes { split, changes: part, rejected: None },
+                    false => SourceEvent::Rows { split, rows: part.into_rows(), rejected: None },
+                });
             }
-            skip -= batch.num_rows();
+            skip -= batch.len();
         }
         open.ended = true;
         Ok(SourceEvent::Ended { split })
@@ -143,8 +164,12 @@ impl MemorySink {
 
     /// The visible rows, in the order of checkpoints.
     pub fn rows(&self) -> Vec<RecordBatch> {
-        let batches = self.batches.lock();
-        batches.delivered.values().flatten().map(|batch| batch.rows().clone()).collect()
+        self.batches().into_iter().map(Batch::into_rows).collect()
+    }
+
+    /// The same with what happened to them, when they are a changelog.
+    pub fn batches(&self) -> Vec<Batch> {
+        self.batches.lock().delivered.values().flatten().cloned().collect()
     }
 }
 
@@ -152,6 +177,10 @@ impl MemorySink {
 impl Sink for MemorySink {
     fn describe(&self) -> String {
         "Memory".to_owned()
+    }
+
+    fn refuses_changelog(&self) -> Option<&'static str> {
+        None
     }
 
     fn commit_on(&self) -> CommitOn {

@@ -1,6 +1,6 @@
 //! Rows, for user functions that think in rows: typed views of a batch's rows, and a writer that makes batches of them.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int8Array};
 use arrow::datatypes::{
     DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit,
     TimestampMillisecondType,
@@ -9,23 +9,28 @@ use arrow::record_batch::RecordBatch;
 use coulee_model::Timestamp;
 use datafusion_common::ScalarValue;
 
-use crate::{Batch, Error, Result};
+use crate::{Batch, Error, Result, RowKind};
 
 /// One row of a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Row<'a> {
-    rows: &'a RecordBatch,
+    batch: &'a Batch,
     index: usize,
 }
 
 impl<'a> Row<'a> {
-    pub(crate) fn new(rows: &'a RecordBatch, index: usize) -> Self {
-        Row { rows, index }
+    pub(crate) fn new(batch: &'a Batch, index: usize) -> Self {
+        Row { batch, index }
+    }
+
+    /// What the row says: always an insert, unless the input is a changelog.
+    pub fn kind(&self) -> RowKind {
+        self.batch.kind(self.index)
     }
 
     fn column(&self, name: &str) -> Result<Option<&'a ArrayRef>> {
-        let column = self.rows.column_by_name(name).ok_or_else(|| {
-            let schema = self.rows.schema();
+        let column = self.batch.rows().column_by_name(name).ok_or_else(|| {
+            let schema = self.batch.schema();
             let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
             Error::invalid(format!("no column '{name}'; the row has {}", known.join(", ")))
         })?;
@@ -98,12 +103,14 @@ fn other_type(name: &str, found: &DataType, expected: &str) -> Error {
 pub struct RowWriter {
     schema: SchemaRef,
     columns: Vec<Vec<ScalarValue>>,
+    /// One per row, from the first row on that is not an insert; empty as long as there is none.
+    kinds: Vec<i8>,
 }
 
 impl RowWriter {
     pub(crate) fn new(schema: SchemaRef) -> Self {
         let columns = schema.fields().iter().map(|_| Vec::new()).collect();
-        RowWriter { schema, columns }
+        RowWriter { schema, columns, kinds: Vec::new() }
     }
 
     /// Emits a row: one value per column of the schema.
@@ -111,6 +118,29 @@ impl RowWriter {
     /// # Errors
     /// `Invalid` when the number of values or a value's type is not the schema's.
     pub fn emit(&mut self, row: impl IntoIterator<Item = ScalarValue>) -> Result<()> {
+        self.push(row)?;
+        if !self.kinds.is_empty() {
+            self.kinds.push(RowKind::Insert as i8);
+        }
+        Ok(())
+    }
+
+    /// Emits a row of a changelog.
+    ///
+    /// # Errors
+    /// As [`RowWriter::emit`].
+    pub fn emit_change(&mut self, kind: RowKind, row: impl IntoIterator<Item = ScalarValue>) -> Result<()> {
+        if kind == RowKind::Insert {
+            return self.emit(row);
+        }
+        let before = self.columns.first().map_or(0, Vec::len);
+        self.push(row)?;
+        self.kinds.resize(before, RowKind::Insert as i8);
+        self.kinds.push(kind as i8);
+        Ok(())
+    }
+
+    fn push(&mut self, row: impl IntoIterator<Item = ScalarValue>) -> Result<()> {
         let row: Vec<ScalarValue> = row.into_iter().collect();
         if row.len() != self.columns.len() {
             return Err(Error::invalid(format!("a row of {} values for {} columns", row.len(), self.columns.len())));
@@ -135,6 +165,8 @@ impl RowWriter {
         for column in &mut self.columns {
             arrays.push(ScalarValue::iter_to_array(std::mem::take(column))?);
         }
-        Ok(Some(Batch::inserts(RecordBatch::try_new(self.schema.clone(), arrays)?)))
+        let rows = RecordBatch::try_new(self.schema.clone(), arrays)?;
+        let kinds = std::mem::take(&mut self.kinds);
+        Ok(Some(if kinds.is_empty() { Batch::inserts(rows) } else { Batch::changes(rows, Int8Array::from(kinds)) }))
     }
 }

@@ -5,10 +5,13 @@
 //! *run*, a batch of partial results that is stored as one columnar blob; runs merge as in a log-structured tree, so that a
 //! window keeps logarithmically many and each row is rewritten logarithmically often. Firing merges what there is.
 //!
+//! Over a changelog a window holds rows and how often each is there, and aggregates them when it fires: see `layout`.
+//!
 //! With several subtasks a stateless *partial* stage aggregates before the shuffle, and the *final* stage merges: equal keys cross the
 //! network of channels once per window and checkpoint instead of once per row.
 
 pub mod assign;
+mod layout;
 mod partial;
 mod runs;
 mod slices;
@@ -24,11 +27,12 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column;
 
 use crate::graph::{OperatorFactory, Port};
-use crate::group_table::{Aggregate, Grouping, Inputs};
+use crate::group_table::Aggregate;
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::{Batch, Error, Result};
 
+use layout::Layout;
 use partial::PartialAggregate;
 use slices::Slices;
 
@@ -58,6 +62,8 @@ pub struct WindowAggregateSpec {
     pub keys: Vec<(Arc<dyn PhysicalExpr>, FieldRef)>,
     /// The aggregates, over the operator's input.
     pub aggregates: Vec<Aggregate>,
+    /// The input's columns, when the input is a changelog; `None` when rows are only appended.
+    pub changelog: Option<SchemaRef>,
     /// What the result's columns are, in order.
     pub output: Vec<WindowColumn>,
     /// The result's schema.
@@ -68,17 +74,21 @@ pub struct WindowAggregateSpec {
 const PARTIAL_WINDOW_END: &str = "window_end";
 const PARTIAL_ROWS: &str = "rows";
 
+/// Why a window refuses a changelog.
+const NOT_FOR_CHANGELOGS: &str = "the window was made for rows that are only appended; give it the input's columns as `WindowAggregateSpec::changelog`";
+
 impl WindowAggregateSpec {
-    fn grouping(&self) -> Grouping {
-        Grouping {
-            keys: self.keys.iter().map(|(_, field)| field.clone()).collect(),
-            aggregates: self.aggregates.clone(),
+    /// A defence: the graph is refused before.
+    fn check_kinds(&self, batch: &Batch) -> Result<()> {
+        if batch.kinds().is_some() && self.changelog.is_none() {
+            return Err(Error::invalid(NOT_FOR_CHANGELOGS));
         }
+        Ok(())
     }
 
     fn partial_schema(&self) -> Result<SchemaRef> {
         let mut fields: Vec<FieldRef> = vec![Arc::new(Field::new(PARTIAL_WINDOW_END, DataType::Int64, false))];
-        fields.extend(self.grouping().state_schema()?.fields().iter().cloned());
+        fields.extend(Layout::new(self)?.grouping.state_schema()?.fields().iter().cloned());
         fields.push(Arc::new(Field::new(PARTIAL_ROWS, DataType::Int64, false)));
         Ok(Arc::new(Schema::new(fields)))
     }
@@ -87,7 +97,8 @@ impl WindowAggregateSpec {
         let keys: Vec<&str> = self.keys.iter().map(|(_, field)| field.name().as_str()).collect();
         let aggregates: Vec<&str> = self.aggregates.iter().map(|a| a.function.name()).collect();
         let by = if keys.is_empty() { String::new() } else { format!(" by {}", keys.join(", ")) };
-        format!("WindowAggregate{stage}: tumbling {} ms{by}: {}", self.window_millis, aggregates.join(", "))
+        let of = if self.changelog.is_some() { " of a changelog" } else { "" };
+        format!("WindowAggregate{of}{stage}: tumbling {} ms{by}: {}", self.window_millis, aggregates.join(", "))
     }
 
     /// The result's columns from the window ends and `[keys…, aggregates…]`.
@@ -160,6 +171,16 @@ impl OperatorFactory for WindowFactory {
         }
     }
 
+    fn refuses_changelog(&self, _: InputIndex) -> Option<&'static str> {
+        let takes = self.spec.changelog.is_some() && self.stage != Stage::Final;
+        (!takes).then_some(NOT_FOR_CHANGELOGS)
+    }
+
+    fn emits_changelog(&self, port: Port, input_is_changelog: bool) -> bool {
+        // A result is emitted once and stays; late rows leave as they came.
+        port == Port::LATE && input_is_changelog
+    }
+
     fn is_stateless(&self) -> bool {
         self.stage == Stage::Partial
     }
@@ -225,7 +246,6 @@ fn by_window(ends: &Int64Array) -> Vec<(i64, Option<UInt32Array>)> {
 struct WindowAggregate {
     spec: WindowAggregateSpec,
     stage: Stage,
-    key_exprs: Vec<Arc<dyn PhysicalExpr>>,
     slices: Slices,
     watermark: Timestamp,
     /// A watermark that is passed on when the windows that it closes have been emitted.
@@ -235,9 +255,8 @@ struct WindowAggregate {
 
 impl WindowAggregate {
     fn new(spec: WindowAggregateSpec, stage: Stage) -> Result<Self> {
-        let slices = Slices::new(spec.grouping())?;
-        let key_exprs = spec.keys.iter().map(|(expr, _)| expr.clone()).collect();
-        Ok(WindowAggregate { spec, stage, key_exprs, slices, watermark: Timestamp::MIN, unsent: None, metrics: None })
+        let slices = Slices::new(Layout::new(&spec)?)?;
+        Ok(WindowAggregate { spec, stage, slices, watermark: Timestamp::MIN, unsent: None, metrics: None })
     }
 
     fn count(&self, late: u64, timeless: u64) {
@@ -253,17 +272,15 @@ impl WindowAggregate {
         }
     }
 
-    fn update(&mut self, batch: &Batch, out: &mut Output) -> Result<()> {
+    fn update(&mut self, mut batch: Batch, out: &mut Output) -> Result<()> {
         let ends = window_ends(self.spec.window_end.as_ref(), batch.rows())?;
         let sorted = sort_out(&ends, self.watermark)?;
         self.count(sorted.late, sorted.timeless);
-        let mut rows = batch.rows().clone();
         if let Some(keep) = &sorted.keep {
-            let lost = arrow::compute::not(keep)?;
-            out.emit_to(Port::LATE, Batch::inserts(arrow::compute::filter_record_batch(&rows, &lost)?));
-            rows = arrow::compute::filter_record_batch(&rows, keep)?;
+            out.emit_to(Port::LATE, batch.filter(&arrow::compute::not(keep)?)?);
+            batch = batch.filter(keep)?;
         }
-        let inputs = Inputs::evaluate(&self.key_exprs, &self.spec.aggregates, &rows)?;
+        let inputs = self.slices.layout.inputs(&batch)?;
         for (end, rows) in by_window(&sorted.ends) {
             let slice = self.slices.slice(end)?;
             match rows {
@@ -308,14 +325,10 @@ impl Operator for WindowAggregate {
     }
 
     fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
-        if batch.kinds().is_some() {
-            return Err(Error::invalid(
-                "a window cannot aggregate a changelog yet: its input must only be appended to",
-            ));
-        }
+        self.spec.check_kinds(&batch)?;
         match self.stage {
             Stage::Final => self.merge(&batch)?,
-            Stage::Single | Stage::Partial => self.update(&batch, out)?,
+            Stage::Single | Stage::Partial => self.update(batch, out)?,
         }
         self.slices.trim();
         self.show_next_result();

@@ -37,6 +37,12 @@ impl Sink for ChannelSink {
         "print the rows".to_owned()
     }
 
+    fn refuses_changelog(&self) -> Option<&'static str> {
+        Some(
+            "a SELECT shows rows without what happened to them: INSERT INTO a table with 'connector' = 'print', which shows both",
+        )
+    }
+
     async fn recover(&self, _: &SinkContext, _: &[Bytes]) -> Result<()> {
         Ok(())
     }

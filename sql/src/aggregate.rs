@@ -7,6 +7,7 @@ use coulee_model::OperatorId;
 use coulee_runtime::graph::{NodeKind, Partitioning, Port};
 use coulee_runtime::group_table::Aggregate as RuntimeAggregate;
 use coulee_runtime::table::TableSpec;
+use coulee_runtime::window::assign::{Bound, Tumbling};
 use coulee_runtime::window::{
     WindowAggregateSpec, WindowColumn, partial_key_columns, window_final, window_partial, window_single,
 };
@@ -22,7 +23,6 @@ use crate::error::{Fault, Result};
 use crate::faults::{fault, first_of};
 use crate::lineage::window_of;
 use crate::translate::{Stream, Translator, physical};
-use crate::tumble::{Part, Tumbling};
 
 /// What the group expressions of an aggregation say.
 struct Groups<'a> {
@@ -43,7 +43,10 @@ impl Translator<'_> {
             stream.keep(exprs.flat_map(Expr::column_refs)).map_err(|error| fault(&error, tokens))?;
         }
         let stream = self.flush(stream)?;
-        let spec = spec(aggregate, &groups, &stream.schema, tokens)?;
+        let mut spec = spec(aggregate, &groups, &stream.schema, tokens)?;
+        if self.graph.is_changelog(stream.node, Port::MAIN) {
+            spec.changelog = Some(stream.schema.inner().clone());
+        }
         self.windows += 1;
         let uid = format!("window:{}", self.windows);
         self.states.push(state(&uid, &spec));
@@ -80,6 +83,12 @@ impl Translator<'_> {
     /// Leads late rows to the built-in stream that `late-rows.stream` names.
     fn late_rows(&mut self, stream: &Stream, uid: &str, window: OperatorId) -> Result<()> {
         let Some(name) = &self.context.late_rows else { return Ok(()) };
+        if self.graph.is_changelog(window, Port::LATE) {
+            let message = format!(
+                "'late-rows.stream' is '{name}', and a stream cannot take the late updates and deletes of a changelog"
+            );
+            return Err(Fault::new(message).help("RESET 'late-rows.stream': late rows are still counted"));
+        }
         let connector = self.context.connectors.get("stream")?.clone();
         let spec = TableSpec {
             name: name.clone(),
@@ -98,7 +107,7 @@ impl Translator<'_> {
 }
 
 fn groups<'a>(aggregate: &'a Aggregate, tokens: &[TokenWithSpan]) -> Result<Groups<'a>> {
-    let mut found: Option<(Tumbling, Part, &Expr)> = None;
+    let mut found: Option<(Tumbling, Bound, &Expr)> = None;
     let (mut keys, mut output) = (Vec::new(), Vec::new());
     for (index, expr) in aggregate.group_expr.iter().enumerate() {
         if matches!(expr, Expr::GroupingSet(_)) {
@@ -117,18 +126,18 @@ fn groups<'a>(aggregate: &'a Aggregate, tokens: &[TokenWithSpan]) -> Result<Grou
                 return Err(Fault::new(message).or_at(first_of(tokens, &["GROUP"])));
             }
             // The end is what the operator wants; the others serve to compute it.
-            Some((_, Part::End, _)) => {}
+            Some((_, Bound::End, _)) => {}
             _ => found = Some((window, part, expr)),
         }
         output.push(match part {
-            Part::Start => WindowColumn::Start,
-            Part::End => WindowColumn::End,
-            Part::Time => WindowColumn::Time,
+            Bound::Start => WindowColumn::Start,
+            Bound::End => WindowColumn::End,
+            Bound::Time => WindowColumn::Time,
         });
     }
     let Some((window, part, expr)) = found else { return Err(unwindowed(aggregate, tokens)) };
     let bare = crate::lineage::bare(expr).clone();
-    let end = if part == Part::End { bare } else { window.end(bare) };
+    let end = if part == Bound::End { bare } else { window.bound(Bound::End, bare) };
     output.extend((0..aggregate.aggr_expr.len()).map(WindowColumn::Aggregate));
     Ok(Groups { window, end, keys, output })
 }
@@ -160,9 +169,10 @@ fn spec(
     let aggregates = aggregate.aggr_expr.iter().map(|expr| lowered(expr, input, tokens));
     Ok(WindowAggregateSpec {
         window_end: physical(&groups.end, input, tokens)?,
-        window_millis: groups.window.size,
+        window_millis: groups.window.size_millis(),
         keys,
         aggregates: aggregates.collect::<Result<_>>()?,
+        changelog: None,
         output: groups.output.clone(),
         schema: aggregate.schema.inner().clone(),
     })
@@ -186,7 +196,9 @@ fn lowered(expr: &Expr, input: &DFSchema, tokens: &[TokenWithSpan]) -> Result<Ru
 
 fn state(uid: &str, spec: &WindowAggregateSpec) -> String {
     let keys: Vec<&str> = spec.keys.iter().map(|(_, field)| field.name().as_str()).collect();
+    let held =
+        if spec.changelog.is_some() { "the distinct rows and how often each is there" } else { "one partial result" };
     let per = if keys.is_empty() { "window".to_owned() } else { format!("window and key ({})", keys.join(", ")) };
     let size = crate::explain::span(std::time::Duration::from_millis(spec.window_millis.unsigned_abs()));
-    format!("{uid}: one partial result per {per} of {size}, freed when the watermark passes window_end")
+    format!("{uid}: {held} per {per} of {size}, freed when the watermark passes window_end")
 }

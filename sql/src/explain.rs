@@ -14,7 +14,7 @@ pub(crate) fn explain(graph: &Graph, event_times: &[String], states: &[String]) 
     }
     section(&mut out, "Event time", event_times, "none: no table has a watermark");
     section(&mut out, "State", states, "none");
-    out.push_str("Changelog\n  insert-only\n");
+    section(&mut out, "Changelog", &changelogs(graph), "insert-only");
     out
 }
 
@@ -26,6 +26,13 @@ fn section(out: &mut String, title: &str, lines: &[String], none: &str) {
     for line in lines {
         let _ = writeln!(out, "  {line}");
     }
+}
+
+/// Which nodes update and delete rows that they gave.
+fn changelogs(graph: &Graph) -> Vec<String> {
+    let changes = graph.nodes.iter().filter(|node| graph.is_changelog(node.id, Port::MAIN));
+    let names: Vec<&str> = changes.map(|node| node.uid.as_str()).collect();
+    if names.is_empty() { Vec::new() } else { vec![format!("{}: inserts, updates and deletes", names.join(", "))] }
 }
 
 fn line(graph: &Graph, index: usize) -> String {
@@ -56,6 +63,7 @@ fn how(graph: &Graph, edge: &Edge) -> String {
         Partitioning::Rebalance => "rebalance".to_owned(),
         Partitioning::Broadcast => "broadcast".to_owned(),
     };
+    let how = if graph.is_changelog(edge.from, edge.port) { format!("{how}, changelog") } else { how };
     match edge.port {
         Port::MAIN => how,
         Port::LATE => format!("late rows, {how}"),

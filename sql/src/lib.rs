@@ -5,7 +5,7 @@
 //! 1. [`parse_script`] cuts it into statements and parses each (`script`, `parse`, `create_table`; `dialect` and `types` say what Flink's words are).
 //!    Nothing is looked up.
 //! 2. [`Session::execute`] keeps settings (`settings`), tables and views (`catalog`, `define`), and answers `SHOW` and `DESCRIBE` (`show`).
-//! 3. A query is resolved by DataFusion's planner over the catalog (`planner`, `names`, `functions`), where `TUMBLE` becomes a projection (`table_function`, `tumble`);
+//! 3. A query is resolved by DataFusion's planner over the catalog (`planner`, `names`, `functions`), where `TUMBLE` becomes a projection (`table_function`);
 //!    `insert` shapes it to the table it goes to; `optimize` types and optimises it.
 //! 4. `translate` and `aggregate` turn the plan into a [`Graph`](coulee_runtime::graph::Graph). `lineage` tells them which columns are event times and
 //!    which bound a window. What cannot run as a stream is refused by `refuse`.
@@ -38,7 +38,6 @@ mod show;
 mod statement;
 mod table_function;
 mod translate;
-mod tumble;
 mod types;
 
 pub use error::SqlError;

@@ -2,12 +2,12 @@
 //!
 //! Both follow a column down through projections, filters, aliases and unions, to the table or the window function that it comes from.
 
+use coulee_runtime::window::assign::{Bound, Tumbling, as_window};
 use datafusion_common::Column;
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_expr::{Expr, LogicalPlan};
 
 use crate::catalog::ScanSource;
-use crate::tumble::{Part, Tumbling, as_window};
 
 /// What a plan's column is over the plan's inputs.
 enum Origin<'a> {
@@ -55,11 +55,11 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan) -> bool {
     let expr = bare(expr);
     if let Some((_, part)) = as_window(expr) {
         // A window's last instant is at or after the row's own time, so a watermark below the one is below the other.
-        return part == Part::Time;
+        return part == Bound::Time;
     }
     if let LogicalPlan::Aggregate(_) = plan {
         // SUBTLE: results leave when the watermark has passed the window; any other time among the keys is late by then.
-        return matches!(window_of(expr, plan), Some((_, Part::Time)));
+        return matches!(window_of(expr, plan), Some((_, Bound::Time)));
     }
     if let LogicalPlan::Projection(node) = plan
         && let LogicalPlan::TableScan(scan) = node.input.as_ref()
@@ -84,7 +84,7 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan) -> bool {
 }
 
 /// The window that an expression is a bound of.
-pub(crate) fn window_of(expr: &Expr, plan: &LogicalPlan) -> Option<(Tumbling, Part)> {
+pub(crate) fn window_of(expr: &Expr, plan: &LogicalPlan) -> Option<(Tumbling, Bound)> {
     let expr = bare(expr);
     if let Some(window) = as_window(expr) {
         return Some(window);

@@ -290,6 +290,8 @@ impl Session {
             let parallelism = translator.count(table, "sink.parallelism").map_err(at)?;
             let uid = format!("sink:{}", table.name());
             translator.insert(&plan, spec.schema.clone(), &uid, parallelism, sink, tokens)?;
+            // After each, so that the error points at the one that is wrong.
+            translator.graph.check_changelogs().map_err(|error| at(error.into()))?;
             written.push(table.name().to_owned());
         }
         written.iter().for_each(|table| translator.touch(table));

@@ -1,6 +1,7 @@
 //! Window table functions in `FROM`: `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR))`.
 
 use arrow::datatypes::DataType;
+use coulee_runtime::window::assign::{Bound, Tumbling};
 use datafusion_common::ExprSchema;
 use datafusion_common::{Column, DFSchema, DataFusionError, ScalarValue};
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
@@ -9,7 +10,6 @@ use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments, Iden
 
 use crate::error::{Fault, Result};
 use crate::lineage::is_event_time;
-use crate::tumble::Tumbling;
 use crate::types::{TIMESTAMP, type_name};
 
 /// Plans them; everything else is left to DataFusion.
@@ -70,12 +70,8 @@ fn window_function(
     let input = context.plan(table_factor(parts.table.clone()))?;
     let size = millis(context, &parts.size)?;
     let offset = parts.offset.as_ref().map_or(Ok(0), |offset| millis(context, offset))?;
-    if size <= 0 {
-        let message = format!("the size of a window is {size} ms, expected more than 0");
-        return Err(Fault::new(message).at(parts.size.span()).into_datafusion());
-    }
-    let offset = offset.rem_euclid(size);
-    assign(input, &parts, Tumbling { size, offset })
+    let window = Tumbling::new(size, offset);
+    assign(input, &parts, window.map_err(|error| Fault::from(error).at(parts.size.span()).into_datafusion())?)
 }
 
 /// The input's columns and the three of the window.
@@ -101,9 +97,9 @@ fn assign(input: LogicalPlan, parts: &Arguments, window: Tumbling) -> datafusion
     }
     let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
     let time = Expr::Column(column);
-    columns.push(window.start(time.clone()).alias("window_start"));
-    columns.push(window.end(time.clone()).alias("window_end"));
-    let last = window.time(time);
+    columns.push(window.bound(Bound::Start, time.clone()).alias("window_start"));
+    columns.push(window.bound(Bound::End, time.clone()).alias("window_end"));
+    let last = window.bound(Bound::Time, time);
     let last = if data_type == TIMESTAMP { last } else { Expr::Cast(Cast::new(Box::new(last), data_type)) };
     columns.push(last.alias("window_time"));
     LogicalPlanBuilder::new(input).project(columns)?.build()

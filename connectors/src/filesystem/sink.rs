@@ -25,7 +25,7 @@ use super::location::Location;
 use super::partition::{Router, split_columns};
 use super::settings::{FileFormat, SinkSettings};
 use super::state::WriterState;
-use super::writer::FilesystemWriter;
+use super::writer::{APPEND_ONLY, FilesystemWriter};
 use crate::format::encoder;
 
 /// A folder, or a prefix in an object store, that rows are delivered to.
@@ -110,6 +110,10 @@ impl FilesystemSink {
 impl Sink for FilesystemSink {
     fn describe(&self) -> String {
         format!("filesystem {} ({})", self.plan.target.display(), self.plan.settings.extension())
+    }
+
+    fn refuses_changelog(&self) -> Option<&'static str> {
+        Some(APPEND_ONLY)
     }
 
     fn commit_on(&self) -> CommitOn {

@@ -103,6 +103,7 @@ impl Rig {
                 }
                 SourceEvent::Ended { .. } => ended += 1,
                 SourceEvent::CaughtUp { .. } => {}
+                SourceEvent::Changes { .. } => panic!("files are not a changelog"),
             }
         }
         rows.sort();
@@ -405,7 +406,8 @@ async fn updates_are_refused() {
     let kinds = |kind| arrow::array::Int8Array::from(vec![kind; 5]);
     writer.write(Batch::changes(rows.clone(), kinds(0))).await.unwrap();
     let error = writer.write(Batch::changes(rows, kinds(2))).await.unwrap_err();
-    assert!(error.to_string().contains("files take inserts only"), "{error}");
+    assert!(error.to_string().contains("files cannot take a row back"), "{error}");
+    assert!(rig.sink.refuses_changelog().is_some());
 }
 
 #[tokio::test]

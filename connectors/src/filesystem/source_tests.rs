@@ -72,6 +72,7 @@ async fn read(
             }
             SourceEvent::Ended { .. } => return Ok((got, positions)),
             SourceEvent::CaughtUp { .. } => {}
+            SourceEvent::Changes { .. } => panic!("files are not a changelog"),
         }
     }
 }

@@ -26,6 +26,10 @@ use super::sink::{Numbers, SinkPlan};
 use super::spool::Buffer;
 use super::state::{OpenFile, ReadyFile, WriterState};
 
+/// Why a changelog is refused.
+pub(super) const APPEND_ONLY: &str = "files cannot take a row back: aggregate in windows, whose results are final, or write to a table that takes \
+                                      changes ('print', 'blackhole')";
+
 /// Rows that wait in memory, over all partitions, before all of them are written to their files.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
@@ -288,7 +292,7 @@ impl SinkWriter for FilesystemWriter {
         if batch.kinds().is_some_and(|kinds| kinds.values().iter().any(|kind| *kind != 0)) {
             let target = self.plan.target.display();
             return Err(Error::invalid(format!(
-                "{target}: files take inserts only, but the query updates or deletes rows; aggregate over windows, or write to a stream"
+                "{target} takes only rows that are appended, and was given updates or deletes: {APPEND_ONLY}"
             )));
         }
         if batch.is_empty() {

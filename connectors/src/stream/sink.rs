@@ -18,7 +18,7 @@ use super::layout::{self, Metadata};
 use super::log_error;
 use super::settings::{Guarantee, TableOptions};
 use super::state::{Names, WriterState};
-use super::writer::StreamWriter;
+use super::writer::{APPEND_ONLY, StreamWriter};
 use crate::format::{self, FormatSettings, RecordEncoder};
 
 /// The stream that a sink writes to.
@@ -187,6 +187,10 @@ impl Sink for StreamSink {
             (Guarantee::ExactlyOnce, true) => "exactly once, committed with the snapshot",
         };
         format!("stream '{}', {guarantee}", self.target.name())
+    }
+
+    fn refuses_changelog(&self) -> Option<&'static str> {
+        Some(APPEND_ONLY)
     }
 
     fn commit_on(&self) -> CommitOn {

@@ -21,6 +21,10 @@ use super::sink::{Recipe, Target};
 use super::state::{Names, WriterState};
 use crate::format::RecordEncoder;
 
+/// Why a changelog is refused.
+pub(super) const APPEND_ONLY: &str = "a stream cannot take a record back: aggregate in windows, whose results are final, or write to a table that takes \
+                                      changes ('print', 'blackhole')";
+
 pub(super) struct StreamWriter {
     log: Arc<Log>,
     target: Arc<Target>,
@@ -72,8 +76,7 @@ impl StreamWriter {
             return Ok(());
         }
         Err(Error::invalid(format!(
-            "{}: a stream keeps inserts only, but the query changes or deletes rows: aggregate in windows, or write to a \
-             table that can be updated",
+            "{} takes only rows that are appended, and was given updates or deletes: {APPEND_ONLY}",
             self.recipe.owner
         )))
     }

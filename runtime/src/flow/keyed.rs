@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use datafusion_expr::Expr;
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion_expr::{Expr, ScalarUDF};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
 
@@ -16,7 +16,7 @@ use crate::Result;
 use crate::graph::{NodeKind, OperatorFactory, Partitioning, Port};
 use crate::group_table::Aggregate;
 use crate::keyed::{Keyed, KeyedFunction};
-use crate::window::assign::{Bound, Tumble};
+use crate::window::assign::{Bound, Tumbling};
 use crate::window::{
     WindowAggregateSpec, WindowColumn, partial_key_columns, window_final, window_partial, window_single,
 };
@@ -138,7 +138,7 @@ impl<'a> KeyedFlow<'a> {
     ) -> Result<WindowAggregateSpec> {
         let flow = &self.flow;
         let schema = flow.df_schema()?;
-        let end = ScalarUDF::from(Tumble::new(Bound::End, millis, 0)?).call(vec![flow.timestamp(time)?]);
+        let end = Tumbling::new(millis, 0)?.bound(Bound::End, flow.timestamp(time)?);
         let instant = |name: &str| Arc::new(Field::new(name, DataType::Timestamp(TimeUnit::Millisecond, None), false));
         let mut fields: Vec<FieldRef> = vec![instant("window_start"), instant("window_end")];
         fields.extend(self.keys.iter().cloned());
@@ -159,6 +159,7 @@ impl<'a> KeyedFlow<'a> {
             window_millis: millis,
             keys: self.key_columns()?.into_iter().zip(self.keys.iter().cloned()).collect(),
             aggregates: lowered,
+            changelog: flow.is_changelog().then(|| flow.schema.clone()),
             output,
             schema: Arc::new(Schema::new(fields)),
         })

@@ -248,22 +248,8 @@ impl SourceTask {
     async fn read(&mut self, event: SourceEvent) -> Ran {
         self.task.chain.links[0].metrics.set_lag(self.reader.lag());
         match event {
-            SourceEvent::Rows { split, rows, rejected } => {
-                if let Some(pace) = &mut self.pace {
-                    pace.spend(rows.num_rows() + rejected.as_ref().map_or(0, RecordBatch::num_rows));
-                }
-                self.splits.rows(split, &rows, self.clock.as_ref())?;
-                if let Some(rejected) = rejected {
-                    self.task.chain.side(Port::REJECTED, Batch::inserts(rejected)).await?;
-                }
-                if rows.num_rows() > 0 {
-                    let (metrics, batch) = (&self.task.chain.links[0].metrics, Batch::inserts(rows));
-                    metrics.add_rows_in(batch.len() as u64);
-                    metrics.add_bytes_in(batch.bytes() as u64);
-                    self.task.chain.rows(InputIndex::FIRST, batch).await?;
-                }
-                self.advance().await
-            }
+            SourceEvent::Rows { split, rows, rejected } => self.rows(split, Batch::inserts(rows), rejected).await,
+            SourceEvent::Changes { split, changes, rejected } => self.rows(split, changes, rejected).await,
             SourceEvent::CaughtUp { split } => {
                 self.splits.idleness.caught_up(split, Instant::now());
                 Ok(())
@@ -273,6 +259,23 @@ impl SourceTask {
                 self.advance().await
             }
         }
+    }
+
+    async fn rows(&mut self, split: usize, batch: Batch, rejected: Option<RecordBatch>) -> Ran {
+        if let Some(pace) = &mut self.pace {
+            pace.spend(batch.len() + rejected.as_ref().map_or(0, RecordBatch::num_rows));
+        }
+        self.splits.rows(split, batch.rows(), self.clock.as_ref())?;
+        if let Some(rejected) = rejected {
+            self.task.chain.side(Port::REJECTED, Batch::inserts(rejected)).await?;
+        }
+        if !batch.is_empty() {
+            let metrics = &self.task.chain.links[0].metrics;
+            metrics.add_rows_in(batch.len() as u64);
+            metrics.add_bytes_in(batch.bytes() as u64);
+            self.task.chain.rows(InputIndex::FIRST, batch).await?;
+        }
+        self.advance().await
     }
 
     async fn idle(&mut self) -> Ran {

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::row::RowWriter;
 use crate::state::{Backend, KeyPart, KeyRef, MapTable, Timers};
-use crate::{Error, Result};
+use crate::{Error, Result, RowKind};
 
 /// Tables of collections begin here.
 const FIRST_COLLECTION: u8 = 16;
@@ -80,6 +80,7 @@ pub struct KeyContext<'a> {
     pub(super) processing_timers: &'a mut Timers,
     pub(super) watermark: Timestamp,
     pub(super) now: Timestamp,
+    pub(super) emits_changelog: bool,
 }
 
 impl KeyContext<'_> {
@@ -89,6 +90,20 @@ impl KeyContext<'_> {
     /// `Invalid` when the number of values or a value's type is not the schema's.
     pub fn emit(&mut self, row: impl IntoIterator<Item = ScalarValue>) -> Result<()> {
         self.out.emit(row)
+    }
+
+    /// Emits a row of a changelog: an update as its old value ([`RowKind::UpdateBefore`]) and right after it the new one. What one call of the function
+    /// emits stays together and in order, as far as its rows go to the same subtask.
+    ///
+    /// # Errors
+    /// As [`KeyContext::emit`], and when the function does not say that it emits a changelog.
+    pub fn emit_change(&mut self, kind: RowKind, row: impl IntoIterator<Item = ScalarValue>) -> Result<()> {
+        if !self.emits_changelog {
+            return Err(Error::invalid(
+                "a function that emits changes must say so, for what follows it: `const EMITS_CHANGELOG: bool = true`",
+            ));
+        }
+        self.out.emit_change(kind, row)
     }
 
     /// Emits a row into a side output.

@@ -94,6 +94,7 @@ impl<F: KeyedFunction> KeyedOperator<F> {
             processing_timers: &mut self.processing_timers,
             watermark: self.watermark,
             now,
+            emits_changelog: F::EMITS_CHANGELOG,
         };
         call(&mut self.function, &mut state.0, &mut context)
     }
@@ -162,8 +163,11 @@ impl<F: KeyedFunction> Operator for KeyedOperator<F> {
     }
 
     fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
-        if batch.kinds().is_some() {
-            return Err(Error::invalid("a function per key takes rows that are only appended, not a changelog"));
+        // The graph is refused before; this is for whoever calls an operator without one.
+        if batch.kinds().is_some() && !F::TAKES_CHANGELOG {
+            return Err(Error::invalid(
+                "a function that takes a changelog says so: `const TAKES_CHANGELOG: bool = true`",
+            ));
         }
         let (columns, encoded) = self.key_columns(&batch)?;
         let hashes = hash_keys(&columns, batch.len())?;
@@ -172,7 +176,7 @@ impl<F: KeyedFunction> Operator for KeyedOperator<F> {
         let now = self.backend()?.now();
         let numbers = self.states.load(&keys)?;
         for (index, number) in numbers.into_iter().enumerate() {
-            let row = Row::new(batch.rows(), index);
+            let row = Row::new(&batch, index);
             self.call(number, keys[index], now, |function, state, context| function.process(row, state, context))?;
         }
         self.trim();

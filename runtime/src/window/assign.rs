@@ -1,17 +1,18 @@
 //! Which tumbling window a row belongs to, as a scalar function over its event time.
+//!
+//! A bound of a window is an expression like any other, which an optimizer may move and prune; [`as_window`] finds it again.
 
-use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use arrow::array::AsArray;
+use arrow::array::{ArrayRef, AsArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
-use datafusion_common::{Result as DataFusionResult, exec_err};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use datafusion_common::{Result as DataFusionResult, ScalarValue, exec_err};
+use datafusion_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit};
 
 use crate::{Error, Result};
 
 /// Which instant of the window is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// Its start, inclusive.
     Start,
@@ -21,47 +22,85 @@ pub enum Bound {
     Time,
 }
 
-/// `tumble_*(timestamp in milliseconds)`: an instant of the tumbling window that holds the argument; null for null.
-///
-/// Windows are `[offset + n * size, offset + (n + 1) * size)` for every whole `n`, also before 1970, as in Flink's `TimeWindow`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Tumble {
-    bound: Bound,
+/// Windows of one size that follow each other without a gap: `[offset + n * size, offset + (n + 1) * size)` for every whole `n`, also before 1970, as in
+/// Flink's `TimeWindow`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tumbling {
     size_millis: i64,
     offset_millis: i64,
-    signature: Signature,
 }
 
-impl Tumble {
+impl Tumbling {
     /// Windows of `size_millis` that are shifted by `offset_millis`.
     ///
     /// # Errors
     /// `Invalid` unless the size is above 0.
-    pub fn new(bound: Bound, size_millis: i64, offset_millis: i64) -> Result<Self> {
+    pub fn new(size_millis: i64, offset_millis: i64) -> Result<Self> {
         if size_millis <= 0 {
-            return Err(Error::invalid(format!("a window of {size_millis} ms: expected a size above 0")));
+            return Err(Error::invalid(format!("the size of a window is {size_millis} ms, expected more than 0")));
         }
-        Ok(Tumble { bound, size_millis, offset_millis, signature: Signature::any(1, Volatility::Immutable) })
+        Ok(Tumbling { size_millis, offset_millis: offset_millis.rem_euclid(size_millis) })
     }
 
-    fn at(&self, millis: i64) -> i64 {
+    /// How long a window is.
+    pub fn size_millis(self) -> i64 {
+        self.size_millis
+    }
+
+    /// An instant of the window that holds `time`, a timestamp in milliseconds: one without a time zone; null for null.
+    pub fn bound(self, bound: Bound, time: Expr) -> Expr {
+        let shift = match bound {
+            Bound::Start => 0,
+            Bound::End => self.size_millis,
+            Bound::Time => self.size_millis - 1,
+        };
+        TUMBLE.call(vec![time, lit(self.size_millis), lit(self.offset_millis), lit(shift)])
+    }
+
+    fn start(self, millis: i64) -> i64 {
         let into = millis.saturating_sub(self.offset_millis).rem_euclid(self.size_millis);
-        let start = millis.saturating_sub(into);
-        match self.bound {
-            Bound::Start => start,
-            Bound::End => start.saturating_add(self.size_millis),
-            Bound::Time => start.saturating_add(self.size_millis - 1),
-        }
+        millis.saturating_sub(into)
     }
 }
 
+/// Reads back what [`Tumbling::bound`] wrote.
+pub fn as_window(expr: &Expr) -> Option<(Tumbling, Bound)> {
+    let Expr::ScalarFunction(call) = expr else { return None };
+    if call.func != *TUMBLE {
+        return None;
+    }
+    let number = |index: usize| match call.args.get(index) {
+        Some(Expr::Literal(ScalarValue::Int64(Some(value)), _)) => Some(*value),
+        _ => None,
+    };
+    let window = Tumbling::new(number(1)?, number(2)?).ok()?;
+    let bound = match number(3)? {
+        0 => Bound::Start,
+        shift if shift == window.size_millis => Bound::End,
+        _ => Bound::Time,
+    };
+    Some((window, bound))
+}
+
+static TUMBLE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::new_from_impl(Tumble::new())));
+
+/// `tumble(time, size, offset, shift)`: the start of the window that `time` is in, moved by `shift`. Null for null.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Tumble {
+    signature: Signature,
+}
+
+impl Tumble {
+    fn new() -> Self {
+        Tumble { signature: Signature::any(4, Volatility::Immutable) }
+    }
+}
+
+const INSTANT: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
+
 impl ScalarUDFImpl for Tumble {
     fn name(&self) -> &str {
-        match self.bound {
-            Bound::Start => "tumble_start",
-            Bound::End => "tumble_end",
-            Bound::Time => "tumble_rowtime",
-        }
+        "tumble"
     }
 
     fn signature(&self) -> &Signature {
@@ -70,19 +109,30 @@ impl ScalarUDFImpl for Tumble {
 
     fn return_type(&self, arguments: &[DataType]) -> DataFusionResult<DataType> {
         match arguments {
-            [DataType::Timestamp(TimeUnit::Millisecond, zone)] => {
-                Ok(DataType::Timestamp(TimeUnit::Millisecond, zone.clone()))
+            [DataType::Timestamp(TimeUnit::Millisecond, _), DataType::Int64, DataType::Int64, DataType::Int64] => {
+                Ok(INSTANT)
             }
-            other => exec_err!("{} takes a timestamp in milliseconds, not {other:?}", self.name()),
+            other => exec_err!("tumble takes a timestamp in milliseconds and three whole numbers, not {other:?}"),
         }
     }
 
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        let times = arguments.args[0].to_array(arguments.number_rows)?;
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let [time, size, offset, shift] = args.args.as_slice() else {
+            return exec_err!("tumble takes 4 arguments");
+        };
+        let (window, shift) = (Tumbling::new(number(size)?, number(offset)?), number(shift)?);
+        let window = window.map_err(|error| datafusion_common::DataFusionError::External(Box::new(error)))?;
+        let times = time.to_array(args.number_rows)?;
         let times = times.as_primitive::<TimestampMillisecondType>();
-        let zone = times.timezone().map(Arc::from);
-        let bounds: arrow::array::PrimitiveArray<TimestampMillisecondType> = times.unary(|millis| self.at(millis));
-        Ok(ColumnarValue::Array(Arc::new(bounds.with_timezone_opt::<Arc<str>>(zone))))
+        let bounds: TimestampMillisecondArray = times.unary(|millis| window.start(millis).saturating_add(shift));
+        Ok(ColumnarValue::Array(Arc::new(bounds.with_timezone_opt::<Arc<str>>(None)) as ArrayRef))
+    }
+}
+
+fn number(value: &ColumnarValue) -> DataFusionResult<i64> {
+    match value {
+        ColumnarValue::Scalar(ScalarValue::Int64(Some(value))) => Ok(*value),
+        other => exec_err!("a window's size is a constant, not {other:?}"),
     }
 }
 
@@ -92,12 +142,19 @@ mod tests {
 
     #[test]
     fn windows_are_aligned_to_the_epoch_and_the_offset() {
-        let start = |offset, millis| Tumble::new(Bound::Start, 10, offset).unwrap().at(millis);
+        let start = |offset, millis| Tumbling::new(10, offset).unwrap().start(millis);
         assert_eq!([start(0, 0), start(0, 9), start(0, 10), start(0, -1), start(0, -10)], [0, 0, 10, -10, -10]);
         assert_eq!([start(3, 2), start(3, 3), start(3, 12), start(3, 13)], [-7, 3, 3, 13]);
         assert_eq!(start(-3, 0), -3);
-        let tumble = |bound| Tumble::new(bound, 10, 0).unwrap().at(14);
-        assert_eq!([tumble(Bound::Start), tumble(Bound::End), tumble(Bound::Time)], [10, 20, 19]);
-        assert!(Tumble::new(Bound::Start, 0, 0).is_err());
+        assert!(Tumbling::new(0, 0).is_err());
+    }
+
+    #[test]
+    fn a_bound_is_found_again() {
+        let window = Tumbling::new(10, -3).unwrap();
+        for bound in [Bound::Start, Bound::End, Bound::Time] {
+            assert_eq!(as_window(&window.bound(bound, lit("time"))), Some((window, bound)));
+        }
+        assert_eq!(as_window(&lit(1)), None);
     }
 }

@@ -7,13 +7,13 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use coulee_checkpoint::Changes;
 use coulee_model::{CheckpointId, Timestamp};
-use datafusion_physical_expr::PhysicalExpr;
 
+use super::layout::Layout;
 use super::{PARTIAL_WINDOW_END, WindowAggregateSpec, sort_out, window_ends};
-use crate::group_table::{GroupTable, Grouping, Inputs};
+use crate::group_table::GroupTable;
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
-use crate::{Batch, Error, Result};
+use crate::{Batch, Result};
 
 /// Groups that are held before they are sent on: enough to combine hot keys, few enough to stay in the cache.
 const GROUPS_MAX: usize = 32_768;
@@ -21,7 +21,7 @@ const GROUPS_MAX: usize = 32_768;
 pub(super) struct PartialAggregate {
     spec: WindowAggregateSpec,
     schema: SchemaRef,
-    key_exprs: Vec<Arc<dyn PhysicalExpr>>,
+    layout: Layout,
     /// Groups by (window end, keys…).
     table: GroupTable,
     /// Rows in each group: a late partial result must be counted as the rows that it stands for.
@@ -33,12 +33,11 @@ pub(super) struct PartialAggregate {
 
 impl PartialAggregate {
     pub(super) fn new(spec: WindowAggregateSpec) -> Result<Self> {
-        let schema = spec.partial_schema()?;
-        let mut grouping: Grouping = spec.grouping();
+        let (schema, layout) = (spec.partial_schema()?, Layout::new(&spec)?);
+        let mut grouping = layout.grouping.clone();
         grouping.keys.insert(0, Arc::new(Field::new(PARTIAL_WINDOW_END, DataType::Int64, false)));
         let table = GroupTable::new(&grouping)?;
-        let key_exprs = spec.keys.iter().map(|(expr, _)| expr.clone()).collect();
-        Ok(PartialAggregate { spec, schema, key_exprs, table, rows: Vec::new(), first_end: i64::MAX, metrics: None })
+        Ok(PartialAggregate { spec, schema, layout, table, rows: Vec::new(), first_end: i64::MAX, metrics: None })
     }
 
     fn flush(&mut self, out: &mut Output) -> Result<()> {
@@ -60,11 +59,7 @@ impl Operator for PartialAggregate {
     }
 
     fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
-        if batch.kinds().is_some() {
-            return Err(Error::invalid(
-                "a window cannot aggregate a changelog yet: its input must only be appended to",
-            ));
-        }
+        self.spec.check_kinds(&batch)?;
         let ends = window_ends(self.spec.window_end.as_ref(), batch.rows())?;
         // Lateness is the final stage's to judge: its watermark is the one of all inputs.
         let sorted = sort_out(&ends, Timestamp::MIN)?;
@@ -72,14 +67,14 @@ impl Operator for PartialAggregate {
             metrics.add_timeless_rows(sorted.timeless);
         }
         let rows = match &sorted.keep {
-            Some(keep) => arrow::compute::filter_record_batch(batch.rows(), keep)?,
-            None => batch.into_rows(),
+            Some(keep) => batch.filter(keep)?,
+            None => batch,
         };
         let Some(first) = arrow::compute::min(&sorted.ends) else { return Ok(()) };
         self.first_end = self.first_end.min(first);
-        let mut inputs = Inputs::evaluate(&self.key_exprs, &self.spec.aggregates, &rows)?;
+        let mut inputs = self.layout.inputs(&rows)?;
         inputs.keys.insert(0, Arc::new(sorted.ends) as ArrayRef);
-        self.table.update(&inputs, rows.num_rows())?;
+        self.table.update(&inputs, rows.len())?;
         self.rows.resize(self.table.len(), 0);
         for group in self.table.group_of_row() {
             self.rows[*group] += 1;

@@ -13,8 +13,9 @@ use arrow::record_batch::RecordBatch;
 use coulee_checkpoint::{Changes, StateKey};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
 
+use super::layout::Layout;
 use super::runs::{INDEX, RUNS, Run, RunId, WATERMARK};
-use crate::group_table::{GroupTable, Grouping, Inputs};
+use crate::group_table::{GroupTable, Inputs};
 use crate::keys::hash_keys;
 use crate::operator::OpenContext;
 use crate::state::{Backend, Share};
@@ -48,7 +49,7 @@ struct Closing {
 
 /// All open windows of one subtask, by their end.
 pub(super) struct Slices {
-    grouping: Grouping,
+    pub(super) layout: Layout,
     schema: SchemaRef,
     widths: Vec<usize>,
     open: BTreeMap<i64, Slice>,
@@ -61,13 +62,15 @@ pub(super) struct Slices {
     backend: Option<Backend>,
     share: Option<Share>,
     stored_watermark: Timestamp,
+    /// Whether it has been said that rows were taken back that never came.
+    said_missing: bool,
 }
 
 impl Slices {
-    pub(super) fn new(grouping: Grouping) -> Result<Self> {
-        let (schema, widths) = (grouping.state_schema()?, grouping.state_widths()?);
+    pub(super) fn new(layout: Layout) -> Result<Self> {
+        let (schema, widths) = (layout.grouping.state_schema()?, layout.grouping.state_widths()?);
         Ok(Slices {
-            grouping,
+            layout,
             schema,
             widths,
             open: BTreeMap::new(),
@@ -79,6 +82,7 @@ impl Slices {
             backend: None,
             share: None,
             stored_watermark: Timestamp::MIN,
+            said_missing: false,
         })
     }
 
@@ -138,7 +142,7 @@ impl Slices {
         if *groups == (0..KeyGroup::COUNT) {
             return Ok(rows);
         }
-        let hashes = hash_keys(&rows.columns()[..self.grouping.keys.len()], rows.num_rows())?;
+        let hashes = hash_keys(&rows.columns()[..self.layout.key_count], rows.num_rows())?;
         let within = |hash: &u64| Some(groups.contains(&KeyGroup::of_hash(*hash).0));
         Ok(filter_record_batch(&rows, &hashes.iter().map(within).collect::<BooleanArray>())?)
     }
@@ -167,13 +171,15 @@ impl Slices {
         use std::collections::btree_map::Entry;
         match self.open.entry(end) {
             Entry::Occupied(slice) => Ok(slice.into_mut()),
-            Entry::Vacant(free) => Ok(free.insert(Slice { table: GroupTable::new(&self.grouping)?, runs: Vec::new() })),
+            Entry::Vacant(free) => {
+                Ok(free.insert(Slice { table: GroupTable::new(&self.layout.grouping)?, runs: Vec::new() }))
+            }
         }
     }
 
     /// Merges partial results into a window: columns as in `Grouping::state_schema`.
     pub(super) fn merge(&mut self, end: i64, states: &[ArrayRef]) -> Result<()> {
-        let (keys, widths) = (self.grouping.keys.len(), std::mem::take(&mut self.widths));
+        let (keys, widths) = (self.layout.grouping.keys.len(), std::mem::take(&mut self.widths));
         let merged = self.slice(end).and_then(|slice| slice.table.merge(states, keys, &widths));
         self.widths = widths;
         merged
@@ -208,17 +214,17 @@ impl Slices {
             return self.close_part().map(Some);
         }
         self.merge_runs(&mut slice.table, &slice.runs, &(0..KeyGroup::COUNT))?;
-        Ok(Some((end, slice.table.take_results()?)))
+        self.result(end, slice.table).map(Some)
     }
 
     /// The next range of the window that is being closed.
     fn close_part(&mut self) -> Result<(i64, Vec<ArrayRef>)> {
         let Some(mut closing) = self.closing.take() else { return Err(Error::internal("no window is being closed")) };
-        let mut table = GroupTable::new(&self.grouping)?;
+        let mut table = GroupTable::new(&self.layout.grouping)?;
         if let Some(range) = closing.ranges.pop() {
             let rows = self.of_groups(closing.rows.clone(), &range)?;
             if rows.num_rows() > 0 {
-                table.merge(rows.columns(), self.grouping.keys.len(), &self.widths)?;
+                table.merge(rows.columns(), self.layout.grouping.keys.len(), &self.widths)?;
             }
             self.merge_runs(&mut table, &closing.runs, &range)?;
         }
@@ -226,7 +232,21 @@ impl Slices {
         if !closing.ranges.is_empty() {
             self.closing = Some(closing);
         }
-        Ok((end, table.take_results()?))
+        self.result(end, table)
+    }
+
+    /// What a table that holds all of a window, or of a part of it, gives.
+    fn result(&mut self, end: i64, mut table: GroupTable) -> Result<(i64, Vec<ArrayRef>)> {
+        let closed = self.layout.close(table.take_results()?)?;
+        if closed.missing > 0 && !std::mem::replace(&mut self.said_missing, true) {
+            tracing::warn!(
+                operator = self.operator.0,
+                subtask = self.subtask.0,
+                rows = closed.missing,
+                "rows of a window were taken back more often than they came, which counts as nothing; said once"
+            );
+        }
+        Ok((end, closed.columns))
     }
 
     /// Merges the rows of runs that lie in a range of key groups into a table.
@@ -239,7 +259,7 @@ impl Slices {
             for rows in run.rows(groups, backend)? {
                 let rows = self.of_groups(rows, groups)?;
                 if rows.num_rows() > 0 {
-                    table.merge(rows.columns(), self.grouping.keys.len(), &self.widths)?;
+                    table.merge(rows.columns(), self.layout.grouping.keys.len(), &self.widths)?;
                 }
             }
         }
@@ -260,10 +280,13 @@ impl Slices {
                     self.obsolete.extend(run.keys(self.operator));
                     self.merge_runs(&mut slice.table, &[run], &(0..KeyGroup::COUNT))?;
                 }
-                let rows = RecordBatch::try_new(self.schema.clone(), slice.table.take_state()?)?;
+                let state = self.layout.stored(slice.table.take_state()?)?;
+                let rows = RecordBatch::try_new(self.schema.clone(), state)?;
                 let run =
                     RunId { window_end: end, checkpoint: id, subtask: self.subtask, parallelism: self.parallelism };
-                slice.runs.push(Run::store(run, rows, self.grouping.keys.len(), self.operator, changes)?);
+                if rows.num_rows() > 0 {
+                    slice.runs.push(Run::store(run, rows, self.layout.key_count, self.operator, changes)?);
+                }
             }
             self.open.insert(end, slice);
         }

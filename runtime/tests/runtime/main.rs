@@ -1,5 +1,6 @@
 //! The runtime from outside: operators in the harness, and whole jobs over sources and sinks in memory.
 
+mod changelogs;
 mod jobs;
 mod keyed;
 mod savepoints;

@@ -20,11 +20,11 @@ use rand::{Rng, SeedableRng};
 
 use super::{checkpoints, environment, paced, spec};
 
-const WINDOW: i64 = 10;
+pub const WINDOW: i64 = 10;
 
 pub type InputRow = (Option<i64>, Option<&'static str>, Option<i64>);
 
-fn rows(rows: &[InputRow]) -> RecordBatch {
+pub fn rows(rows: &[InputRow]) -> RecordBatch {
     let time: ArrayRef = Arc::new(rows.iter().map(|r| r.0).collect::<TimestampMillisecondArray>());
     let key: ArrayRef = Arc::new(rows.iter().map(|r| r.1).collect::<StringArray>());
     let value: ArrayRef = Arc::new(rows.iter().map(|r| r.2).collect::<Int64Array>());
@@ -55,6 +55,12 @@ fn window_operator() -> Arc<dyn OperatorFactory> {
     }
 }
 
+/// An instant as Arrow shows it.
+pub fn shown(ms: i64) -> String {
+    let text = Timestamp(ms).to_string().replace(' ', "T");
+    text.strip_suffix(".000").map(str::to_owned).unwrap_or(text)
+}
+
 /// The same by the definition: group everything, then aggregate.
 pub fn naive(input: &[InputRow]) -> Vec<String> {
     let mut groups: BTreeMap<(i64, Option<&str>), Vec<Option<i64>>> = BTreeMap::new();
@@ -63,10 +69,6 @@ pub fn naive(input: &[InputRow]) -> Vec<String> {
             groups.entry((time.div_euclid(WINDOW) * WINDOW, *key)).or_default().push(*value);
         }
     }
-    let shown = |ms: i64| {
-        let text = Timestamp(ms).to_string().replace(' ', "T");
-        text.strip_suffix(".000").map(str::to_owned).unwrap_or(text)
-    };
     let mut lines = Vec::new();
     for ((start, key), values) in groups {
         let some: Vec<i64> = values.iter().flatten().copied().collect();

@@ -27,27 +27,33 @@ impl Connector for Fake {
             OptionSpec::new("format", OptionKind::Choice(&["json", "csv"]), Some("json"), "how records are written"),
             OptionSpec::new("key.fields", OptionKind::Text, None, "the key"),
             OptionSpec::new("shards", OptionKind::Count, None, "how many shards"),
+            OptionSpec::new("changes", OptionKind::Switch, None, "whether rows are also updated and deleted"),
             OptionSpec::new("rejected", OptionKind::Text, None, "where rejected records go"),
         ]
     }
 
     fn source(&self, table: &TableSpec, projection: &[usize]) -> Result<Arc<dyn Source>> {
         let schema = Arc::new(table.schema.project(projection)?);
-        Ok(Arc::new(FakeSource { schema }))
+        Ok(Arc::new(FakeSource { schema, is_changelog: changes(table) }))
     }
 
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>> {
-        Ok(Arc::new(FakeSink(table.name.clone())))
+        Ok(Arc::new(FakeSink { name: table.name.clone(), takes_changelog: changes(table) }))
     }
 
     fn rejected_sink(&self, table: &TableSpec) -> Result<Option<Arc<dyn Sink>>> {
-        Ok(table.options.get("rejected").map(|name| Arc::new(FakeSink(name.clone())) as _))
+        Ok(table.options.get("rejected").map(|name| Arc::new(FakeSink::appending(name)) as _))
     }
+}
+
+fn changes(table: &TableSpec) -> bool {
+    table.options.get("changes").is_some_and(|value| value == "true")
 }
 
 #[derive(Debug)]
 struct FakeSource {
     schema: SchemaRef,
+    is_changelog: bool,
 }
 
 #[async_trait]
@@ -65,6 +71,10 @@ impl Source for FakeSource {
         true
     }
 
+    fn is_changelog(&self) -> bool {
+        self.is_changelog
+    }
+
     async fn splits(&self) -> Result<Vec<SplitId>> {
         Ok(Vec::new())
     }
@@ -75,12 +85,25 @@ impl Source for FakeSource {
 }
 
 #[derive(Debug)]
-pub struct FakeSink(pub String);
+pub struct FakeSink {
+    name: String,
+    takes_changelog: bool,
+}
+
+impl FakeSink {
+    pub fn appending(name: &str) -> Self {
+        FakeSink { name: name.to_owned(), takes_changelog: false }
+    }
+}
 
 #[async_trait]
 impl Sink for FakeSink {
     fn describe(&self) -> String {
-        format!("Write {}", self.0)
+        format!("Write {}", self.name)
+    }
+
+    fn refuses_changelog(&self) -> Option<&'static str> {
+        if self.takes_changelog { None } else { Some("a fake appends") }
     }
 
     async fn recover(&self, _: &SinkContext, _: &[Bytes]) -> Result<()> {

@@ -60,9 +60,12 @@ fn names_are_case_sensitive_and_backticks_quote() {
 
 #[test]
 fn tables_and_views_come_and_go() {
-    assert_eq!(rows("CREATE VIEW v AS SELECT carrier FROM flights; SHOW TABLES"), ["copy", "delays", "flights", "v"]);
+    assert_eq!(
+        rows("CREATE VIEW v AS SELECT carrier FROM flights; SHOW TABLES"),
+        ["copy", "corrections", "delays", "flights", "v"]
+    );
     assert_eq!(rows("CREATE TEMPORARY VIEW v AS SELECT carrier FROM flights; SHOW VIEWS"), ["v"]);
-    assert_eq!(rows("DROP TABLE copy; DROP TABLE IF EXISTS copy; SHOW TABLES"), ["delays", "flights"]);
+    assert_eq!(rows("DROP TABLE copy; DROP TABLE IF EXISTS copy; SHOW TABLES"), ["corrections", "delays", "flights"]);
     assert_eq!(
         rows("CREATE TABLE IF NOT EXISTS copy (a INT); SHOW CREATE TABLE copy"),
         ["CREATE TABLE copy (carrier STRING, delay BIGINT) WITH ('connector' = 'fake')"]

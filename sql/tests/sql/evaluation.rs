@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, StringArray, TimestampMillisecondArray};
+use arrow::array::{ArrayRef, Int8Array, Int32Array, StringArray, TimestampMillisecondArray};
 use arrow::record_batch::RecordBatch;
 use coulee_model::Timestamp;
-use coulee_runtime::Batch;
 use coulee_runtime::graph::{NodeKind, Port};
 use coulee_runtime::harness::{Harness, Input, sorted_lines};
+use coulee_runtime::{Batch, RowKind};
 use coulee_sql::Effect;
 
 use crate::run;
@@ -31,27 +31,37 @@ fn flights(schema: &arrow::datatypes::SchemaRef) -> RecordBatch {
     RecordBatch::try_new(schema.clone(), columns).expect("the rows")
 }
 
+/// The same as a changelog that takes back the second row.
+fn corrected(schema: &arrow::datatypes::SchemaRef) -> Vec<Batch> {
+    let rows = flights(schema);
+    let kinds = |kind: RowKind, rows: usize| Int8Array::from(vec![kind as i8; rows]);
+    let gone = Batch::changes(rows.slice(1, 1), kinds(RowKind::Delete, 1));
+    vec![Batch::changes(rows, kinds(RowKind::Insert, 5)), gone]
+}
+
 /// The rows of a query with one source and no branches.
 fn evaluate(query: &str) -> Vec<String> {
     let Effect::Query(job, _) = run(1, query).unwrap_or_else(|error| panic!("{error}")) else { panic!("a query") };
     let mut batches = Vec::new();
     for node in &job.graph.nodes {
         match &node.kind {
-            NodeKind::Source(source) => batches = vec![flights(&source.source.schema())],
+            NodeKind::Source(source) if source.source.is_changelog() => batches = corrected(&source.source.schema()),
+            NodeKind::Source(source) => batches = vec![Batch::inserts(flights(&source.source.schema()))],
             NodeKind::Operator(factory) => {
                 let dir = tempfile::tempdir().expect("a folder");
                 let mut harness = Harness::new(factory.clone(), dir.path()).expect("an operator");
                 for batch in batches.drain(..) {
-                    harness.push(Input::Rows(Batch::inserts(batch))).expect("rows");
+                    harness.push(Input::Rows(batch)).expect("rows");
                 }
                 harness.push(Input::Watermark(Timestamp(HOUR))).expect("a watermark");
                 harness.end().expect("the end");
-                batches = harness.take(Port::MAIN);
+                batches = harness.take_batches(Port::MAIN);
             }
             NodeKind::Sink(_) => {}
         }
     }
-    sorted_lines(&batches).expect("lines")
+    let rows: Vec<RecordBatch> = batches.into_iter().map(Batch::into_rows).collect();
+    sorted_lines(&rows).expect("lines")
 }
 
 fn check(query: &str, expected: &[&str]) {
@@ -68,6 +78,20 @@ fn windows_are_half_open_hold_negative_times_and_skip_null() {
             "1969-12-31T23:00:00 | 1970-01-01T00:00:00 | 1969-12-31T23:59:59.999 | AA | 1 | ",
             "1970-01-01T00:00:00 | 1970-01-01T01:00:00 | 1970-01-01T00:59:59.999 | UA | 2 | 25",
             "1970-01-01T01:00:00 | 1970-01-01T02:00:00 | 1970-01-01T01:59:59.999 | AA | 1 | 1",
+        ],
+    );
+}
+
+#[test]
+fn a_window_over_a_changelog_gives_what_is_left() {
+    check(
+        "SELECT window_start, carrier, COUNT(*), SUM(delay), MAX(delay), COUNT(DISTINCT delay), COUNT(*) FILTER (WHERE delay > 5)
+         FROM TABLE(TUMBLE(TABLE corrections, DESCRIPTOR(departed_at), INTERVAL '1' HOUR)) WHERE carrier <> 'XX'
+         GROUP BY window_start, window_end, carrier",
+        &[
+            "1969-12-31T23:00:00 | AA | 1 |  |  | 0 | 0",
+            "1970-01-01T00:00:00 | UA | 1 | 5 | 5 | 1 | 0",
+            "1970-01-01T01:00:00 | AA | 1 | 1 | 1 | 1 | 0",
         ],
     );
 }

@@ -22,13 +22,19 @@ CREATE TABLE flights (
   departed_at TIMESTAMP(3),
   WATERMARK FOR departed_at AS departed_at - INTERVAL '15' MINUTE
 ) WITH ('connector' = 'fake');
+CREATE TABLE corrections (
+  carrier STRING,
+  delay INT,
+  departed_at TIMESTAMP(3),
+  WATERMARK FOR departed_at AS departed_at - INTERVAL '15' MINUTE
+) WITH ('connector' = 'fake', 'changes' = 'true');
 CREATE TABLE delays (carrier STRING, window_end TIMESTAMP(3), n BIGINT) WITH ('connector' = 'fake');
 CREATE TABLE copy (carrier STRING, delay BIGINT) WITH ('connector' = 'fake');
 ";
 
 fn session(parallelism: u32) -> Session {
     let connectors = Connectors::default().with(Arc::new(Fake("fake"))).with(Arc::new(Fake("stream")));
-    let query_sink: coulee_sql::QuerySink = Arc::new(|_| Arc::new(FakeSink("screen".into())));
+    let query_sink: coulee_sql::QuerySink = Arc::new(|_| Arc::new(FakeSink::appending("screen")));
     Session::new(connectors, SessionDefaults { job_name: "job".into(), parallelism, query_sink: Some(query_sink) })
 }
 

@@ -343,7 +343,7 @@ async fn changes_are_refused() {
     let mut job = Job::start(&[], 1).await;
     let changes = Batch::changes(rows(&[1]).into_rows(), arrow::array::Int8Array::from(vec![3]));
     let error = job.writers[0].write(changes).await.unwrap_err().to_string();
-    assert!(error.contains("table 't': a stream keeps inserts only"), "{error}");
+    assert!(error.contains("table 't' takes only rows that are appended"), "{error}");
 }
 
 #[tokio::test]

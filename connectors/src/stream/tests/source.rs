@@ -16,6 +16,7 @@ async fn drain(reader: &mut dyn SourceReader, shards: usize) -> Vec<Vec<i64>> {
         match next(reader).await {
             SourceEvent::Rows { split, rows, .. } => found[split].extend(ids(&rows)),
             SourceEvent::CaughtUp { .. } | SourceEvent::Ended { .. } => open -= 1,
+            SourceEvent::Changes { .. } => panic!("this stream is not a changelog"),
         }
     }
     found
