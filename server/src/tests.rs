@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coulee_log::Isolation;
+use coulee_model::{SequenceNumber, ShardId, StreamName};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
@@ -229,4 +231,54 @@ async fn records_are_produced_and_tailed_through_the_service() {
     let of_one_key = found.iter().filter(|record| record.key.as_deref() == Some(b"k3"));
     let shards: std::collections::BTreeSet<u32> = of_one_key.map(|record| record.shard).collect();
     assert_eq!(shards.len(), 1, "records of one key share a shard");
+}
+
+/// The numbers that a reader of a stream has come by, in order, once there are so many.
+async fn numbers(engine: &Engine, stream: &str, isolation: Isolation, count: usize) -> Vec<usize> {
+    let stream = engine.log().stream(&StreamName::new(stream).unwrap()).unwrap();
+    let shard = stream.shard(ShardId(0)).unwrap();
+    let (mut tail, mut next, mut found) = (shard.tail(isolation), SequenceNumber(0), Vec::new());
+    while found.len() < count {
+        tail.changed(next).await.unwrap();
+        let fetched = shard.read(next, 1 << 20, isolation).unwrap();
+        for batch in fetched.batches() {
+            let decoded = batch.unwrap().decode().unwrap();
+            let number =
+                |value: &[u8]| std::str::from_utf8(value).unwrap()[5..value.len() - 1].parse::<usize>().unwrap();
+            found.extend(decoded.records().map(|record| number(record.value.unwrap())));
+        }
+        next = fetched.next;
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uncommitted_readers_see_results_before_any_checkpoint() {
+    const RECORDS: usize = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    // A sink in the task of its source, and two that are fed by channels.
+    let tables = ["a", "alone", "one", "two"].map(|table| format!("CREATE TABLE {table} (n BIGINT);")).join("\n");
+    let inserts = "INSERT INTO alone SELECT n FROM a;
+         EXECUTE STATEMENT SET BEGIN INSERT INTO one SELECT n FROM a; INSERT INTO two SELECT n FROM a; END;";
+    let text = format!("SET 'execution.checkpointing.interval' = '1 h';\n{tables}\n{inserts}");
+    run(&engine, script(text)).await.0.unwrap();
+    let mut client = in_process(engine.clone());
+    for n in 0..RECORDS {
+        // One by one: most find that another has just left, and wait for a moment.
+        appended(&mut client, produce("a", 0, &[format!("{{\"n\":{n}}}")])).await.unwrap();
+    }
+    let outputs = ["alone", "one", "two"];
+    for output in outputs {
+        let found = numbers(&engine, output, Isolation::ReadUncommitted, RECORDS).await;
+        assert_eq!(found, (0..RECORDS).collect::<Vec<_>>(), "{output}");
+        let stream = engine.log().stream(&StreamName::new(output).unwrap()).unwrap();
+        assert_eq!(stream.shard(ShardId(0)).unwrap().stable_end(), SequenceNumber(0), "{output}: nothing is committed");
+    }
+    // The jobs' last checkpoint commits.
+    engine.close(Closing::Stop).await;
+    for output in outputs {
+        let found = numbers(&engine, output, Isolation::ReadCommitted, RECORDS).await;
+        assert_eq!(found, (0..RECORDS).collect::<Vec<_>>(), "{output}");
+    }
 }

@@ -105,7 +105,7 @@ impl Task {
         Ok(())
     }
 
-    /// Waits until an operator wants to be called by the wall clock. Cancel-safe.
+    /// Waits until an operator or the sink wants to be called by the wall clock. Cancel-safe.
     pub(super) async fn next_time(next: Option<Timestamp>, clock: &dyn Clock) -> Timestamp {
         let Some(next) = next else { return std::future::pending().await };
         loop {
@@ -140,7 +140,7 @@ impl Task {
         let mut watermarks = MergedWatermark::new(receivers.len());
         let mut inputs = Inputs::new(receivers);
         loop {
-            let next_time = self.chain.next_time();
+            let (next_time, next_flush) = (self.chain.next_time(), self.chain.next_flush());
             let (index, element) = tokio::select! {
                 biased;
                 control = self.control.recv() => {
@@ -149,6 +149,11 @@ impl Task {
                         Some(Control::Trigger(_)) => {}
                         None => return Err(Stuck::Disconnected),
                     }
+                    continue;
+                }
+                // Before the input, which may never pause.
+                now = Self::next_time(next_flush, self.clock.as_ref()) => {
+                    self.chain.flush(now).await?;
                     continue;
                 }
                 received = inputs.recv() => received?,
