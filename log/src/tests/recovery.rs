@@ -118,7 +118,7 @@ fn a_batch_with_another_number_than_the_next_is_refused_by_readers() {
 
 #[test]
 fn a_search_by_time_in_a_damaged_segment_is_right_or_an_error() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::in_memory();
     let (_log, shard) = fixture.open();
     let mut starts = Vec::new();
     while fixture.segments().len() < 2 {

@@ -163,7 +163,11 @@ impl Task {
                 }
             };
             match element {
-                Element::Batch(batch) => self.chain.rows(inputs.receivers[index].0, batch).await?,
+                Element::Batch(batch) => {
+                    let (input, receiver) = &mut inputs.receivers[index];
+                    let batch = receiver.gather(batch)?;
+                    self.chain.rows(*input, batch).await?;
+                }
                 Element::Watermark(watermark) => {
                     watermarks.advance(index, watermark);
                     if let Some(merged) = watermarks.take_advance() {
