@@ -282,3 +282,37 @@ async fn uncommitted_readers_see_results_before_any_checkpoint() {
         assert_eq!(found, (0..RECORDS).collect::<Vec<_>>(), "{output}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_is_told_with_its_file_and_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let text = "CREATE TABLE a (n BIGINT); CREATE TABLE b (n BIGINT); INSERT INTO b SELECT n FROM a;";
+    run(&engine, script(text.to_owned())).await.0.unwrap();
+    appended(&mut in_process(engine.clone()), produce("a", 0, &[r#"{"n":1}"#.to_owned()])).await.unwrap();
+    numbers(&engine, "b", Isolation::ReadCommitted, 1).await;
+    engine.close(Closing::Stop).await;
+    drop(engine);
+    // Within the one record of the first batch.
+    let segment = dir.path().join("data/log/streams/b/00000/00000000000000000000.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[65] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+
+    let engine = open(dir.path());
+    // The job's outputs are known once it is planned.
+    engine.start_job(Start::of("copy")).await.unwrap();
+    let expected = format!("{} is damaged at byte 0", segment.display());
+    let error = engine.first_pages("copy", 20).await.unwrap_err().to_string();
+    assert!(error.contains(&expected), "first pages: {error}");
+    let request = proto::TailRequest {
+        stream: "b".into(),
+        from: Some(proto::tail_request::From::Earliest(true)),
+        follow: false,
+        limit: 0,
+        uncommitted: false,
+    };
+    let mut answers = in_process(engine).tail(request).await.unwrap();
+    let error = answers.next().await.expect("an answer").unwrap_err().to_string();
+    assert!(error.contains(&expected), "tail: {error}");
+}
