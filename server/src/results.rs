@@ -146,7 +146,7 @@ fn stream_page(table: &TableSpec, stream: &Stream, rows: usize) -> Result<Option
         let (earliest, end) = (shard.earliest(), shard.stable_end());
         total += shard.record_count();
         if values.len() < rows && end > earliest {
-            take_values(&shard, earliest, rows, &mut values)?;
+            take_values(shard, earliest, rows, &mut values)?;
         }
     }
     if values.is_empty() {
