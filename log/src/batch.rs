@@ -34,6 +34,10 @@ impl EncodedBatch {
         &self.bytes
     }
 
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
     /// The sequence number of the first record.
     pub fn base_sequence(&self) -> SequenceNumber {
         SequenceNumber(self.header.base_sequence)

@@ -38,6 +38,22 @@ impl Summary {
     }
 }
 
+/// Where a batch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// In the file.
+    pub(crate) position: u64,
+    /// The sequence number of its first record.
+    pub(crate) base: u64,
+}
+
+impl Start {
+    /// Where the batch after `batch` begins, which begins here.
+    pub(crate) fn after(self, batch: &Header) -> Start {
+        Start { position: self.position + batch.bytes as u64, base: batch.end() }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
     /// The first sequence number of a batch, relative to the segment's.
@@ -92,26 +108,22 @@ impl Index {
         }
     }
 
-    /// Where to look for the batch that holds `sequence`: it begins at or after the first position, before the second.
-    pub(crate) fn around(&self, sequence: u64) -> (u64, u64) {
+    /// Where to look for the batch that holds `sequence`: it begins at or after the first place, and before the position.
+    pub(crate) fn around(&self, sequence: u64) -> (Start, u64) {
         let after = self.entries.partition_point(|e| self.summary.base + u64::from(e.relative) <= sequence);
         let stop = self.entries.get(after).map_or(self.summary.bytes, |e| e.position.into());
         (self.start_of(after), stop)
     }
 
-    /// The sequence number of the batch at the first of the positions of [`around`](Self::around).
-    pub(crate) fn base_around(&self, sequence: u64) -> u64 {
-        let after = self.entries.partition_point(|e| self.summary.base + u64::from(e.relative) <= sequence);
-        self.summary.base + after.checked_sub(1).map_or(0, |i| u64::from(self.entries[i].relative))
-    }
-
-    /// Where to look for the first record at or after a timestamp: not before this position.
-    pub(crate) fn before_timestamp(&self, timestamp: i64) -> u64 {
+    /// Where to look for the first record at or after a timestamp: not before this place.
+    pub(crate) fn before_timestamp(&self, timestamp: i64) -> Start {
         self.start_of(self.entries.partition_point(|e| e.earlier_max_timestamp < timestamp))
     }
 
-    fn start_of(&self, after: usize) -> u64 {
-        after.checked_sub(1).map_or(0, |i| self.entries[i].position.into())
+    fn start_of(&self, after: usize) -> Start {
+        let entry = after.checked_sub(1).map(|i| self.entries[i]);
+        let (position, relative) = entry.map_or((0, 0), |e| (e.position.into(), e.relative));
+        Start { position, base: self.summary.base + u64::from(relative) }
     }
 
     /// Writes the file.
@@ -229,8 +241,12 @@ mod tests {
     fn an_entry_is_made_for_every_interval() {
         let index = index_of(250, &[0; 10]);
         assert_eq!(index.entries.iter().map(|e| e.position).collect::<Vec<_>>(), [0, 300, 600, 900]);
-        assert_eq!((index.around(1000), index.around(1029)), ((0, 300), (0, 300)));
-        assert_eq!((index.around(1030), index.around(1099)), ((300, 600), (900, 1000)));
+        let around = |sequence| {
+            let (start, stop) = index.around(sequence);
+            (start.position, start.base, stop)
+        };
+        assert_eq!((around(1000), around(1029)), ((0, 1000, 300), (0, 1000, 300)));
+        assert_eq!((around(1030), around(1099)), ((300, 1030, 600), (900, 1090, 1000)));
     }
 
     #[test]
@@ -238,7 +254,8 @@ mod tests {
         let index = index_of(1, &[5, 3, 9, 9, 7]);
         let expected = [(i64::MIN, 0), (5, 0), (6, 200), (9, 200), (10, 400), (i64::MAX, 400)];
         for (timestamp, position) in expected {
-            assert_eq!(index.before_timestamp(timestamp), position, "{timestamp}");
+            let expected = Start { position, base: 1000 + position / 10 };
+            assert_eq!(index.before_timestamp(timestamp), expected, "{timestamp}");
         }
     }
 

@@ -13,8 +13,8 @@ use parking_lot::{Mutex, RwLock};
 use rustix::buffer::spare_capacity;
 
 use crate::batch::EncodedBatch;
-use crate::header::{HEADER_BYTES, Header};
-use crate::index::{self, Index, Summary};
+use crate::header::{self, HEADER_BYTES, Header};
+use crate::index::{self, Index, Start, Summary};
 use crate::{LogError, Result, scan};
 
 const EXTENSION: &str = "log";
@@ -128,19 +128,13 @@ impl Segment {
     /// # Errors
     /// [`LogError::Corrupt`] when there is no batch where one should be; [`LogError::Io`].
     pub(crate) fn read(&self, sequence: u64, limit: u64, bytes_max: usize) -> Result<(Bytes, u64)> {
-        let ((start, stop), mut base, held) =
-            self.with_index(|index| (index.around(sequence), index.base_around(sequence), index.summary.bytes))?;
+        let ((Start { position: start, mut base }, stop), held) =
+            self.with_index(|index| (index.around(sequence), index.summary.bytes))?;
         let length = (stop - start) + (bytes_max as u64).max(HEADER_BYTES as u64);
         let mut bytes = Bytes::from(self.read_at(start, length.min(held - start))?);
         let mut position = start;
         let first = loop {
-            let header = self.header(&bytes, position)?;
-            // SUBTLE: the checksum of a batch does not cover its number.
-            if header.base_sequence != base {
-                let found = header.base_sequence;
-                let reason = format!("a batch with sequence number {found} where {base} should be");
-                return Err(LogError::corrupt(&self.path, position, reason));
-            }
+            let header = self.header(&bytes, Start { position, base })?;
             base = header.end();
             if header.end() > sequence {
                 break header;
@@ -175,16 +169,16 @@ impl Segment {
     /// # Errors
     /// [`LogError::Corrupt`] when there is no batch on the way there; [`LogError::Io`].
     pub(crate) fn position_of(&self, sequence: u64) -> Result<u64> {
-        let (mut position, stop) = self.with_index(|index| index.around(sequence))?;
-        while position < stop {
-            let front = self.read_at(position, (HEADER_BYTES as u64).min(stop - position))?;
-            let header = self.header(&front, position)?;
+        let (mut start, stop) = self.with_index(|index| index.around(sequence))?;
+        while start.position < stop {
+            let front = self.read_at(start.position, (HEADER_BYTES as u64).min(stop - start.position))?;
+            let header = self.header(&front, start)?;
             if header.end() > sequence {
                 break;
             }
-            position += header.bytes as u64;
+            start = start.after(&header);
         }
-        Ok(position)
+        Ok(start.position)
     }
 
     /// The first record at or after `timestamp`, but for those of batches to skip.
@@ -192,22 +186,38 @@ impl Segment {
     /// # Errors
     /// [`LogError::Corrupt`] when a batch on the way is not sound; [`LogError::Io`].
     pub(crate) fn first_at(&self, timestamp: Timestamp, skip: impl Fn(&Header) -> bool) -> Result<Option<u64>> {
-        let (mut position, limit) =
+        let (mut start, limit) =
             self.with_index(|index| (index.before_timestamp(timestamp.millis()), index.summary.bytes))?;
-        while position < limit {
-            let front = self.read_at(position, (HEADER_BYTES as u64).min(limit - position))?;
-            let header = self.header(&front, position)?;
-            if header.max_timestamp >= timestamp.millis() && !skip(&header) {
-                let mut bytes = Bytes::from(self.read_at(position, header.bytes as u64)?);
-                let batch = EncodedBatch::take(&mut bytes).and_then(|batch| batch.decode_checked());
-                let batch = batch.map_err(|reason| LogError::corrupt(&self.path, position, reason))?;
-                if let Some(record) = batch.records().find(|record| record.timestamp >= timestamp) {
+        while start.position < limit {
+            let batch = self.whole_batch(start, limit)?;
+            // SUBTLE: believed only now, with the checksum: a damaged time would have the batch passed over in silence.
+            if batch.max_timestamp() >= timestamp && !skip(batch.header()) {
+                let decoded = batch.decode_checked();
+                let decoded = decoded.map_err(|reason| LogError::corrupt(&self.path, start.position, reason))?;
+                if let Some(record) = decoded.records().find(|record| record.timestamp >= timestamp) {
                     return Ok(Some(record.sequence.0));
                 }
             }
-            position += header.bytes as u64;
+            start = start.after(batch.header());
         }
         Ok(None)
+    }
+
+    /// The batch that begins at `start`, its checksum compared.
+    fn whole_batch(&self, start: Start, limit: u64) -> Result<EncodedBatch> {
+        let Start { position, .. } = start;
+        let corrupt = |reason| LogError::corrupt(&self.path, position, reason);
+        let front = self.read_at(position, (HEADER_BYTES as u64).min(limit - position))?;
+        let header = self.header(&front, start)?;
+        if header.bytes as u64 > limit - position {
+            return Err(corrupt("the batch is longer than what is left of the file"));
+        }
+        let mut bytes = Bytes::from(self.read_at(position, header.bytes as u64)?);
+        let batch = EncodedBatch::take(&mut bytes).map_err(corrupt)?;
+        match header::checksum_fits(batch.bytes()) {
+            true => Ok(batch),
+            false => Err(corrupt("the checksum does not fit the bytes")),
+        }
     }
 
     /// Removes the files, the log first: an index without its log is nothing.
@@ -238,8 +248,17 @@ impl Segment {
         Ok(ask(state.index.as_ref().expect("it was just loaded")))
     }
 
-    fn header(&self, bytes: &[u8], position: u64) -> Result<Header> {
-        Header::parse(bytes).map_err(|reason| LogError::corrupt(&self.path, position, reason))
+    /// The front of the batch that begins at `start`, with the bytes there.
+    fn header(&self, bytes: &[u8], start: Start) -> Result<Header> {
+        let Start { position, base } = start;
+        let header = Header::parse(bytes).map_err(|reason| LogError::corrupt(&self.path, position, reason))?;
+        // SUBTLE: the checksum of a batch does not cover its number.
+        if header.base_sequence != base {
+            let found = header.base_sequence;
+            let reason = format!("a batch with sequence number {found} where {base} should be");
+            return Err(LogError::corrupt(&self.path, position, reason));
+        }
+        Ok(header)
     }
 
     fn read_at(&self, position: u64, length: u64) -> Result<Vec<u8>> {

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, Int64Array, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int8Array, Int64Array, StringArray};
 use arrow::compute::{FilterBuilder, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 use crate::Result;
+
+/// The most rows of a batch that a source reads or a task gathers.
+pub(crate) const BATCH_ROWS: usize = 8_192;
 
 /// What a row of a changelog says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -150,6 +153,22 @@ impl Batch {
         };
         let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(len));
         let rows = RecordBatch::try_new_with_options(self.rows.schema(), columns, &options)?;
+        Ok(Batch { rows, kinds })
+    }
+
+    /// The rows of several batches, at least one, in their order. All have kinds or none has.
+    pub(crate) fn concat(mut parts: Vec<Batch>) -> Result<Self> {
+        if parts.len() == 1 {
+            return Ok(parts.remove(0));
+        }
+        let rows = arrow::compute::concat_batches(&parts[0].schema(), parts.iter().map(|part| &part.rows))?;
+        let kinds: Vec<&dyn Array> =
+            parts.iter().filter_map(|part| part.kinds.as_ref().map(|kinds| kinds as _)).collect();
+        let kinds = match kinds.is_empty() {
+            true => None,
+            false => Some(arrow::compute::concat(&kinds)?.as_primitive().clone()),
+        };
+        assert!(kinds.as_ref().is_none_or(|kinds| kinds.len() == rows.num_rows()), "one kind per row");
         Ok(Batch { rows, kinds })
     }
 

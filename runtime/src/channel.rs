@@ -5,7 +5,8 @@ use std::sync::Arc;
 use coulee_model::{CheckpointId, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::Batch;
+use crate::batch::BATCH_ROWS;
+use crate::{Batch, Result};
 
 /// The most bytes of rows that wait in one channel. Small enough that a barrier is never far behind, large enough for two batches.
 pub(crate) const CHANNEL_BYTES: usize = 2 << 20;
@@ -37,7 +38,7 @@ pub(crate) enum Element {
 struct Envelope {
     element: Element,
     /// Held while the element waits: dropping it makes room.
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub(crate) struct Sender {
 #[derive(Debug)]
 pub(crate) struct Receiver {
     queue: mpsc::UnboundedReceiver<Envelope>,
+    /// What `gather` met and left for the next call.
+    ahead: Option<Envelope>,
 }
 
 /// The other end is gone: its subtask failed or was cancelled, and says so itself.
@@ -59,7 +62,7 @@ pub(crate) struct Disconnected;
 pub(crate) fn channel() -> (Sender, Receiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let room = Arc::new(Semaphore::new(CHANNEL_BYTES / UNIT_BYTES));
-    (Sender { queue: sender, room }, Receiver { queue: receiver })
+    (Sender { queue: sender, room }, Receiver { queue: receiver, ahead: None })
 }
 
 impl Sender {
@@ -78,7 +81,7 @@ impl Sender {
                 () = self.queue.closed() => return Err(Disconnected),
             }
         };
-        self.queue.send(Envelope { element, _room: room }).map_err(|_| Disconnected)
+        self.queue.send(Envelope { element, room }).map_err(|_| Disconnected)
     }
 }
 
@@ -88,7 +91,40 @@ impl Receiver {
         &mut self,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Result<Element, Disconnected>> {
+        if let Some(envelope) = self.ahead.take() {
+            return std::task::Poll::Ready(Ok(envelope.element));
+        }
         self.queue.poll_recv(cx).map(|envelope| envelope.map(|e| e.element).ok_or(Disconnected))
+    }
+
+    /// A batch that was just received, with those that are queued right behind it, up to [`BATCH_ROWS`] together: a
+    /// shuffle cuts a batch into as many pieces as there are subtasks. Waits for none, and passes no mark.
+    ///
+    /// # Errors
+    /// When Arrow cannot join a column's type.
+    pub(crate) fn gather(&mut self, first: Batch) -> Result<Batch> {
+        // A copy is only worth it for pieces.
+        if first.len() > BATCH_ROWS / 2 || self.ahead.is_some() {
+            return Ok(first);
+        }
+        let (mut rows, mut parts, mut rooms) = (first.len(), vec![first], Vec::new());
+        while let Ok(envelope) = self.queue.try_recv() {
+            match envelope {
+                Envelope { element: Element::Batch(batch), room }
+                    if rows + batch.len() <= BATCH_ROWS && batch.kinds().is_some() == parts[0].kinds().is_some() =>
+                {
+                    rows += batch.len();
+                    parts.push(batch);
+                    // Kept until all are there: the channel's bound in bytes holds for what is gathered, too.
+                    rooms.push(room);
+                }
+                other => {
+                    self.ahead = Some(other);
+                    break;
+                }
+            }
+        }
+        Batch::concat(parts)
     }
 }
 
@@ -97,7 +133,8 @@ mod tests {
     use std::future::poll_fn;
     use std::sync::Arc;
 
-    use arrow::array::Int64Array;
+    use arrow::array::{AsArray, Int8Array, Int64Array};
+    use arrow::datatypes::Int64Type;
     use arrow::record_batch::RecordBatch;
 
     use super::*;
@@ -121,6 +158,51 @@ mod tests {
         third.await.unwrap();
         drop(receiver);
         assert_eq!(sender.send(Element::Batch(batch(1))).await, Err(Disconnected));
+    }
+
+    /// A batch with the numbers of a range.
+    fn numbers(range: std::ops::Range<i64>) -> Batch {
+        let column = Arc::new(Int64Array::from_iter_values(range)) as _;
+        Batch::inserts(RecordBatch::try_from_iter([("x", column)]).expect("one column"))
+    }
+
+    #[tokio::test]
+    async fn pieces_that_wait_are_gathered_up_to_the_next_mark() {
+        let (sender, mut receiver) = channel();
+        let changed = Batch::changes(numbers(30..32).into_rows(), Int8Array::from(vec![0, 3]));
+        let barrier = Element::Barrier(Barrier { checkpoint: CheckpointId(1), last: false });
+        let large = BATCH_ROWS as i64 - 2;
+        let batches = [numbers(0..3), numbers(3..10)].map(Element::Batch);
+        let marked =
+            [Element::Watermark(Timestamp(1)), Element::Batch(numbers(10..20)), Element::Batch(numbers(20..30))];
+        let changes = [Element::Batch(changed.clone()), Element::Batch(changed), barrier];
+        let full = [numbers(0..2), numbers(2..large), numbers(large..large + 3)].map(Element::Batch);
+        for element in batches.into_iter().chain(marked).chain(changes).chain(full) {
+            sender.send(element).await.unwrap();
+        }
+        drop(sender);
+        let mut found = Vec::new();
+        while let Ok(element) = poll_fn(|cx| receiver.poll_recv(cx)).await {
+            found.push(match element {
+                Element::Batch(batch) => {
+                    let batch = receiver.gather(batch).unwrap();
+                    let values = batch.rows().column(0).as_primitive::<Int64Type>().values();
+                    assert!(values.is_sorted() || batch.kinds().is_some(), "in order: {values:?}");
+                    format!(
+                        "{}..={} {:?}",
+                        values[0],
+                        values[batch.len() - 1],
+                        batch.kinds().map(|kinds| kinds.values().to_vec())
+                    )
+                }
+                Element::Barrier(_) => "barrier".to_owned(),
+                other => format!("{other:?}"),
+            });
+        }
+        let last = format!("{large}..={} None", large + 2);
+        let expected =
+            ["0..=9 None", "Watermark(Timestamp(1))", "10..=29 None", "30..=31 Some([0, 3, 0, 3])", "barrier"];
+        assert_eq!(found, [&expected[..], &[&format!("0..={} None", large - 1), &last]].concat());
     }
 
     #[tokio::test]

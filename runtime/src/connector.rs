@@ -170,7 +170,7 @@ pub enum CommitOn {
 /// Where rows go, exactly once.
 ///
 /// **Operations** `recover` once per attempt, before any writer is opened; then one writer per subtask. A writer's life is
-/// `write* prepare commit`, repeated; `finish` before the last `prepare` of a bounded input.
+/// `(write | flush)* prepare commit`, repeated; `finish` before the last `prepare` of a bounded input.
 /// **Guarantees** asked of an implementation: what was written before `prepare(n)` becomes visible if, and only if, checkpoint `n` becomes durable,
 /// at its `commit(n)` or at a later commit of a buffered sink, or at the next `recover`. `commit` and `recover` are idempotent.
 /// **Non-guarantees** `commit(n)` may be skipped when the process dies: `recover` gets the state of `n` and does its work.
@@ -210,6 +210,17 @@ pub trait Sink: Send + Sync + Debug {
 pub trait SinkWriter: Send {
     /// Takes rows. They need not be safe before `prepare`.
     async fn write(&mut self, batch: Batch) -> Result<()>;
+
+    /// When, by the clock of its context, the writer next wants `flush` to be called, if nothing else comes; `None` when nothing waits for that.
+    fn next_flush(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// It is `now`, at or after `next_flush`: sends on what `write` has held back for a moment.
+    async fn flush(&mut self, now: Timestamp) -> Result<()> {
+        let _ = now;
+        Ok(())
+    }
 
     /// Makes all that was written recoverable, and returns what `recover` and `open` need to go on from here.
     /// May itself start what its policy says is due (roll a file, say), but must make nothing visible.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use coulee_log::{Isolation, Log, Stream};
+use coulee_log::{Isolation, Log, Shard, Stream};
 use coulee_model::{SequenceNumber, StreamName};
 use coulee_runtime::table::TableSpec;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -146,7 +146,7 @@ fn stream_page(table: &TableSpec, stream: &Stream, rows: usize) -> Result<Option
         let (earliest, end) = (shard.earliest(), shard.stable_end());
         total += shard.record_count();
         if values.len() < rows && end > earliest {
-            take_values(shard.read(earliest, PAGE_BYTES, Isolation::ReadCommitted)?, earliest, rows, &mut values)?;
+            take_values(shard, earliest, rows, &mut values)?;
         }
     }
     if values.is_empty() {
@@ -161,14 +161,10 @@ fn stream_page(table: &TableSpec, stream: &Stream, rows: usize) -> Result<Option
     Ok(Some(Page { table: table.name.clone(), place: format!("stream '{}'", stream.name()), rows, total }))
 }
 
-fn take_values(
-    fetched: coulee_log::Fetched,
-    from: SequenceNumber,
-    rows: usize,
-    values: &mut Vec<Vec<u8>>,
-) -> Result<()> {
+fn take_values(shard: &Shard, from: SequenceNumber, rows: usize, values: &mut Vec<Vec<u8>>) -> Result<()> {
+    let fetched = shard.read(from, PAGE_BYTES, Isolation::ReadCommitted)?;
     for batch in fetched.batches() {
-        let decoded = batch?.decode()?;
+        let decoded = batch.and_then(|batch| batch.decode()).map_err(|error| shard.locate(error))?;
         for record in decoded.records().filter(|record| record.sequence >= from) {
             if values.len() == rows {
                 return Ok(());

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coulee_log::Isolation;
+use coulee_model::{SequenceNumber, ShardId, StreamName};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
@@ -229,4 +231,88 @@ async fn records_are_produced_and_tailed_through_the_service() {
     let of_one_key = found.iter().filter(|record| record.key.as_deref() == Some(b"k3"));
     let shards: std::collections::BTreeSet<u32> = of_one_key.map(|record| record.shard).collect();
     assert_eq!(shards.len(), 1, "records of one key share a shard");
+}
+
+/// The numbers that a reader of a stream has come by, in order, once there are so many.
+async fn numbers(engine: &Engine, stream: &str, isolation: Isolation, count: usize) -> Vec<usize> {
+    let stream = engine.log().stream(&StreamName::new(stream).unwrap()).unwrap();
+    let shard = stream.shard(ShardId(0)).unwrap();
+    let (mut tail, mut next, mut found) = (shard.tail(isolation), SequenceNumber(0), Vec::new());
+    while found.len() < count {
+        tail.changed(next).await.unwrap();
+        let fetched = shard.read(next, 1 << 20, isolation).unwrap();
+        for batch in fetched.batches() {
+            let decoded = batch.unwrap().decode().unwrap();
+            let number =
+                |value: &[u8]| std::str::from_utf8(value).unwrap()[5..value.len() - 1].parse::<usize>().unwrap();
+            found.extend(decoded.records().map(|record| number(record.value.unwrap())));
+        }
+        next = fetched.next;
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uncommitted_readers_see_results_before_any_checkpoint() {
+    const RECORDS: usize = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    // A sink in the task of its source, and two that are fed by channels.
+    let tables = ["a", "alone", "one", "two"].map(|table| format!("CREATE TABLE {table} (n BIGINT);")).join("\n");
+    let inserts = "INSERT INTO alone SELECT n FROM a;
+         EXECUTE STATEMENT SET BEGIN INSERT INTO one SELECT n FROM a; INSERT INTO two SELECT n FROM a; END;";
+    let text = format!("SET 'execution.checkpointing.interval' = '1 h';\n{tables}\n{inserts}");
+    run(&engine, script(text)).await.0.unwrap();
+    let mut client = in_process(engine.clone());
+    for n in 0..RECORDS {
+        // One by one: most find that another has just left, and wait for a moment.
+        appended(&mut client, produce("a", 0, &[format!("{{\"n\":{n}}}")])).await.unwrap();
+    }
+    let outputs = ["alone", "one", "two"];
+    for output in outputs {
+        let found = numbers(&engine, output, Isolation::ReadUncommitted, RECORDS).await;
+        assert_eq!(found, (0..RECORDS).collect::<Vec<_>>(), "{output}");
+        let stream = engine.log().stream(&StreamName::new(output).unwrap()).unwrap();
+        assert_eq!(stream.shard(ShardId(0)).unwrap().stable_end(), SequenceNumber(0), "{output}: nothing is committed");
+    }
+    // The jobs' last checkpoint commits.
+    engine.close(Closing::Stop).await;
+    for output in outputs {
+        let found = numbers(&engine, output, Isolation::ReadCommitted, RECORDS).await;
+        assert_eq!(found, (0..RECORDS).collect::<Vec<_>>(), "{output}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_is_told_with_its_file_and_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let text = "CREATE TABLE a (n BIGINT); CREATE TABLE b (n BIGINT); INSERT INTO b SELECT n FROM a;";
+    run(&engine, script(text.to_owned())).await.0.unwrap();
+    appended(&mut in_process(engine.clone()), produce("a", 0, &[r#"{"n":1}"#.to_owned()])).await.unwrap();
+    numbers(&engine, "b", Isolation::ReadCommitted, 1).await;
+    engine.close(Closing::Stop).await;
+    drop(engine);
+    // Within the one record of the first batch.
+    let segment = dir.path().join("data/log/streams/b/00000/00000000000000000000.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[65] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+
+    let engine = open(dir.path());
+    // The job's outputs are known once it is planned.
+    engine.start_job(Start::of("copy")).await.unwrap();
+    let expected = format!("{} is damaged at byte 0", segment.display());
+    let error = engine.first_pages("copy", 20).await.unwrap_err().to_string();
+    assert!(error.contains(&expected), "first pages: {error}");
+    let request = proto::TailRequest {
+        stream: "b".into(),
+        from: Some(proto::tail_request::From::Earliest(true)),
+        follow: false,
+        limit: 0,
+        uncommitted: false,
+    };
+    let mut answers = in_process(engine).tail(request).await.unwrap();
+    let error = answers.next().await.expect("an answer").unwrap_err().to_string();
+    assert!(error.contains(&expected), "tail: {error}");
 }

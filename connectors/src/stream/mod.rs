@@ -7,7 +7,7 @@
 //!
 //! Reading waits on the tails of the shards instead of polling, and knows exactly when all has been read. Writing is
 //! exactly once: what a writer appends between two checkpoints is one transaction of the log, prepared with the
-//! checkpoint and committed once the checkpoint is durable. The checkpoint lists what is prepared; a recovery commits
+//! checkpoint and committed once the checkpoint is durable; uncommitted readers see it at once. The checkpoint lists what is prepared; a recovery commits
 //! that and aborts every other transaction of the sink.
 
 mod connector;

@@ -101,7 +101,7 @@ const STREAM_OPTIONS: &[OptionSpec] = &[
         "sink.delivery-guarantee",
         OptionKind::Choice(&["exactly-once", "at-least-once"]),
         Some("exactly-once"),
-        "'exactly-once' writes a transaction for each checkpoint: its records become visible with it, together. 'at-least-once' makes records visible at once, and may repeat some after a failure.",
+        "'exactly-once' writes a transaction for each checkpoint: its records become visible with it, together, and to uncommitted readers at once. 'at-least-once' makes records visible to all at once, and may repeat some after a failure.",
     ),
     OptionSpec::new(
         "sink.commit-on",

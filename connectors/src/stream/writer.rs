@@ -81,8 +81,8 @@ impl StreamWriter {
         )))
     }
 
-    /// Puts the records of a batch on their way.
-    fn send(&mut self, batch: &Batch, stream: &Stream) -> Result<()> {
+    /// Puts the records of a batch into the outbox.
+    fn collect(&mut self, batch: &Batch, stream: &Stream, now: Timestamp) -> Result<()> {
         let rows = batch.rows();
         let records = match &self.recipe.body {
             None => self.encoder.encode(rows)?,
@@ -95,7 +95,6 @@ impl StreamWriter {
             .map(|column| arrow::compute::cast(rows.column(column), &DataType::Timestamp(TimeUnit::Millisecond, None)));
         let timestamps = timestamps.transpose()?;
         let timestamps = timestamps.as_ref().map(|array| array.as_primitive::<TimestampMillisecondType>());
-        let now = self.clock.now();
         let has_shards = stream.shard_count() > 1;
         for (row, value) in records.iter().enumerate() {
             let key = keys.of(row)?;
@@ -118,8 +117,20 @@ impl SinkWriter for StreamWriter {
         }
         self.check_kinds(&batch)?;
         let stream = self.stream().await?;
-        self.send(&batch, &stream)?;
-        self.outbox.pause(&stream).await
+        let now = self.clock.now();
+        self.collect(&batch, &stream, now)?;
+        self.outbox.send_due(&stream, now).await
+    }
+
+    fn next_flush(&self) -> Option<Timestamp> {
+        self.outbox.next_round()
+    }
+
+    async fn flush(&mut self, now: Timestamp) -> Result<()> {
+        match &self.stream {
+            Some(stream) => self.outbox.send_due(stream, now).await,
+            None => Ok(()),
+        }
     }
 
     async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Bytes> {

@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::sync::Arc;
 
-use coulee_model::{Classify, ErrorKind, ShardId};
+use coulee_model::{Classify, ErrorKind, ShardId, Timestamp};
 
 use super::{Fixture, all_values, append, at, flip_bit, from_producer, name};
 use crate::{Isolation, LogError, ProducerId, Shard};
@@ -113,6 +113,38 @@ fn a_batch_with_another_number_than_the_next_is_refused_by_readers() {
                 assert!(is_there, "from {from}: {error}");
             }
         }
+    }
+}
+
+#[test]
+fn a_search_by_time_in_a_damaged_segment_is_right_or_an_error() {
+    let fixture = Fixture::in_memory();
+    let (_log, shard) = fixture.open();
+    let mut starts = Vec::new();
+    while fixture.segments().len() < 2 {
+        starts.push(shard.size_bytes());
+        // Each record's time is its value, which is its sequence number.
+        append(&shard, 5 * starts.len() as u64 - 5..5 * starts.len() as u64);
+    }
+    let (damaged, end) = (&fixture.segments()[0], shard.end().0);
+    let whole = fs::read(damaged).expect("read");
+    for position in 0..whole.len() as u64 {
+        flip_bit(damaged, position);
+        let batch = *starts.iter().rfind(|start| **start <= position).expect("a batch");
+        let mut noticed = false;
+        for wanted in 0..=end {
+            match shard.sequence_at(Timestamp(wanted as i64), Isolation::ReadCommitted) {
+                Ok(found) => assert_eq!(found, at(wanted), "byte {position}"),
+                Err(LogError::Corrupt { path, position: named, .. }) => {
+                    assert_eq!((&path, named), (damaged, batch), "byte {position}");
+                    noticed = true;
+                }
+                Err(other) => panic!("byte {position}: {other}"),
+            }
+        }
+        // The leader epoch means nothing here.
+        assert_eq!(noticed, !(12..16).contains(&(position - batch)), "byte {position}");
+        fs::write(damaged, &whole).expect("write");
     }
 }
 

@@ -35,6 +35,12 @@ pub(super) struct SinkEnd {
     pub(super) last_state: Option<bytes::Bytes>,
 }
 
+/// What the sink is called with between two barriers.
+enum SinkInput {
+    Rows(Batch),
+    Flush(Timestamp),
+}
+
 /// The operators of one task.
 pub(super) struct Chain {
     pub(super) links: Vec<Link>,
@@ -110,6 +116,16 @@ impl Chain {
         }
         self.prepare(barrier.checkpoint, changes).await?;
         self.broadcast(Element::Barrier(barrier)).await
+    }
+
+    /// When, by the wall clock, the sink wants to send on what it holds back.
+    pub(super) fn next_flush(&self) -> Option<Timestamp> {
+        self.sink.as_ref().and_then(|sink| sink.writer.next_flush())
+    }
+
+    /// The wall clock has reached what `next_flush` said.
+    pub(super) async fn flush(&mut self, now: Timestamp) -> Result<(), Stuck> {
+        self.write(SinkInput::Flush(now)).await
     }
 
     async fn prepare(&mut self, id: CheckpointId, changes: &mut Changes) -> Result<(), Stuck> {
@@ -242,15 +258,18 @@ impl Chain {
         if !self.is_sink(index) {
             return self.call(index, |operator, out| operator.process(input, batch, out)).await;
         }
-        self.write(batch).await
+        self.write(SinkInput::Rows(batch)).await
     }
 
-    async fn write(&mut self, batch: Batch) -> Result<(), Stuck> {
+    async fn write(&mut self, input: SinkInput) -> Result<(), Stuck> {
         let (Some(sink), Some(link)) = (&mut self.sink, self.links.last_mut()) else {
             return Err(Error::internal("rows for a sink that is not there").into());
         };
         let started = Instant::now();
-        let written = sink.writer.write(batch).await;
+        let written = match input {
+            SinkInput::Rows(batch) => sink.writer.write(batch).await,
+            SinkInput::Flush(now) => sink.writer.flush(now).await,
+        };
         link.metrics.add_busy_nanos(started.elapsed().as_nanos() as u64);
         Ok(written.map_err(|error| error.at(format!("sink '{}'", link.uid)))?)
     }

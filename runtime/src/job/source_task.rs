@@ -174,6 +174,7 @@ enum Woken {
     Read(Result<SourceEvent>),
     Idle,
     Time(Timestamp),
+    Flush(Timestamp),
     Aligned,
 }
 
@@ -204,6 +205,7 @@ impl SourceTask {
                 Woken::Read(event) => self.read(event?).await?,
                 Woken::Idle => self.idle().await?,
                 Woken::Time(now) => self.task.chain.time(now).await?,
+                Woken::Flush(now) => self.task.chain.flush(now).await?,
                 Woken::Aligned => self.splits.align(self.reader.as_mut()),
             }
         }
@@ -213,7 +215,7 @@ impl SourceTask {
         let idle_at = self.splits.idleness.next();
         let all_paused = self.splits.all_paused();
         let resume_at = self.pace.as_ref().map(|pace| pace.next);
-        let next_time = self.task.chain.next_time();
+        let (next_time, next_flush) = (self.task.chain.next_time(), self.task.chain.next_flush());
         let (reader, budget) = (&mut self.reader, &self.budget);
         let read = async {
             budget.room().await;
@@ -238,6 +240,8 @@ impl SourceTask {
         tokio::select! {
             biased;
             control = self.task.control.recv() => Woken::Control(control),
+            // Before the input, which may never pause.
+            now = Task::next_time(next_flush, self.clock.as_ref()) => Woken::Flush(now),
             event = read, if !ended && !all_paused => Woken::Read(event),
             () = aligned, if !ended => Woken::Aligned,
             () = idle, if !ended => Woken::Idle,

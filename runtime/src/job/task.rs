@@ -105,7 +105,7 @@ impl Task {
         Ok(())
     }
 
-    /// Waits until an operator wants to be called by the wall clock. Cancel-safe.
+    /// Waits until an operator or the sink wants to be called by the wall clock. Cancel-safe.
     pub(super) async fn next_time(next: Option<Timestamp>, clock: &dyn Clock) -> Timestamp {
         let Some(next) = next else { return std::future::pending().await };
         loop {
@@ -140,7 +140,7 @@ impl Task {
         let mut watermarks = MergedWatermark::new(receivers.len());
         let mut inputs = Inputs::new(receivers);
         loop {
-            let next_time = self.chain.next_time();
+            let (next_time, next_flush) = (self.chain.next_time(), self.chain.next_flush());
             let (index, element) = tokio::select! {
                 biased;
                 control = self.control.recv() => {
@@ -151,6 +151,11 @@ impl Task {
                     }
                     continue;
                 }
+                // Before the input, which may never pause.
+                now = Self::next_time(next_flush, self.clock.as_ref()) => {
+                    self.chain.flush(now).await?;
+                    continue;
+                }
                 received = inputs.recv() => received?,
                 now = Self::next_time(next_time, self.clock.as_ref()) => {
                     self.chain.time(now).await?;
@@ -158,7 +163,11 @@ impl Task {
                 }
             };
             match element {
-                Element::Batch(batch) => self.chain.rows(inputs.receivers[index].0, batch).await?,
+                Element::Batch(batch) => {
+                    let (input, receiver) = &mut inputs.receivers[index];
+                    let batch = receiver.gather(batch)?;
+                    self.chain.rows(*input, batch).await?;
+                }
                 Element::Watermark(watermark) => {
                     watermarks.advance(index, watermark);
                     if let Some(merged) = watermarks.take_advance() {

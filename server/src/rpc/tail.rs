@@ -130,7 +130,7 @@ async fn read(cursor: &mut Cursor) -> Result<Vec<TailRecord>> {
         let fetched = shard.read(from, READ_BYTES, isolation)?;
         let mut records = Vec::new();
         for batch in fetched.batches() {
-            let decoded = batch?.decode()?;
+            let decoded = batch.and_then(|batch| batch.decode()).map_err(|error| shard.locate(error))?;
             let wanted = decoded.records().filter(|record| record.sequence >= from && record.sequence < end);
             records.extend(wanted.map(|record| TailRecord {
                 shard: shard.id().0,

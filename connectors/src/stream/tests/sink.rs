@@ -1,10 +1,13 @@
 //! Writing: every record exactly once, whenever the process dies, and nothing before its commit.
 
+use std::task::Poll;
+
 use coulee_model::CheckpointId;
 use coulee_runtime::connector::{Sink, SinkWriter};
 use coulee_runtime::rejected_schema;
 
 use super::super::dead_letters::StreamDeadLetters;
+use super::super::outbox::UNDER_WAY_BYTES_MAX;
 use super::super::state::WriterState;
 use super::*;
 use crate::dead_letter::DeadLetters;
@@ -283,6 +286,114 @@ async fn at_least_once_is_visible_at_once() {
     assert_eq!(visible.len(), 30);
     visible.dedup();
     assert_eq!(visible, (0..20).collect::<Vec<_>>(), "repeated, not lost");
+}
+
+/// The numbers of the records in each batch of shard 0 that an uncommitted reader finds, without markers.
+fn batches(place: &Place) -> Vec<usize> {
+    let stream = place.log().stream(&StreamName::new("t").expect("a name")).expect("the stream");
+    let shard = stream.shard(ShardId(0)).expect("the shard");
+    let fetched = shard.read(SequenceNumber(0), 1 << 20, Isolation::ReadUncommitted).expect("read");
+    assert_eq!(fetched.next, fetched.end);
+    fetched.batches().map(|batch| batch.expect("a batch").decode().expect("records").records().count()).collect()
+}
+
+#[tokio::test]
+async fn records_in_quick_succession_share_their_appends() {
+    for guarantee in ["exactly-once", "at-least-once"] {
+        let options = [("sink.delivery-guarantee", guarantee)];
+        // The clock stands still at 5000.
+        let mut job = Job::start(&options, 1).await;
+        assert_eq!(job.writers[0].next_flush(), None);
+        job.write(1).await;
+        assert_eq!(job.writers[0].next_flush(), None, "the first leaves at once");
+        for _ in 0..9 {
+            job.write(1).await;
+        }
+        assert_eq!(job.writers[0].next_flush(), Some(Timestamp(5003)));
+        job.writers[0].flush(Timestamp(5002)).await.expect("nothing to do");
+        assert!(job.writers[0].next_flush().is_some());
+        job.writers[0].flush(Timestamp(5003)).await.expect("appended");
+        assert_eq!(job.writers[0].next_flush(), None);
+        // Whenever a round was, a clock that was set back does not hold the next one up.
+        job.writers[0].flush(Timestamp(9000)).await.expect("nothing to do");
+        job.write(2).await;
+        assert_eq!(job.writers[0].next_flush(), Some(Timestamp(5006)));
+        job.writers[0].flush(Timestamp(10)).await.expect("appended");
+        job.write(3).await;
+        job.prepare().await;
+        assert_eq!(job.writers[0].next_flush(), None, "the barrier takes all along");
+        assert_eq!(batches(&job.place), [1, 9, 2, 3], "{guarantee}");
+    }
+}
+
+#[tokio::test]
+async fn uncommitted_readers_see_records_before_the_checkpoint() {
+    let mut job = Job::start(&[("shards", "2")], 1).await;
+    let stream = job.place.log().stream(&StreamName::new("t").expect("a name")).expect("the stream");
+    job.write(10).await;
+    for shard in stream.shards() {
+        // Without a checkpoint: the test would never end otherwise.
+        shard.tail(Isolation::ReadUncommitted).changed(SequenceNumber(0)).await.expect("records");
+        assert_eq!(shard.stable_end(), SequenceNumber(0), "nothing is committed");
+    }
+    drop(stream);
+    // The process dies, and what was seen is aborted and written again.
+    job.attempt(&[("shards", "2")]).await;
+    assert_eq!(job.open_transactions(), 0);
+    job.write(10).await;
+    let states = job.prepare().await;
+    job.make_durable(states);
+    job.commit().await;
+    job.assert_visible(10, "once");
+}
+
+#[tokio::test]
+async fn an_append_that_fails_is_told_by_the_next_call() {
+    for at_barrier in [false, true] {
+        let mut job = Job::start(&[], 1).await;
+        job.write(1).await;
+        job.place.log().delete_stream(&StreamName::new("t").expect("a name")).expect("deleted");
+        // Appends without waiting, into a stream that is gone.
+        let first = job.writers[0].flush(Timestamp(6000)).await.and(job.writers[0].write(rows(&[1])).await);
+        let error = match at_barrier {
+            true => job.writers[0].prepare(CheckpointId(1)).await.map(|_| ()),
+            false => first.and(job.writers[0].flush(Timestamp(7000)).await),
+        };
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("deleted"), "at the barrier: {at_barrier}: {error}");
+    }
+}
+
+/// The log stands still: the writer takes so much, and then waits.
+#[tokio::test]
+async fn a_slow_log_is_waited_for() {
+    for guarantee in ["exactly-once", "at-least-once"] {
+        let mut job = Job::start(&[("sink.delivery-guarantee", guarantee)], 1).await;
+        // Opens the stream, which waits for another reason.
+        job.write(1).await;
+        let scenario = fail::FailScenario::setup();
+        // Other tests of this process wait for a while.
+        fail::cfg("log.append.sync", "pause").expect("a failpoint");
+        let ids: Vec<i64> = (0..8_192).collect();
+        let (mut taken, batch) = (0, rows(&ids));
+        loop {
+            // Some 33 bytes a record.
+            let mut write = job.writers[0].write(batch.clone());
+            taken += ids.len() * 33;
+            match futures::poll!(write.as_mut()) {
+                Poll::Ready(written) => written.expect("taken"),
+                Poll::Pending => {
+                    assert!(taken > UNDER_WAY_BYTES_MAX / 2, "{guarantee}: it waited after {taken} bytes");
+                    fail::remove("log.append.sync");
+                    break write.await.expect("written");
+                }
+            }
+            assert!(taken < UNDER_WAY_BYTES_MAX * 3 / 2, "{guarantee}: {taken} bytes are in memory");
+        }
+        scenario.teardown();
+        job.prepare().await;
+        assert_eq!(end(&job.place, "t", 0).0, (1 + taken / 33) as u64, "{guarantee}");
+    }
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::driver::report_failure;
 use super::{Environment, JobSpec, StoredJob, Tasks};
+use crate::batch::BATCH_ROWS;
 use crate::channel::{Receiver, Sender, channel};
 use crate::connector::{CommitOn, Sink, SinkContext, SourceContext, SplitId, SplitStart};
 use crate::graph::{Graph, NodeKind, Partitioning, SourceNode};
@@ -26,8 +27,6 @@ use crate::operator::{InputIndex, OpenContext};
 use crate::state::MemoryBudget;
 use crate::{Error, Result};
 
-/// The most rows of one batch.
-const BATCH_ROWS: usize = 8_192;
 /// The table of a sink's states: `subtask u32 | parallelism u32` to what its writer prepared.
 const SINK_STATES: TableId = TableId(1);
 
