@@ -18,6 +18,10 @@ mod state;
 
 use std::process::ExitCode;
 
+/// As in the product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 type Benchmark = fn() -> Result<()>;

@@ -16,6 +16,10 @@ use bytes::Bytes;
 use coulee_checkpoint::{Changes, CheckpointRecord, JobStore, StateKey, StoreResources, StoreSettings, TableId};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, Timestamp};
 
+/// As in the product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
 const VALUE_BYTES: usize = 400;

@@ -95,6 +95,15 @@ pub(crate) enum Change {
     DeleteRange(StateKey, StateKey),
 }
 
+impl Change {
+    /// Its key; of a range, the first.
+    fn key(&self) -> &StateKey {
+        match self {
+            Change::Put(key, _) | Change::Delete(key) | Change::DeleteRange(key, _) => key,
+        }
+    }
+}
+
 /// The changes of one subtask since its last checkpoint, in the order in which they apply.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
@@ -127,6 +136,15 @@ impl Changes {
     /// Appends another subtask's changes.
     pub fn append(&mut self, mut other: Changes) {
         self.list.append(&mut other.list);
+    }
+
+    /// Orders by key what can be reordered: RocksDB inserts neighbours faster, as it finds their place in the processor's cache.
+    pub(crate) fn sort(&mut self) {
+        let is_range = |change: &Change| matches!(change, Change::DeleteRange(..));
+        for run in self.list.split_mut(is_range) {
+            // Stable: of several changes to a key the last one holds.
+            run.sort_by(|a, b| a.key().cmp(b.key()));
+        }
     }
 
     /// Whether there is nothing to write.

@@ -193,7 +193,8 @@ impl JobStore {
     fn batch(&self, record: &CheckpointRecord, changes: impl IntoIterator<Item = Changes>) -> Result<WriteBatch> {
         let (plain, expiring) = (self.family(TableId(0)), self.family(TableId(TableId::EXPIRES)));
         let family = |key: &StateKey| if key.table().expires() { expiring } else { plain };
-        let changes: Vec<Changes> = changes.into_iter().collect();
+        let mut changes: Vec<Changes> = changes.into_iter().collect();
+        changes.iter_mut().for_each(Changes::sort);
         // Reserved at once: a batch that doubles as it grows costs twice its size in memory, just when memory is short.
         let mut batch =
             WriteBatch::with_capacity_bytes(changes.iter().map(Changes::encoded_bytes).sum::<usize>() + 4096);

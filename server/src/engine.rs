@@ -14,6 +14,7 @@ use coulee_runtime::job::JobSettings;
 use coulee_runtime::table::{Connectors, TableSpec};
 use coulee_sql::PlannedJob;
 use parking_lot::Mutex;
+use tokio::time::MissedTickBehavior;
 
 use crate::folder::{DataFolder, remove_folder};
 use crate::job::{self, Job, JobRecord, JobReport, Parts, Plan, RECORD_FILE, Wish};
@@ -24,6 +25,8 @@ use crate::{Error, Result, snapshots};
 
 /// How many full write buffers the state stores of all jobs may hold together.
 const WRITE_BUFFERS: usize = 4;
+/// How often a job's figures are taken while nobody looks, so that it is known what it did lately.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 /// How often old segments of the log are looked for.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -128,6 +131,7 @@ impl Engine {
             folder,
         });
         engine.keep_retention();
+        engine.keep_figures();
         Ok(engine)
     }
 
@@ -363,6 +367,21 @@ impl Engine {
                 if let Ok(Err(error)) = tokio::task::spawn_blocking(move || log.enforce_retention()).await {
                     tracing::warn!(%error, "old records could not be removed");
                 }
+            }
+        });
+    }
+
+    /// Takes the figures of all jobs, now and then, as long as the engine lives: of all at once, so that many idle ones wake it up once.
+    fn keep_figures(self: &Arc<Self>) {
+        let engine = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(FIGURES_INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            loop {
+                ticks.tick().await;
+                let Some(engine) = engine.upgrade() else { return };
+                let jobs: Vec<Arc<Job>> = engine.jobs.lock().values().cloned().collect();
+                jobs.iter().for_each(|job| job.sample());
             }
         });
     }

@@ -20,7 +20,7 @@ pub use diagnose::{Finding, FindingCode, QUIET, diagnose};
 pub use figures::{Figures, Rates, Snapshot, Split, Subtask};
 pub(crate) use progress::Shape;
 pub use progress::{Operator, OperatorKind, Progress};
-pub(crate) use recent::Recent;
+use recent::Recent;
 pub use record::{Desired, Failure, JobState, SinkTarget};
 pub(crate) use record::{JobRecord, RECORD_FILE, StoredScript};
 pub(crate) use supervise::{Parts, Plan, start};
@@ -92,9 +92,33 @@ pub(crate) struct Live {
     pub(crate) shape: Shape,
     pub(crate) recent: Recent,
     pub(crate) clock: Arc<dyn Clock>,
+    /// What the handle counted when a sample was last taken, and how many samples ago that changed.
+    events: u64,
+    quiet: u64,
 }
 
+/// Samples without a change after which most are left out: by then every rate is 0.
+const QUIET_AFTER: u64 = recent::WINDOW.as_secs() + 1;
+/// One sample in so many is taken nevertheless.
+const QUIET_EVERY: u64 = 10;
+
 impl Live {
+    pub(crate) fn new(handle: Arc<JobHandle>, shape: Shape, clock: Arc<dyn Clock>) -> Self {
+        Live { handle, shape, recent: Recent::default(), clock, events: 0, quiet: 0 }
+    }
+
+    /// Takes the figures while nobody looks; nearly free while the job has nothing to do.
+    fn sample(&mut self) {
+        let events = self.handle.events();
+        self.quiet = if events == self.events { self.quiet + 1 } else { 0 };
+        self.events = events;
+        if self.quiet > QUIET_AFTER && !self.quiet.is_multiple_of(QUIET_EVERY) {
+            self.recent.nothing_new(self.shape.elapsed());
+        } else {
+            self.progress();
+        }
+    }
+
     fn progress(&mut self) -> Progress {
         let now = self.clock.now();
         let mut progress = self.shape.progress(&self.handle.status());
@@ -209,6 +233,13 @@ impl Job {
     pub(crate) async fn ended(&self) {
         // The sender lives in `self`: it cannot be gone.
         let _ = self.active.subscribe().wait_for(|active| !active).await;
+    }
+
+    /// To be called every second, so that it is known what the job did lately.
+    pub(crate) fn sample(&self) {
+        if let Some(live) = self.live.lock().as_mut() {
+            live.sample();
+        }
     }
 
     /// The figures now, or when the job last ended.

@@ -1,7 +1,10 @@
 //! A source of keys: first each key once, then keys at random; as many as are allowed.
+//!
+//! Random keys are spread evenly, or as YCSB's `zipfian` spreads them: by Gray et al., "Quickly Generating Billion-Record Synthetic Databases"
+//! (1994), with a constant of 0.99; the most frequent tenth of the keys then gets 86 % of the rows.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrow::array::UInt64Array;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -17,11 +20,27 @@ pub struct Feed {
     keys: u64,
     allowed: Arc<AtomicU64>,
     more: Arc<Notify>,
+    skewed: Arc<AtomicBool>,
+    zipf: Zipf,
 }
 
 impl Feed {
     pub fn new(keys: u64) -> Self {
-        Feed { keys, allowed: Arc::default(), more: Arc::default() }
+        Feed { keys, allowed: Arc::default(), more: Arc::default(), skewed: Arc::default(), zipf: Zipf::new(keys) }
+    }
+
+    /// From now on some keys are frequent and most are rare.
+    pub fn skew(&self) {
+        self.skewed.store(true, Ordering::SeqCst);
+    }
+
+    /// The `n`-th row's key.
+    fn key(&self, n: u64, skewed: bool) -> u64 {
+        mixed(match n {
+            first if first < self.keys => first,
+            random if skewed => self.zipf.rank(mixed(random)),
+            random => mixed(random) % self.keys,
+        })
     }
 
     /// Allows so many more rows; `u64::MAX` for any number.
@@ -58,6 +77,39 @@ impl Source for Feed {
     }
 }
 
+/// Ranks from 0, of which the `i`-th has a probability proportional to `1 / (i + 1)^THETA`.
+#[derive(Debug, Clone, Copy)]
+struct Zipf {
+    ranks: f64,
+    zeta: f64,
+    eta: f64,
+}
+
+const THETA: f64 = 0.99;
+
+impl Zipf {
+    fn new(ranks: u64) -> Self {
+        let zeta = |n: u64| (1..=n).map(|i| (i as f64).powf(-THETA)).sum::<f64>();
+        let all = zeta(ranks);
+        let eta = (1.0 - (2.0 / ranks as f64).powf(1.0 - THETA)) / (1.0 - zeta(2) / all);
+        Zipf { ranks: ranks as f64, zeta: all, eta }
+    }
+
+    /// The rank that `random` stands for.
+    fn rank(&self, random: u64) -> u64 {
+        let u = random as f64 / u64::MAX as f64;
+        let scaled = u * self.zeta;
+        if scaled < 1.0 {
+            return 0;
+        }
+        if scaled < 1.0 + 0.5_f64.powf(THETA) {
+            return 1;
+        }
+        let rank = self.ranks * (self.eta * (u - 1.0) + 1.0).powf(1.0 / (1.0 - THETA));
+        (rank as u64).min(self.ranks as u64 - 1)
+    }
+}
+
 struct Reader {
     feed: Feed,
     next: u64,
@@ -78,9 +130,8 @@ impl SourceReader for Reader {
             let allowed = self.feed.allowed.load(Ordering::SeqCst);
             if self.next < allowed {
                 let end = allowed.min(self.next + self.rows);
-                let keys = self.feed.keys;
-                let key = |n: u64| mixed(if n < keys { n } else { mixed(n) % keys });
-                let column = UInt64Array::from_iter_values((self.next..end).map(key));
+                let skewed = self.feed.skewed.load(Ordering::SeqCst);
+                let column = UInt64Array::from_iter_values((self.next..end).map(|n| self.feed.key(n, skewed)));
                 let rows = RecordBatch::try_new(self.feed.schema(), vec![Arc::new(column)])?;
                 self.next = end;
                 return Ok(SourceEvent::Rows { split: 0, rows, rejected: None });

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use coulee_model::{Clock, SystemClock};
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, Options, WriteBufferManager};
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, Options,
+    WriteBufferManager,
+};
 use serde::{Deserialize, Serialize};
 
 use super::expiry;
@@ -151,6 +154,10 @@ fn family(settings: &StoreSettings, cache: &Cache) -> Options {
     table.set_cache_index_and_filter_blocks(true);
     table.set_cache_index_and_filter_blocks_with_high_priority(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // In blocks of their own: the filter of a file of small entries has a megabyte, and would push all else out of the cache.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_pin_top_level_index_and_filter(true);
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(settings.write_buffer_bytes);

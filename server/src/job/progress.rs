@@ -165,6 +165,11 @@ impl Shape {
         shape
     }
 
+    /// How long the job has been running.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// The figures now.
     pub(crate) fn progress(&self, status: &JobStatus) -> Progress {
         let mut progress = Progress {

@@ -12,7 +12,7 @@ use super::figures::{Figures, Rates};
 use super::progress::{Operator, OperatorKind, Progress};
 
 /// How far back rates look.
-const WINDOW: Duration = Duration::from_secs(5);
+pub(super) const WINDOW: Duration = Duration::from_secs(5);
 /// The least time between two samples that are kept.
 const SPACING: Duration = Duration::from_millis(500);
 
@@ -72,6 +72,14 @@ impl Recent {
         self.observe_sinks(&mut progress.operators, now);
         self.observe_splits(&mut progress.operators, now);
         self.observe_rates(progress);
+    }
+
+    /// Instead of `observe`, when nothing has changed since the last one for longer than the window.
+    pub(crate) fn nothing_new(&mut self, elapsed: Duration) {
+        if let Some(last) = self.samples.pop_back() {
+            self.samples.clear();
+            self.samples.push_back(Sample { elapsed, ..last });
+        }
     }
 
     fn observe_idle(&mut self, progress: &mut Progress) {
@@ -184,6 +192,16 @@ mod tests {
         assert_eq!(quiet.operators[0].rates, Rates::default());
         assert_eq!(quiet.read_at, Some(Timestamp(1_000)), "the counter moved then, and not since");
         assert!(recent.samples.len() < 10, "{} samples", recent.samples.len());
+    }
+
+    #[test]
+    fn what_comes_after_a_long_quiet_time_counts_for_the_seconds_in_which_it_came() {
+        let mut recent = Recent::default();
+        observed(&mut recent, at(0, 100, 0));
+        observed(&mut recent, at(6_000, 100, 0));
+        recent.nothing_new(Duration::from_secs(60));
+        let rates = observed(&mut recent, at(61_000, 1_100, 0)).operators[0].rates;
+        assert_eq!(rates.rows_in, 1_000.0);
     }
 
     #[test]

@@ -10,15 +10,12 @@ use coulee_model::{Classify, Clock, ErrorKind};
 use coulee_runtime::graph::Graph;
 use coulee_runtime::job::{Environment, JobHandle, JobSettings, JobSpec, Outcome, Snapshots, launch};
 
-use super::{Desired, Failure, Job, JobRecord, JobState, Live, Progress, Recent, Retry, Shape, Wish};
+use super::{Desired, Failure, Job, JobRecord, JobState, Live, Progress, Retry, Shape, Wish};
 use crate::settings::{RestartPolicy, RestartSettings};
 use crate::{Error, Result};
 
 /// How long a job that is asked to stop may take for its last checkpoint before it is ended without.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How often a job's figures are taken while nobody looks, so that it is known what it did lately.
-const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What every job of an engine runs with.
 #[derive(Debug, Clone)]
@@ -127,7 +124,7 @@ impl Supervisor {
         let handle = Arc::new(launch(spec, environment)?);
         let (clock, interval) = (self.parts.clock.clone(), self.plan.settings.checkpoint_interval);
         let shape = Shape::new(&self.plan.graph, interval, &handle.status(), clock.now());
-        *self.job.live.lock() = Some(Live { handle: handle.clone(), shape, recent: Recent::default(), clock });
+        *self.job.live.lock() = Some(Live::new(handle.clone(), shape, clock));
         // Rates count from here on.
         self.job.progress();
         Ok(handle)
@@ -176,7 +173,6 @@ impl Supervisor {
         let outcome = handle.outcome();
         tokio::pin!(outcome);
         let mut patience = None;
-        let mut figures = tokio::time::interval(FIGURES_INTERVAL);
         loop {
             let impatient = async {
                 match patience {
@@ -194,7 +190,6 @@ impl Supervisor {
                     }
                     Wish::Cancel => handle.cancel(),
                 },
-                _ = figures.tick() => drop(self.job.progress()),
                 () = impatient => {
                     tracing::warn!(job = %self.job.name(), "no last checkpoint within {STOP_TIMEOUT:?}: ended at the one before");
                     patience = None;

@@ -1,7 +1,7 @@
 //! The loop of a running job: carries out what the coordinator decides.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use coulee_checkpoint::{Changes, CheckpointRecord};
@@ -102,6 +102,7 @@ impl Driver {
             let event = tokio::select! {
                 _ = ticks.tick() => {
                     if self.is_settled() {
+                        ticks.reset_at(common_tick(interval));
                         continue;
                     }
                     Event::Tick
@@ -276,6 +277,13 @@ impl Driver {
             }
         }
     }
+}
+
+/// The next instant at which all jobs of the process tick that have this interval and nothing to do: many of them wake it up once, not each by itself.
+fn common_tick(interval: Duration) -> tokio::time::Instant {
+    static FIRST: LazyLock<tokio::time::Instant> = LazyLock::new(tokio::time::Instant::now);
+    let (since, every) = (FIRST.elapsed().as_nanos(), interval.as_nanos().max(1));
+    tokio::time::Instant::now() + Duration::from_nanos((every - since % every) as u64)
 }
 
 impl Gathering {

@@ -124,6 +124,11 @@ impl JobHandle {
         }
     }
 
+    /// Grows whenever anything comes to a subtask: cheap to compare, to see whether the figures can have changed.
+    pub fn events(&self) -> u64 {
+        self.metrics.iter().map(|metrics| metrics.events()).sum()
+    }
+
     /// The figures now.
     pub fn status(&self) -> JobStatus {
         let last = self.progress.lock().clone();
