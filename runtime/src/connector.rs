@@ -198,6 +198,17 @@ pub trait SinkWriter: Send {
     /// What [`Sink::commit_on`] names is durable: makes visible what this checkpoint and those before it prepared. Some may have been skipped.
     async fn commit(&mut self, checkpoint: CheckpointId) -> Result<()>;
 
+    /// When, by the wall clock, the writer next wants `time` to be called; `None` when it does not.
+    fn next_time(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// The wall clock has reached what `next_time` said: for what must not wait for more rows or for `prepare`. Makes nothing visible.
+    async fn time(&mut self, now: Timestamp) -> Result<()> {
+        let _ = now;
+        Ok(())
+    }
+
     /// The input has ended: closes every buffer, so that the next `prepare` and `commit` deliver all.
     async fn finish(&mut self) -> Result<()> {
         Ok(())

@@ -1,4 +1,5 @@
-//! Records on their way to the log: collected into a batch for each shard, appended when a batch is full.
+//! Records on their way to the log: collected into a batch for each shard, appended when a batch is full, or when its records have waited
+//! for a while: who reads what is not committed yet wants to see it.
 //!
 //! Under exactly once they go into a transaction, which begins with the first of them. Under at least once they are
 //! appended as they are, at once.
@@ -7,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use coulee_log::{Append, BatchBuilder, Log, Record, Shard, Stream, Transaction, TransactionRef};
-use coulee_model::{ShardId, SubtaskIndex};
+use coulee_model::{ShardId, SubtaskIndex, Timestamp};
 use coulee_runtime::Result;
 use futures::FutureExt;
 
@@ -19,6 +20,8 @@ use super::state::Names;
 const BATCH_BYTES: usize = 512 << 10;
 /// All batches are, once they have this many together.
 const ALL_BATCHES_BYTES: usize = 16 << 20;
+/// All batches are, so long after the first record of any, in milliseconds.
+const BATCH_AGE_MS: i64 = 500;
 
 /// The records that one writer has on their way.
 pub(super) struct Outbox {
@@ -35,6 +38,8 @@ pub(super) struct Outbox {
     /// Not appended yet, by shard.
     batches: BTreeMap<ShardId, BatchBuilder>,
     batched_bytes: usize,
+    /// Of the first record that is not appended yet.
+    batched_at: Option<Timestamp>,
     /// Shards that may have to be waited for.
     appended_to: Vec<Arc<Shard>>,
     /// Since the last `prepare`.
@@ -62,17 +67,19 @@ impl Outbox {
             under_way: VecDeque::new(),
             batches: BTreeMap::new(),
             batched_bytes: 0,
+            batched_at: None,
             appended_to: Vec::new(),
             records: 0,
             bytes: 0,
         }
     }
 
-    /// Adds a record to the batch of its shard, and appends what is full.
+    /// Adds a record to the batch of its shard, and appends what is full. `now` is the wall clock.
     ///
     /// # Errors
     /// When no transaction can begin.
-    pub(super) fn push(&mut self, stream: &Stream, shard: ShardId, record: &Record<'_>) -> Result<()> {
+    pub(super) fn push(&mut self, stream: &Stream, shard: ShardId, record: &Record<'_>, now: Timestamp) -> Result<()> {
+        self.batched_at.get_or_insert(now);
         let batch = self.batches.entry(shard).or_insert_with(|| BatchBuilder::new(stream.settings().compression));
         let before = if batch.is_empty() { 0 } else { batch.bytes() };
         batch.push(record);
@@ -128,7 +135,17 @@ impl Outbox {
         Ok(Prepared { transaction, records, bytes })
     }
 
-    fn append_all(&mut self, stream: &Stream) -> Result<()> {
+    /// When what is collected is to be appended although it is not full.
+    pub(super) fn due_at(&self) -> Option<Timestamp> {
+        self.batched_at.map(|at| at.plus_millis(BATCH_AGE_MS))
+    }
+
+    /// Appends what is collected.
+    ///
+    /// # Errors
+    /// When no transaction can begin.
+    pub(super) fn append_all(&mut self, stream: &Stream) -> Result<()> {
+        self.batched_at = None;
         while let Some((&shard, _)) = self.batches.first_key_value() {
             self.append(stream, shard)?;
         }

@@ -101,7 +101,7 @@ impl StreamWriter {
             let timestamp =
                 timestamps.filter(|array| array.is_valid(row)).map_or(now, |array| Timestamp(array.value(row)));
             let record = Record { key, value: Some(value), timestamp, headers: &[] };
-            self.outbox.push(stream, shard, &record)?;
+            self.outbox.push(stream, shard, &record, now)?;
         }
         Ok(())
     }
@@ -139,5 +139,15 @@ impl SinkWriter for StreamWriter {
         }
         self.prepared.drain(..due);
         Ok(())
+    }
+
+    fn next_time(&self) -> Option<Timestamp> {
+        self.outbox.due_at()
+    }
+
+    async fn time(&mut self, _now: Timestamp) -> Result<()> {
+        let stream = self.stream().await?;
+        self.outbox.append_all(&stream)?;
+        self.outbox.pause(&stream).await
     }
 }

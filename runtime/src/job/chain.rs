@@ -69,21 +69,26 @@ impl Chain {
         }
     }
 
-    /// When, by the wall clock, the first of its operators wants to be called.
+    /// When, by the wall clock, the first of its operators or its sink wants to be called.
     pub(super) fn next_time(&self) -> Option<Timestamp> {
-        self.links.iter().filter_map(|link| link.operator.as_ref()?.next_time()).min()
+        let operators = self.links.iter().filter_map(|link| link.operator.as_ref()?.next_time());
+        operators.chain(self.sink.as_ref().and_then(|sink| sink.writer.next_time())).min()
     }
 
     /// The wall clock has reached what `next_time` said.
     pub(super) async fn time(&mut self, now: Timestamp) -> Result<(), Stuck> {
-        self.links[0].metrics.add_event();
+        let is_due = |next: Option<Timestamp>| next.is_some_and(|next| next <= now);
         for index in 0..self.links.len() {
-            let next = self.links[index].operator.as_ref().and_then(|operator| operator.next_time());
-            if next.is_some_and(|next| next <= now) {
+            if is_due(self.links[index].operator.as_ref().and_then(|operator| operator.next_time())) {
+                self.links[0].metrics.add_event();
                 self.call(index, |operator, out| operator.time(now, out)).await?;
             }
         }
-        Ok(())
+        match &mut self.sink {
+            // The rows that it holds have been counted as they came.
+            Some(sink) if is_due(sink.writer.next_time()) => Ok(sink.writer.time(now).await?),
+            _ => Ok(()),
+        }
     }
 
     /// The input has ended: every operator emits what is left.
@@ -134,7 +139,10 @@ impl Chain {
     pub(super) async fn commit(&mut self, id: CheckpointId) -> Result<bool> {
         let Some(sink) = &mut self.sink else { return Ok(false) };
         fail::fail_point!("sink.commit.before", |_| Err(injected("sink.commit.before")));
-        sink.writer.commit(id).await.map_err(|e| e.at(&self.links[self.links.len() - 1].uid))?;
+        let last = self.links.len() - 1;
+        self.links[last].metrics.set_delivering(true);
+        sink.writer.commit(id).await.map_err(|e| e.at(&self.links[last].uid))?;
+        self.links[last].metrics.set_delivering(false);
         fail::fail_point!("sink.commit.after", |_| Err(injected("sink.commit.after")));
         Ok(true)
     }
