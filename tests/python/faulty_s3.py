@@ -29,6 +29,10 @@ class FaultyS3:
         keys = {"region_name": "us-east-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
         self.client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self.port}", **keys)
         self.bucket = bucket
+        # Every server of this process has the same objects: those of former tests go.
+        reset = http.client.HTTPConnection("127.0.0.1", self.port)
+        reset.request("POST", "/moto-api/reset")
+        assert reset.getresponse().status == 200
         self.client.create_bucket(Bucket=bucket)
         self.proxy = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
         self.proxy.daemon_threads = True

@@ -195,7 +195,17 @@ pub fn store_error(what: &str, error: object_store::Error) -> Error {
         }
         _ => (ErrorKind::Unavailable, "the object store does not answer as it should"),
     };
-    Error::new(kind, format!("{what}: {advice}: {error}")).because(error)
+    Error::new(kind, format!("{what}: {advice}: {error}{}", root(&error))).because(error)
+}
+
+/// What is at the bottom of a store's error, where its own words leave that out: `: operation timed out`.
+fn root(error: &object_store::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let (whole, root) = (error.to_string(), cause.to_string());
+    if whole.contains(&root) { String::new() } else { format!(": {root}") }
 }
 
 /// An open file.
