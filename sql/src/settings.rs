@@ -111,7 +111,7 @@ pub const SETTINGS: &[OptionSpec] = &[
     ),
     OptionSpec::new(
         "restart-strategy.exponential-delay.jitter-factor",
-        OptionKind::Number,
+        OptionKind::Share,
         Some("0.1"),
         "How much of each pause is added or taken away by chance, 0 to 1, so that jobs that failed together do not start together.",
     ),
@@ -238,11 +238,6 @@ fn check(key: &str, value: &str, options: &Options) -> Result<(), coulee_runtime
         "restart-strategy.exponential-delay.backoff-multiplier" if options.number(key).is_some_and(|by| by < 1.0) => {
             wrong("1 or more: pauses do not shrink")
         }
-        "restart-strategy.exponential-delay.jitter-factor"
-            if options.number(key).is_some_and(|factor| !(0.0..=1.0).contains(&factor)) =>
-        {
-            wrong("0 to 1: a share of the pause")
-        }
         "taskmanager.memory.managed.size" if options.bytes(key).is_some_and(|size| size < MEMORY_BYTES_MIN) => {
             wrong("1 mb or more")
         }
@@ -322,7 +317,7 @@ mod tests {
             ("execution.checkpointing.num-retained", "0", "1 or more"),
             ("parallelism.default", "0", "1 or more"),
             ("restart-strategy.exponential-delay.backoff-multiplier", "0.5", "pauses do not shrink"),
-            ("restart-strategy.exponential-delay.jitter-factor", "1.5", "0 to 1"),
+            ("restart-strategy.exponential-delay.jitter-factor", "1.5", "a number from 0 to 1"),
             ("restart-strategy.type", "failure-rate", "one of 'none', 'fixed-delay', 'exponential-delay'"),
             ("taskmanager.memory.managed.size", "1 kb", "1 mb or more"),
             ("execution.checkpointing.dirr", "x", "did you mean 'execution.checkpointing.dir'?"),
