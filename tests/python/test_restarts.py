@@ -1,5 +1,6 @@
 """What follows a failure: restart strategies, a disk for the state alone that fills up, and a savepoint that does not fit the changed script."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from hours import delivered, expected, has_ended, hours, shown
 # The store's faults are felt at once.
 BRIEF = {"s3.connection.timeout": "200 ms"}
 PREFIX = "restart-strategy"
+OFTEN = {"execution.checkpointing.interval": "200 ms"}
 
 
 def strategy(kind, **settings):
@@ -65,7 +67,7 @@ def delivered_to(lake, tmp_path, name):
 
 def test_a_job_recovers_by_itself_and_counts_attempts_anew_with_each_checkpoint(lake, server, tmp_path):
     settings = strategy("exponential-delay", initial_backoff="50 ms", max_backoff="200 ms", attempts_before_reset_backoff=20)
-    server.run("job", "submit", hours(tmp_path / "hours.sql", "s3://lake/hours", settings, rate=6000, sink=BRIEF))
+    server.run("job", "submit", hours(tmp_path / "hours.sql", "s3://lake/hours", {**settings, **OFTEN}, rate=9000, sink=BRIEF))
     wait_until(lambda: lake.keys("hours/"))
     restarts = 0
     for _ in range(2):
@@ -86,7 +88,7 @@ def test_a_poisoned_commit_fails_the_job_and_the_next_server_goes_on(server, tmp
     server.process.wait()
     monkeypatch.setenv("COULEE_FAILPOINTS", "job.commit.before=2*off->return")
     server.process = server()
-    server.run("job", "submit", hours(tmp_path / "hours.sql", tmp_path / "out", strategy("fixed-delay", attempts=3, delay="10 ms"), rate=9000))
+    server.run("job", "submit", hours(tmp_path / "hours.sql", tmp_path / "out", {**strategy("fixed-delay", attempts=3, delay="10 ms"), **OFTEN}, rate=20000))
     wait_until(lambda: has_ended(server, "hours", "failed"))
     found = shown(server, "hours")
     assert (found["attempts"], found["progress"]["checkpoint"]) == (4, 2), found
@@ -104,23 +106,24 @@ SUMS = """
 SET 'restart-strategy.type' = 'fixed-delay';
 SET 'restart-strategy.fixed-delay.attempts' = '1000';
 SET 'restart-strategy.fixed-delay.delay' = '200 ms';
-CREATE TABLE readings (n BIGINT, at TIMESTAMP(3), WATERMARK FOR at AS at - INTERVAL '1' HOUR)
-WITH ('connector' = 'filesystem', 'path' = '{path}', 'format' = 'json', 'scan.rate-limit' = '150000');
-CREATE TABLE sums (k BIGINT, c BIGINT) WITH ('connector' = 'filesystem', 'path' = '{out}', 'format' = 'json');
-INSERT INTO sums SELECT n, COUNT(*) FROM TABLE(TUMBLE(TABLE readings, DESCRIPTOR(at), INTERVAL '1' DAY)) GROUP BY window_start, window_end, n;
+CREATE TABLE readings (k STRING, at TIMESTAMP(3), WATERMARK FOR at AS at - INTERVAL '0' SECOND);
+CREATE TABLE sums (k STRING, c BIGINT)
+WITH ('connector' = 'filesystem', 'path' = '{out}', 'format' = 'json', 'sink.rolling-policy.rollover-interval' = '200 ms');
+INSERT INTO sums SELECT k, COUNT(*) FROM TABLE(TUMBLE(TABLE readings, DESCRIPTOR(at), INTERVAL '1' DAY)) GROUP BY window_start, window_end, k;
 """
 
 
 def test_a_full_disk_of_the_state_alone_is_waited_for(server, tmp_path):
     """RocksDB has a disk of 4 MiB to itself; everything else has room."""
-    keys = 300_000
+    line = lambda key, day="01": f'{{"k":"{key}","at":"2024-05-{day} 10:00:00"}}\n'
+    # 16 random bytes each: however they are compressed, they do not fit.
+    keys = sorted(hashlib.md5(str(n).encode()).hexdigest() for n in range(300_000))
     state = tmp_path / "data/jobs/sums/state"
-    (tmp_path / "in.ndjson").write_text("".join('{"n":%d,"at":"2024-05-01 10:00:00"}\n' % n for n in range(keys)))
-    (tmp_path / "sums.sql").write_text(SUMS.format(path=tmp_path / "in.ndjson", out=tmp_path / "out"))
+    (tmp_path / "sums.sql").write_text(SUMS.format(out=tmp_path / "out"))
     server.run("job", "submit", tmp_path / "sums.sql")
-    wait_until(lambda: shown(server, "sums")["progress"]["rows_read"] > 0)
+    server.run("produce", "readings", input=line(keys[0]))
+    wait_until(lambda: shown(server, "sums")["progress"]["rows_read"] == 1)
     server.run("job", "stop", "sums")
-    assert shown(server, "sums")["state"] == "stopped", "it was stopped in the middle"
     # The state moves to the small disk.
     shutil.move(state, tmp_path / "moved")
     state.mkdir()
@@ -129,16 +132,20 @@ def test_a_full_disk_of_the_state_alone_is_waited_for(server, tmp_path):
     try:
         shutil.copytree(tmp_path / "moved", state, dirs_exist_ok=True)
         server.run("job", "start", "sums")
+        server.run("produce", "readings", input="".join(map(line, keys)))
         wait_until(lambda: shown(server, "sums")["restarts"] >= 2)
         found = shown(server, "sums")
         assert found["state"] == "running", found["cause"]
         cause = found["last_failure"]["cause"]
         assert str(state) in cause and "No space left on device" in cause and "free some space" in cause, cause
         subprocess.run(["mount", "-o", "remount,size=400m", state], check=True)
-        wait_until(lambda: has_ended(server, "sums"))
+        # A later day closes the first one.
+        server.run("produce", "readings", input=line("later", "03"))
+        wait_until(lambda: shown(server, "sums")["progress"]["rows_written"] >= len(keys))
+        server.run("job", "stop", "sums")
     finally:
         server.process.kill()
         server.process.wait()
         subprocess.run(["umount", "-l", state])
     rows = [json.loads(line) for file in (tmp_path / "out").rglob("part-*") for line in file.read_text().splitlines()]
-    assert sorted((row["k"], row["c"]) for row in rows) == [(n, 1) for n in range(keys)]
+    assert sorted((row["k"], row["c"]) for row in rows) == [(key, 2 if key == keys[0] else 1) for key in keys]
