@@ -175,8 +175,8 @@ def test_what_hangs_is_shown_and_a_cancel_does_not_wait_for_it(lake, monkeypatch
     wait_until(lambda: lake.keys("out/") and lake.keys("state/"))
     lake.hold("before")
     # Both come to a point where they wait for the store: one has processed all its input and needs its last snapshot.
-    wait_until(lambda: "snapshot     under way for " in server.run("job", "show", "waits").stdout)
-    wait_until(lambda: "delivering   sink:hours has been at it for " in server.run("job", "show", "delivers").stdout)
+    wait_until(lambda: "waits for    snapshot under way for " in server.run("job", "show", "waits").stdout)
+    wait_until(lambda: "waits for    sink:hours delivering for " in server.run("job", "show", "delivers").stdout)
     for job in ("waits", "delivers"):
         begun = time.monotonic()
         server.run("job", "cancel", job, timeout=60)

@@ -1,17 +1,13 @@
 //! `coulee job show`: a job's facts, figures and operators, and why it shows no output when it shows none.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use coulee_model::Timestamp;
 use coulee_server::{Finding, JobReport, JobState, Operator, OperatorKind, Progress, Rates as OperatorRates, Split};
 
 use crate::figures::{bytes, count, counted, short, span, time};
 use crate::live::{self, Rates};
 use crate::rows::text_table;
 use crate::summary;
-
-/// Snapshots and deliveries that take less are not told while they are under way.
-const WORTH_A_WORD: Duration = Duration::from_secs(2);
 
 /// The whole text. `subtasks`: also the figures of each subtask and split.
 pub fn text(job: &JobReport, subtasks: bool) -> String {
@@ -78,9 +74,9 @@ fn figures(job: &JobReport, progress: &Progress, rate: f64) -> Vec<String> {
         format!("state        {}", state(progress)),
         format!("checkpoint   {}", checkpoint(progress)),
     ];
-    let since = progress.snapshot_since.filter(|_| job.state == JobState::Running);
-    text.extend(snapshot(progress, since.map(|at| elapsed(at, progress))).map(|line| format!("snapshot     {line}")));
-    text.extend(delivering(progress).map(|line| format!("delivering   {line}")));
+    text.extend(snapshot(progress).map(|line| format!("snapshot     {line}")));
+    let hanging = if job.state == JobState::Running { live::hanging(progress) } else { Vec::new() };
+    text.extend(hanging.into_iter().map(|what| format!("waits for    {what}")));
     let delivered_at = progress.delivered_at.map(|at| format!("; the last at {} UTC", time(at))).unwrap_or_default();
     text.push(format!("delivered    {}{delivered_at}", live::delivered(progress)));
     let running = if job.state == JobState::Running { "running for " } else { "ran for     " };
@@ -112,38 +108,19 @@ fn checkpoint(progress: &Progress) -> String {
     text
 }
 
-/// What there is to say of snapshots. `under_way`: for how long one has been.
-fn snapshot(progress: &Progress, under_way: Option<Duration>) -> Option<String> {
-    let last = match (&progress.snapshot_failure, &progress.snapshot) {
-        (Some(failure), _) => Some(format!("the last one failed: {failure}")),
-        (None, Some(snapshot)) => Some(format!(
-            "{} at {} UTC (took {}), {}, of which {} uploaded",
-            snapshot.checkpoint,
-            time(snapshot.at),
-            span(snapshot.took),
-            bytes(snapshot.bytes),
-            bytes(snapshot.uploaded_bytes)
-        )),
-        (None, None) => None,
-    };
-    let now = under_way.filter(|took| *took >= WORTH_A_WORD).map(|took| format!("under way for {}", span(took)));
-    let parts: Vec<String> = now.into_iter().chain(last).collect();
-    (!parts.is_empty()).then(|| parts.join("; "))
-}
-
-/// A sink that has been making a checkpoint visible for a while.
-fn delivering(progress: &Progress) -> Option<String> {
-    let slow = |operator: &Operator| {
-        let took = operator.figures.delivering.filter(|took| *took >= WORTH_A_WORD)?;
-        Some(format!("{} has been at it for {}", operator.uid, span(took)))
-    };
-    progress.operators.iter().find_map(slow)
-}
-
-/// From a moment to that of the figures.
-fn elapsed(from: Timestamp, progress: &Progress) -> Duration {
-    let to = progress.at.unwrap_or(from);
-    Duration::from_millis(to.millis().saturating_sub(from.millis()).max(0) as u64)
+fn snapshot(progress: &Progress) -> Option<String> {
+    if let Some(failure) = &progress.snapshot_failure {
+        return Some(format!("the last one failed: {failure}"));
+    }
+    let snapshot = progress.snapshot.as_ref()?;
+    Some(format!(
+        "{} at {} UTC (took {}), {}, of which {} uploaded",
+        snapshot.checkpoint,
+        time(snapshot.at),
+        span(snapshot.took),
+        bytes(snapshot.bytes),
+        bytes(snapshot.uploaded_bytes)
+    ))
 }
 
 /// Why there is no output, in lines.
@@ -271,6 +248,9 @@ fn split_state(split: &Split) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use coulee_model::Timestamp;
     use coulee_server::{Failure, Figures, FindingCode, Subtask};
 
     use super::*;
@@ -327,7 +307,7 @@ mod tests {
         let mut progress = progress();
         progress.at = Some(Timestamp(20_000));
         progress.snapshot_since = Some(Timestamp(19_000));
-        assert!(!text(&job(progress.clone()), false).contains("snapshot"), "a second is nothing to speak of");
+        assert!(!text(&job(progress.clone()), false).contains("waits for"), "a second is nothing to speak of");
         progress.snapshot_since = Some(Timestamp(8_000));
         progress.snapshot_failure = Some("it did not answer".into());
         progress.operators[0].figures.delivering = Some(Duration::from_secs(7));

@@ -2,6 +2,7 @@
 
 mod driver;
 mod handle;
+mod links;
 mod snapshots;
 mod wire;
 

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::SnapshotFigures;
+use super::links::{clear, link_tree};
 use crate::failpoints::injected;
 use crate::{Error, Result};
 
@@ -109,7 +110,7 @@ impl Snapshooter {
     /// When the folder cannot be read or cleared.
     pub(super) async fn clear(&self) -> Result<()> {
         let scratch = self.origin.scratch.clone();
-        blocking(move || clear(&scratch).map_err(|e| Error::io(scratch.display(), e))).await
+        blocking(move || clear(&scratch, LINKS_PREFIX).map_err(|e| Error::io(scratch.display(), e))).await
     }
 
     /// Before anything runs: the checkpoint after which the job's next one must come, so that no snapshot of another life of the job has its number.
@@ -365,21 +366,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(e.to_string()))?
 }
 
-fn clear(scratch: &Path) -> std::io::Result<()> {
-    let entries = match std::fs::read_dir(scratch) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(LINKS_PREFIX) {
-            std::fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// Links the state and the spool into the new folder `into`.
 fn link(origin: &Origin, into: &Path) -> Result<()> {
     if into.exists() {
@@ -388,27 +374,4 @@ fn link(origin: &Origin, into: &Path) -> Result<()> {
     std::fs::create_dir_all(into).map_err(|e| Error::io(into.display(), e))?;
     origin.store.link_to(&into.join(STATE_FOLDER))?;
     link_tree(&origin.spool, &into.join(SPOOL_FOLDER)).map_err(|e| Error::io(origin.spool.display(), e))
-}
-
-/// Hard links of every file below `from`. A file that is removed meanwhile belongs to a later checkpoint and is not missed.
-fn link_tree(from: &Path, to: &Path) -> std::io::Result<()> {
-    let entries = match std::fs::read_dir(from) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    std::fs::create_dir_all(to)?;
-    for entry in entries {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            link_tree(&entry.path(), &target)?;
-            continue;
-        }
-        match std::fs::hard_link(entry.path(), &target) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            linked => linked?,
-        }
-    }
-    Ok(())
 }
