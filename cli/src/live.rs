@@ -215,6 +215,14 @@ pub mod tests {
     }
 
     #[test]
+    fn what_hangs_is_in_the_block_and_in_the_line() {
+        let at = |millis| Some(Timestamp(millis));
+        let hangs = Progress { at: at(20_000), snapshot_since: at(15_000), ..progress() };
+        assert_eq!(block(&job(hangs.clone()), 0.0)[3], "  snapshot under way for 5.0 s");
+        assert!(line(&job(hangs), 0.0).contains(", snapshot under way for 5.0 s, "));
+    }
+
+    #[test]
     fn a_rate_starts_with_what_was_read_since_the_start() {
         let mut rates = Rates::default();
         let name = JobName::new("delays").unwrap();

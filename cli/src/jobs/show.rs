@@ -312,10 +312,8 @@ mod tests {
         progress.snapshot_failure = Some("it did not answer".into());
         progress.operators[0].figures.delivering = Some(Duration::from_secs(7));
         let shown = text(&job(progress), false);
-        assert!(
-            shown.contains("snapshot     under way for 12.0 s; the last one failed: it did not answer\n"),
-            "{shown}"
-        );
-        assert!(shown.contains("delivering   readings has been at it for 7.0 s\n"), "{shown}");
+        assert!(shown.contains("snapshot     the last one failed: it did not answer\n"), "{shown}");
+        assert!(shown.contains("waits for    snapshot under way for 12.0 s\n"), "{shown}");
+        assert!(shown.contains("waits for    readings delivering for 7.0 s\n"), "{shown}");
     }
 }
