@@ -73,7 +73,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The object store refused or did not answer.
-    #[error("snapshot store: {0}")]
+    #[error("snapshot store: {}{}", .0, root(.0))]
     ObjectStore(#[from] object_store::Error),
     /// There is no such snapshot.
     #[error("snapshot {name} does not exist under {prefix}")]
@@ -139,6 +139,16 @@ pub enum Error {
         /// Who claimed it.
         owner: String,
     },
+}
+
+/// What is at the bottom of an object store's error, where its own words leave that out: `: operation timed out`.
+fn root(error: &object_store::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let (whole, root) = (error.to_string(), cause.to_string());
+    if whole.contains(&root) { String::new() } else { format!(": {root}") }
 }
 
 /// What to do about an error of RocksDB, where that is known.

@@ -99,7 +99,8 @@ pub struct ScriptOptions {
     /// Drop stored state of operators that a job no longer has; otherwise the job is refused.
     #[arg(long)]
     pub allow_non_restored_state: bool,
-    /// Start over: forget the state of the script's jobs, what they delivered to local folders, and the streams that the script made.
+    /// Start over: forget the state of the script's jobs, what they delivered to local folders, and the streams that the script made;
+    /// with --from, the state only.
     #[arg(long)]
     pub fresh: bool,
 }

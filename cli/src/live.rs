@@ -1,9 +1,9 @@
 //! What people see of running jobs: a block on a terminal, a line elsewhere. Text is made here, drawn in `screen`.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use coulee_model::{Clock, JobName, SystemClock};
+use coulee_model::{Clock, JobName, SystemClock, Timestamp};
 use coulee_server::{JobReport, Progress};
 
 use crate::figures::{bar, bytes, count, counted, short, span, time};
@@ -11,6 +11,8 @@ use crate::figures::{bar, bytes, count, counted, short, span, time};
 /// How strongly a new rate replaces the one shown: figures that jump cannot be read.
 const SMOOTHING: f64 = 0.2;
 const BAR_CHARS: usize = 24;
+/// Snapshots and deliveries that take less are not told while they are under way.
+const WORTH_A_WORD: Duration = Duration::from_secs(2);
 /// Lines are kept to a narrow terminal: a line that wraps would spoil the redrawing.
 const LINE_CHARS_MAX: usize = 79;
 
@@ -59,6 +61,7 @@ pub fn block(job: &JobReport, rate: f64) -> Vec<String> {
     facts.push(format!("checkpoint {}", checkpoint(progress)));
     lines.push(format!("  {}", facts.join(" · ")));
     lines.push(format!("  delivered {}", delivered(progress)));
+    lines.extend(hanging(progress).into_iter().map(|what| format!("  {what}")));
     if let Some(aside) = aside(progress) {
         lines.push(format!("  {aside}"));
     }
@@ -113,6 +116,21 @@ fn aside(progress: &Progress) -> Option<String> {
     (!told.is_empty()).then(|| told.join(" · "))
 }
 
+/// Snapshots and deliveries that have been under way for long enough to be worth a word, each with its time.
+pub fn hanging(progress: &Progress) -> Vec<String> {
+    let worth_a_word = |took: &Duration| *took >= WORTH_A_WORD;
+    let now = progress.at.map_or(0, Timestamp::millis);
+    let since = |at: Timestamp| Duration::from_millis(now.saturating_sub(at.millis()).max(0) as u64);
+    let snapshot = progress.snapshot_since.map(since).filter(worth_a_word);
+    let mut told: Vec<String> =
+        snapshot.map(|took| format!("snapshot under way for {}", span(took))).into_iter().collect();
+    told.extend(progress.operators.iter().filter_map(|operator| {
+        let took = operator.figures.delivering.filter(worth_a_word)?;
+        Some(format!("{} delivering for {}", operator.uid, span(took)))
+    }));
+    told
+}
+
 /// A line that does not wrap.
 pub fn shortened(line: String) -> String {
     if line.chars().count() <= LINE_CHARS_MAX {
@@ -136,6 +154,7 @@ pub fn line(job: &JobReport, rate: f64) -> String {
     facts.push(format!("state {}", bytes(progress.state_bytes.max(progress.stored_bytes))));
     facts.push(format!("checkpoint {}", checkpoint(progress)));
     facts.push(format!("delivered {}", delivered(progress)));
+    facts.extend(hanging(progress));
     facts.extend(aside(progress));
     if let Some(retry) = &job.retry {
         facts.push(format!("failed, starts again at {}: {}", time(retry.at), retry.cause));
@@ -145,9 +164,6 @@ pub fn line(job: &JobReport, rate: f64) -> String {
 
 #[cfg(test)]
 pub mod tests {
-    use std::time::Duration;
-
-    use coulee_model::Timestamp;
     use coulee_server::JobState;
 
     use super::*;
@@ -196,6 +212,14 @@ pub mod tests {
         assert_eq!(lines[3], "  521 without time");
         let unbounded = Progress { bounded: false, ..progress() };
         assert_eq!(block(&job(unbounded), 5_400.0)[0], "delays  13,502 rows  5.40 K/s  lag 13,502  2.5 s");
+    }
+
+    #[test]
+    fn what_hangs_is_in_the_block_and_in_the_line() {
+        let at = |millis| Some(Timestamp(millis));
+        let hangs = Progress { at: at(20_000), snapshot_since: at(15_000), ..progress() };
+        assert_eq!(block(&job(hangs.clone()), 0.0)[3], "  snapshot under way for 5.0 s");
+        assert!(line(&job(hangs), 0.0).contains(", snapshot under way for 5.0 s, "));
     }
 
     #[test]

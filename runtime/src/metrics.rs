@@ -39,6 +39,8 @@ pub struct SubtaskMetrics {
     lag: AtomicU64,
     /// Since when it waits for room downstream, if it does.
     blocked_since: Mutex<Option<Instant>>,
+    /// Since when a sink has been making a checkpoint visible, if it is.
+    delivering_since: Mutex<Option<Instant>>,
     last_reject: Mutex<Option<String>>,
     /// Of a source: its splits.
     splits: Mutex<Vec<SplitFigures>>,
@@ -106,6 +108,7 @@ impl SubtaskMetrics {
             next_result: AtomicI64::new(i64::MAX),
             lag: AtomicU64::new(u64::MAX),
             blocked_since: Mutex::new(None),
+            delivering_since: Mutex::new(None),
             last_reject: Mutex::new(None),
             splits: Mutex::new(Vec::new()),
         }
@@ -155,6 +158,11 @@ impl SubtaskMetrics {
         self.blocked_nanos.load(Relaxed) + waiting
     }
 
+    /// A sink begins to make a checkpoint visible, or has done so.
+    pub(crate) fn set_delivering(&self, delivering: bool) {
+        *self.delivering_since.lock() = delivering.then(Instant::now);
+    }
+
     /// Bytes of state held now.
     pub fn set_state_bytes(&self, bytes: u64) {
         self.state_bytes.store(bytes, Relaxed);
@@ -195,6 +203,7 @@ impl SubtaskMetrics {
             lag: Some(self.lag.load(Relaxed)).filter(|lag| *lag != u64::MAX),
             alignment: Duration::from_nanos(self.alignment_nanos.load(Relaxed)),
             next_result: Some(self.next_result.load(Relaxed)).filter(|at| *at != i64::MAX).map(Timestamp),
+            delivering: self.delivering_since.lock().map(|since| since.elapsed()),
             splits: self.splits.lock().clone(),
             last_reject: self.last_reject.lock().clone(),
         }
@@ -291,6 +300,8 @@ pub struct SubtaskFigures {
     pub alignment: Duration,
     /// What the watermark must pass for the first open window to give its result; `None` without an open window.
     pub next_result: Option<Timestamp>,
+    /// Of a sink: for how long it has been making a checkpoint visible; `None` when it does nothing of the kind.
+    pub delivering: Option<Duration>,
     /// Of a source: its splits. Refreshed with every checkpoint and whenever one becomes idle.
     pub splits: Vec<SplitFigures>,
     /// Why the last rejected record was rejected.

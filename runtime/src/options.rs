@@ -14,6 +14,8 @@ pub enum OptionKind {
     Count,
     /// A number with an optional fraction, above 0.
     Number,
+    /// `0.1`: 0 to 1.
+    Share,
     /// `true` or `false`.
     Switch,
     /// A span of time: `500 ms`, `10 s`, `5 min`, `1 h`, `2 d`.
@@ -30,6 +32,7 @@ impl std::fmt::Display for OptionKind {
             OptionKind::Text => f.write_str("a text"),
             OptionKind::Count => f.write_str("a whole number of 0 or more"),
             OptionKind::Number => f.write_str("a number above 0"),
+            OptionKind::Share => f.write_str("a number from 0 to 1"),
             OptionKind::Switch => f.write_str("'true' or 'false'"),
             OptionKind::Span => f.write_str("a duration such as '500 ms', '10 s', '5 min', '1 h' or '2 d'"),
             OptionKind::Bytes => f.write_str("a size such as '64 kb', '128 mb' or '1 gb'"),
@@ -181,6 +184,7 @@ fn check(kind: OptionKind, value: &str) -> Result<(), ()> {
         OptionKind::Text => true,
         OptionKind::Count => value.trim().parse::<u64>().is_ok(),
         OptionKind::Number => value.trim().parse::<f64>().is_ok_and(|n| n.is_finite() && n > 0.0),
+        OptionKind::Share => value.trim().parse::<f64>().is_ok_and(|n| (0.0..=1.0).contains(&n)),
         OptionKind::Switch => value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false"),
         OptionKind::Span => parse_span(value).is_some(),
         OptionKind::Bytes => parse_bytes(value).is_some(),

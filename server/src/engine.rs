@@ -20,7 +20,8 @@ use crate::folder::{DataFolder, remove_folder};
 use crate::job::{self, Job, JobRecord, JobReport, Parts, Plan, RECORD_FILE, Wish};
 use crate::plan::{self, targets};
 use crate::registry;
-use crate::settings::{EngineSettings, RestartPolicy, check_parallelism};
+use crate::restart::RestartPolicy;
+use crate::settings::{EngineSettings, check_parallelism};
 use crate::{Error, Result, snapshots};
 
 /// How many full write buffers the state stores of all jobs may hold together.
@@ -348,8 +349,9 @@ impl Engine {
             allow_non_restored_state: settings.ignore_unclaimed_state || drops_state,
         };
         let restart = RestartPolicy::new(&self.parts.restart, settings.restart);
+        let grace = Duration::from_millis(self.settings.snapshots.garbage_grace_ms);
         blocking(move || {
-            let snapshots = snapshots::policy(&settings, &graph, &name, &base)?;
+            let snapshots = snapshots::policy(&settings, &graph, &name, &base, grace)?;
             Ok(Plan { graph, settings: runtime, restart, snapshots })
         })
         .await

@@ -3,6 +3,8 @@
 //! Forgotten are a job's state, the objects that it delivered to a local folder (known by the incarnation in their names),
 //! and the streams that its script made. Objects in a remote store are left alone: their names have another incarnation than
 //! those to come, so nothing is overwritten, and removing what other readers use is the user's to decide.
+//!
+//! With `--from`, only the state: the snapshot goes on where those deliveries end, and reads those streams from its positions.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,12 +21,21 @@ use crate::{Error, Result};
 /// The property of a stream that says which script or job made it.
 pub(crate) const CREATED_BY: &str = "created-by";
 
+/// How much is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forget {
+    /// All that a job or a script did.
+    All,
+    /// The state only; what was delivered and the streams stay.
+    State,
+}
+
 impl Engine {
     /// Forgets every job of a script, and the streams that the script made.
     ///
     /// # Errors
     /// [`Error::JobState`] for a job that runs; [`Error::Io`], after which some of it may be forgotten.
-    pub(crate) async fn forget_script(self: &Arc<Self>, script: &JobName) -> Result<()> {
+    pub(crate) async fn forget_script(self: &Arc<Self>, script: &JobName, what: Forget) -> Result<()> {
         let all: Vec<Arc<Job>> = self.jobs.lock().values().cloned().collect();
         let is_its = |job: &&Arc<Job>| {
             let record = job.record();
@@ -32,7 +43,10 @@ impl Engine {
         };
         let names: Vec<JobName> = all.iter().filter(is_its).map(|job| job.name()).collect();
         for name in &names {
-            self.forget_job(name).await?;
+            self.forget_job(name, what).await?;
+        }
+        if what == Forget::State {
+            return Ok(());
         }
         let script = script.clone();
         let made_by = move |stream: &Arc<Stream>| {
@@ -53,7 +67,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`forget_script`](Self::forget_script).
-    pub(crate) async fn forget_job(self: &Arc<Self>, name: &JobName) -> Result<()> {
+    pub(crate) async fn forget_job(self: &Arc<Self>, name: &JobName, what: Forget) -> Result<()> {
         let Some(job) = self.jobs.lock().get(name).cloned() else { return Ok(()) };
         if job.is_active() {
             let advice = "stop it first with `coulee job stop`".to_owned();
@@ -65,7 +79,7 @@ impl Engine {
             self.log().abort_transaction(&transaction).await?;
         }
         blocking(move || {
-            for sink in &record.sinks {
+            for sink in record.sinks.iter().filter(|_| what == Forget::All) {
                 remove_objects(sink, &record.incarnation)?;
             }
             // The record last: until it is gone, the rest can be forgotten again.

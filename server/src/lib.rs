@@ -28,6 +28,7 @@ mod forget;
 mod job;
 mod output;
 mod plan;
+mod restart;
 mod results;
 mod savepoints;
 mod script;

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::engine::{Engine, blocking};
 use crate::folder::{remove_folder, write_json};
+use crate::forget::Forget;
 use crate::job::{Job, JobRecord, JobReport, JobState, StoredScript};
 use crate::plan::Planner;
 use crate::settings::check_parallelism;
@@ -88,15 +89,20 @@ impl Engine {
     ) -> Result<ScriptRun> {
         let stored = self.stored(&script)?;
         let statements = parse_script(&stored.text, &stored.origin)?;
-        if script.fresh {
-            self.forget_script(&stored.name).await?;
+        let forget = match (script.fresh, &stored.from) {
+            (false, _) => None,
+            (true, None) => Some(Forget::All),
+            (true, Some(_)) => Some(Forget::State),
+        };
+        if let Some(what) = forget {
+            self.forget_script(&stored.name, what).await?;
         }
         let planner = Planner::new(&self.connectors, &stored, script.query_sink.clone());
         let stored_from = stored.from.clone();
         let mut run = Running {
             engine: self.clone(),
             stored,
-            fresh: script.fresh,
+            forget,
             restore: Restore::new(stored_from, &statements),
             drops_state: script.allow_non_restored_state,
             goes_on,
@@ -207,7 +213,8 @@ fn name_of(origin: &str) -> JobName {
 struct Running {
     engine: Arc<Engine>,
     stored: StoredScript,
-    fresh: bool,
+    /// What of a job is forgotten before it starts.
+    forget: Option<Forget>,
     restore: Restore,
     drops_state: bool,
     goes_on: bool,
@@ -242,8 +249,8 @@ impl Running {
     async fn insert(&mut self, index: usize, planned: PlannedJob, outputs: Vec<TableSpec>) -> Result<bool> {
         let name = JobName::new(planned.name.clone())?;
         let waits = planned.settings.wait && !self.is_last;
-        if self.fresh {
-            self.engine.forget_job(&name).await?;
+        if let Some(what) = self.forget {
+            self.engine.forget_job(&name, what).await?;
         }
         let known = self.engine.jobs.lock().get(&name).cloned();
         let job = match known {

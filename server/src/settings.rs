@@ -1,10 +1,7 @@
 //! Settings of an engine: plain values, checked once. `cli` reads them from flags, the environment and a file.
 
-use std::time::Duration;
-
 use coulee_checkpoint::StoreSettings;
 use coulee_log::LogSettings;
-use coulee_sql::RestartStrategy;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -24,6 +21,17 @@ pub struct EngineSettings {
     pub state: StateSettings,
     /// What happens after a failure.
     pub restart: RestartSettings,
+    /// The snapshots of jobs.
+    pub snapshots: SnapshotSettings,
+}
+
+/// How snapshots are kept. Where and how often they are taken is each job's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SnapshotSettings {
+    /// How long, in milliseconds, an object must have been without a snapshot before it is removed: longer than clocks differ and requests take.
+    /// 1000 or more.
+    pub garbage_grace_ms: u64,
 }
 
 /// How much memory the state store of each job may use.
@@ -43,7 +51,7 @@ pub struct StateSettings {
 pub struct RestartSettings {
     /// How many starts in a row may fail without a new checkpoint. 0: none is repeated.
     pub attempts: u32,
-    /// The pause before the first repetition, in milliseconds; it doubles with each.
+    /// The pause before the first repetition, in milliseconds; it doubles with each, give or take a tenth.
     pub pause_ms: u64,
     /// The longest pause, in milliseconds.
     pub pause_ms_max: u64,
@@ -56,7 +64,14 @@ impl Default for EngineSettings {
             log: LogSettings::default(),
             state: StateSettings::default(),
             restart: RestartSettings::default(),
+            snapshots: SnapshotSettings::default(),
         }
+    }
+}
+
+impl Default for SnapshotSettings {
+    fn default() -> Self {
+        SnapshotSettings { garbage_grace_ms: 3_600_000 }
     }
 }
 
@@ -90,6 +105,10 @@ impl EngineSettings {
         if pause_ms == 0 || pause_ms > pause_ms_max {
             return Err(wrong("restart.pause_ms", pause_ms, "1 to restart.pause_ms_max"));
         }
+        let grace_ms = self.snapshots.garbage_grace_ms;
+        if grace_ms < 1_000 {
+            return Err(wrong("snapshots.garbage_grace_ms", grace_ms, "1000 or more; an hour is reasonable"));
+        }
         Ok(())
     }
 }
@@ -113,80 +132,9 @@ impl From<&StateSettings> for StoreSettings {
     }
 }
 
-/// When one job is started again: what its script says, or else the engine's settings.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct RestartPolicy {
-    /// How many starts in a row may fail without a new checkpoint; `None`: any number.
-    attempts: Option<u32>,
-    /// The pause before the first repetition.
-    first: Duration,
-    /// What each pause is multiplied by to give the next. 1 or more.
-    multiplier: f64,
-    /// The longest pause.
-    max: Duration,
-}
-
-impl RestartPolicy {
-    /// The script's strategy if it has one.
-    pub(crate) fn new(settings: &RestartSettings, strategy: Option<RestartStrategy>) -> Self {
-        match strategy {
-            None => RestartPolicy {
-                attempts: Some(settings.attempts),
-                first: Duration::from_millis(settings.pause_ms),
-                multiplier: 2.0,
-                max: Duration::from_millis(settings.pause_ms_max),
-            },
-            Some(RestartStrategy::None) => {
-                RestartPolicy { attempts: Some(0), first: Duration::ZERO, multiplier: 1.0, max: Duration::ZERO }
-            }
-            Some(RestartStrategy::FixedDelay { attempts, delay }) => {
-                RestartPolicy { attempts: Some(attempts), first: delay, multiplier: 1.0, max: delay }
-            }
-            Some(RestartStrategy::ExponentialDelay { initial, max, multiplier, attempts }) => {
-                RestartPolicy { attempts, first: initial, multiplier, max: max.max(initial) }
-            }
-        }
-    }
-
-    /// The pause before the next start, after so many failures in a row (1 or more); `None` when it is time to give up.
-    pub(crate) fn pause(&self, failures: u32) -> Option<Duration> {
-        if self.attempts.is_some_and(|attempts| failures > attempts) {
-            return None;
-        }
-        let doublings = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
-        let seconds = self.first.as_secs_f64() * self.multiplier.powi(doublings);
-        // Infinite after very many: then the longest.
-        Some(Duration::from_secs_f64(seconds.min(self.max.as_secs_f64())))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_double_up_to_the_longest_and_end() {
-        let settings = RestartPolicy::new(&RestartSettings { attempts: 8, ..Default::default() }, None);
-        let pauses: Vec<Option<u64>> = (1..=9).map(|n| settings.pause(n).map(|p| p.as_secs())).collect();
-        let expected = [1, 2, 4, 8, 16, 32, 60, 60].map(Some).into_iter().chain([None]);
-        assert_eq!(pauses, expected.collect::<Vec<_>>());
-        let patient = RestartPolicy::new(&RestartSettings { attempts: u32::MAX, ..Default::default() }, None);
-        assert_eq!(patient.pause(u32::MAX), Some(Duration::from_secs(60)));
-    }
-
-    #[test]
-    fn a_scripts_strategy_precedes_the_engines() {
-        let pauses = |strategy| {
-            let policy = RestartPolicy::new(&RestartSettings::default(), Some(strategy));
-            (1..=4).map(|n| policy.pause(n).map(|pause| pause.as_millis())).collect::<Vec<_>>()
-        };
-        assert_eq!(pauses(RestartStrategy::None), [None; 4]);
-        let delay = Duration::from_millis(70);
-        assert_eq!(pauses(RestartStrategy::FixedDelay { attempts: 2, delay }), [Some(70), Some(70), None, None]);
-        let (initial, max) = (Duration::from_millis(100), Duration::from_millis(225));
-        let growing = RestartStrategy::ExponentialDelay { initial, max, multiplier: 1.5, attempts: None };
-        assert_eq!(pauses(growing), [Some(100), Some(150), Some(225), Some(225)]);
-    }
 
     #[test]
     fn values_out_of_range_are_named() {

@@ -13,9 +13,6 @@ use coulee_sql::JobSettings;
 
 use crate::{Error, Result};
 
-/// How long an object must have been without a snapshot before it is removed: longer than clocks differ and requests take.
-const GARBAGE_GRACE: Duration = Duration::from_secs(3_600);
-
 /// The snapshots of one job at a place. Blocks: it may make a folder.
 ///
 /// # Errors
@@ -33,11 +30,17 @@ pub(crate) fn places_of(settings: &JobSettings) -> Vec<String> {
     places
 }
 
-/// What a job is given to take snapshots with; `None` when it takes none.
+/// What a job is given to take snapshots with; `None` when it takes none. `grace`: see [`SnapshotSettings`](crate::settings::SnapshotSettings).
 ///
 /// # Errors
 /// As [`store_at`], and when a sink waits for snapshots that nobody takes.
-pub(crate) fn policy(settings: &JobSettings, graph: &Graph, job: &JobName, base: &Path) -> Result<Option<Snapshots>> {
+pub(crate) fn policy(
+    settings: &JobSettings,
+    graph: &Graph,
+    job: &JobName,
+    base: &Path,
+    grace: Duration,
+) -> Result<Option<Snapshots>> {
     let waits = |kind: &NodeKind| matches!(kind, NodeKind::Sink(sink) if sink.commit_on() == CommitOn::Snapshot);
     let Some(wanted) = &settings.snapshots else {
         return match graph.nodes.iter().find(|node| waits(&node.kind)) {
@@ -49,7 +52,7 @@ pub(crate) fn policy(settings: &JobSettings, graph: &Graph, job: &JobName, base:
         };
     };
     let store = store_at(&wanted.dir, job, base)?;
-    Ok(Some(Snapshots { store, interval: wanted.interval, keep: wanted.retained, grace: GARBAGE_GRACE }))
+    Ok(Some(Snapshots { store, interval: wanted.interval, keep: wanted.retained, grace }))
 }
 
 #[cfg(test)]

@@ -103,7 +103,8 @@ async fn a_script_becomes_parquet_and_running_it_again_says_so() {
 async fn a_stopped_job_goes_on_where_it_was() {
     let dir = folder();
     let engine = open(dir.path());
-    let text = copy_script(dir.path(), ", 'scan.rate-limit' = '1000'");
+    // Two seconds of reading: to be stopped in the middle also by a machine that is slow to do so.
+    let text = copy_script(dir.path(), ", 'scan.rate-limit' = '500'");
     run(&engine, script(text.clone())).await.0.unwrap();
     until(|| engine.job("copy").unwrap().progress.is_some_and(|progress| progress.rows_read > 0)).await;
     let stopped = engine.stop_job("copy").await.unwrap();

@@ -110,6 +110,12 @@ pub const SETTINGS: &[OptionSpec] = &[
         "What each pause is multiplied by to give the next; 1 or more.",
     ),
     OptionSpec::new(
+        "restart-strategy.exponential-delay.jitter-factor",
+        OptionKind::Share,
+        Some("0.1"),
+        "How much of each pause is added or taken away by chance, 0 to 1, so that jobs that failed together do not start together.",
+    ),
+    OptionSpec::new(
         "restart-strategy.exponential-delay.attempts-before-reset-backoff",
         OptionKind::Count,
         None,
@@ -291,8 +297,16 @@ mod tests {
             ("restart-strategy.exponential-delay.backoff-multiplier", "2"),
         ];
         let max = Duration::from_secs(60);
-        let expected = RestartStrategy::ExponentialDelay { initial: second, max, multiplier: 2.0, attempts: None };
-        assert_eq!(strategy(&growing), Some(expected));
+        let expected = |jitter| RestartStrategy::ExponentialDelay {
+            initial: second,
+            max,
+            multiplier: 2.0,
+            jitter,
+            attempts: None,
+        };
+        assert_eq!(strategy(&growing), Some(expected(0.1)));
+        let steady = [growing[0], growing[1], ("restart-strategy.exponential-delay.jitter-factor", "0")];
+        assert_eq!(strategy(&steady), Some(expected(0.0)));
     }
 
     #[test]
@@ -303,6 +317,7 @@ mod tests {
             ("execution.checkpointing.num-retained", "0", "1 or more"),
             ("parallelism.default", "0", "1 or more"),
             ("restart-strategy.exponential-delay.backoff-multiplier", "0.5", "pauses do not shrink"),
+            ("restart-strategy.exponential-delay.jitter-factor", "1.5", "a number from 0 to 1"),
             ("restart-strategy.type", "failure-rate", "one of 'none', 'fixed-delay', 'exponential-delay'"),
             ("taskmanager.memory.managed.size", "1 kb", "1 mb or more"),
             ("execution.checkpointing.dirr", "x", "did you mean 'execution.checkpointing.dir'?"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from faulty_s3 import FaultyS3
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("COULEE", str(Path.home() / ".cache/coulee-target/debug/coulee"))
@@ -98,6 +99,23 @@ def server(tmp_path):
     for process in started:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def lake(monkeypatch):
+    """An object store with the bucket `lake`, which the environment names to servers that are started after it. A request may take a second."""
+    store = FaultyS3(seed=7)
+    values = {
+        "AWS_ENDPOINT_URL": store.endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_TIMEOUT": "1s",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    yield store
+    store.stop()
 
 
 def wait_until(condition, seconds=60):

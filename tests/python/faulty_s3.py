@@ -14,11 +14,13 @@ FAULTS = ("500 before", "500 after", "drop before", "drop after", "none")
 
 class FaultyS3:
     """Requests that write meet a fault with probability `rate`: an answer of 500 or a dropped connection, before the store has seen the
-    request or after it has carried it out."""
+    request or after it has carried it out. Between `hold` and `release` every request is taken and not answered; those that are held before they
+    are carried out are carried out when they are released, for whoever has given them up long ago."""
 
     def __init__(self, seed, bucket="lake"):
         self.dice, self.rate, self.met = random.Random(seed), 0.0, dict.fromkeys(FAULTS, 0)
         self.lock = threading.Lock()
+        self.held, self.waiting, self.released = None, 0, threading.Event()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -27,11 +29,30 @@ class FaultyS3:
         keys = {"region_name": "us-east-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
         self.client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self.port}", **keys)
         self.bucket = bucket
+        # Every server of this process has the same objects: those of former tests go.
+        reset = http.client.HTTPConnection("127.0.0.1", self.port)
+        reset.request("POST", "/moto-api/reset")
+        assert reset.getresponse().status == 200
         self.client.create_bucket(Bucket=bucket)
         self.proxy = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
         self.proxy.daemon_threads = True
         threading.Thread(target=self.proxy.serve_forever, daemon=True).start()
         self.endpoint = f"http://127.0.0.1:{self.proxy.server_port}"
+
+    def hold(self, when):
+        """From now on nothing is answered: `when` is "before" or "after" the store carries it out."""
+        self.released.clear()
+        self.held = when
+
+    def release(self):
+        self.held = None
+        self.released.set()
+
+    def wait_if(self, held):
+        if held:
+            self.waiting += 1
+            self.released.wait()
+            self.waiting -= 1
 
     def draw(self):
         with self.lock:
@@ -49,6 +70,8 @@ class FaultyS3:
 
             def answer(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                held = store.held
+                store.wait_if(held == "before")
                 fault = store.draw() if self.command in ("PUT", "POST", "HEAD") else "none"
                 if fault.endswith("before"):
                     return self.fail(fault)
@@ -57,6 +80,7 @@ class FaultyS3:
                 answer = upstream.getresponse()
                 content = answer.read()
                 upstream.close()
+                store.wait_if(held == "after")
                 if fault != "none":
                     return self.fail(fault)
                 self.send_response_only(answer.status, answer.reason)
@@ -81,6 +105,12 @@ class FaultyS3:
 
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
 
+            def handle(self):
+                try:
+                    super().handle()
+                except (BrokenPipeError, ConnectionResetError):
+                    pass  # whoever asked has given up
+
             def log_message(self, *_):
                 pass
 
@@ -97,7 +127,13 @@ class FaultyS3:
                 keys.append(entry["Key"])
         return keys
 
+    def keys(self, prefix=""):
+        """The keys below a prefix."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
     def stop(self):
+        self.release()
         self.proxy.shutdown()
         self.proxy.server_close()
         self.moto.stop()

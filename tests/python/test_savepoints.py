@@ -1,37 +1,17 @@
 """Savepoints with the real binary: taken at rest and at work, restored on another data folder and at another parallelism."""
 
-import duckdb
 import pytest
-from conftest import FLIGHTS, coulee, wait_until
-
-SCRIPT = f"""
-CREATE TABLE flights (carrier STRING, departed_at TIMESTAMP(3), dep_delay DOUBLE, WATERMARK FOR departed_at AS departed_at - INTERVAL '1' DAY)
-WITH ('connector' = 'filesystem', 'path' = '{FLIGHTS}', 'format' = 'json'LIMIT);
-CREATE TABLE hours (hour TIMESTAMP(3), carrier STRING, flights BIGINT, delay DOUBLE)
-WITH ('connector' = 'filesystem', 'path' = 'OUT', 'format' = 'parquet', 'sink.rolling-policy.rollover-interval' = '200 ms');
-INSERT INTO hours SELECT window_start, carrier, COUNT(*), SUM(dep_delay)
-FROM TABLE(TUMBLE(TABLE flights, DESCRIPTOR(departed_at), INTERVAL '1' HOUR)) GROUP BY window_start, window_end, carrier;
-"""
-EXPECTED = f"""
-SELECT date_trunc('hour', CAST(departed_at AS TIMESTAMP)) AS hour, carrier, count(*), sum(dep_delay)
-FROM read_json('{FLIGHTS}') WHERE departed_at IS NOT NULL GROUP BY ALL
-"""
+from conftest import coulee, wait_until
+from hours import delivered as delivered_in
+from hours import expected, hours
 
 
-def script(tmp_path, rate=None):
-    limit = f", 'scan.rate-limit' = '{rate}'" if rate else ""
-    path = tmp_path / ("slow" if rate else "fast") / "hours.sql"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(SCRIPT.replace("LIMIT", limit).replace("OUT", str(tmp_path / "out")))
-    return path
+def script(tmp_path, rate=None, settings=None, sink=None):
+    return hours(tmp_path / ("slow" if rate else "fast") / "hours.sql", tmp_path / "out", settings, rate, sink)
 
 
 def delivered(tmp_path):
-    return sorted(duckdb.sql(f"SELECT hour, carrier, flights, delay FROM read_parquet('{tmp_path}/out/**/*.parquet')").fetchall())
-
-
-def expected():
-    return sorted(duckdb.sql(EXPECTED).fetchall())
+    return delivered_in(tmp_path / "out")
 
 
 @pytest.mark.parametrize("parallelism", [1, 3])
@@ -82,24 +62,19 @@ def test_a_savepoint_of_a_running_job_is_copied_restored_and_deleted(server, tmp
 
 
 def test_a_lost_disk_is_replaced_by_the_newest_snapshot(server, tmp_path):
-    settings = f"SET 'execution.checkpointing.dir' = '{tmp_path}/copies'; SET 'execution.snapshot.interval' = '1 s';"
-    for rate in (9000, None):
-        path = script(tmp_path, rate)
-        path.write_text(settings + path.read_text())
-    server.run("job", "submit", script_path := tmp_path / "slow/hours.sql")
-    assert script_path.exists()
+    settings = {"execution.checkpointing.dir": tmp_path / "copies", "execution.snapshot.interval": "1 s"}
+    server.run("job", "submit", script(tmp_path, 9000, settings))
     wait_until(lambda: list((tmp_path / "copies/hours/snapshots").glob("*.json")))
     wait_until(lambda: "snapshot     " in server.run("job", "show", "hours").stdout)
     assert "snapshot" in server.run("savepoint", "list", "hours").stdout
     server.process.kill()
     server.process.wait()
-    coulee("run", tmp_path / "fast/hours.sql", "--data-dir", tmp_path / "elsewhere", "--from", tmp_path / "copies/hours")
+    coulee("run", script(tmp_path, settings=settings), "--data-dir", tmp_path / "elsewhere", "--from", tmp_path / "copies/hours")
     # What the first machine delivered after that snapshot is delivered again; nothing is missing and nothing is wrong.
     assert sorted(set(delivered(tmp_path))) == expected()
 
 
 def test_a_sink_that_waits_for_snapshots_needs_some(tmp_path):
-    path = script(tmp_path)
-    path.write_text(path.read_text().replace("'connector' = 'filesystem', 'path' = '" + str(tmp_path / "out") + "', 'format' = 'parquet', 'sink.rolling-policy.rollover-interval' = '200 ms'", "'sink.commit-on' = 'snapshot'"))
+    path = script(tmp_path, sink={"sink.commit-on": "snapshot"})
     done = coulee("run", path, "--data-dir", tmp_path / "data", check=False)
     assert done.returncode == 2 and "execution.checkpointing.dir" in done.stderr

@@ -75,6 +75,8 @@ fn figures(job: &JobReport, progress: &Progress, rate: f64) -> Vec<String> {
         format!("checkpoint   {}", checkpoint(progress)),
     ];
     text.extend(snapshot(progress).map(|line| format!("snapshot     {line}")));
+    let hanging = if job.state == JobState::Running { live::hanging(progress) } else { Vec::new() };
+    text.extend(hanging.into_iter().map(|what| format!("waits for    {what}")));
     let delivered_at = progress.delivered_at.map(|at| format!("; the last at {} UTC", time(at))).unwrap_or_default();
     text.push(format!("delivered    {}{delivered_at}", live::delivered(progress)));
     let running = if job.state == JobState::Running { "running for " } else { "ran for     " };
@@ -246,6 +248,8 @@ fn split_state(split: &Split) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use coulee_model::Timestamp;
     use coulee_server::{Failure, Figures, FindingCode, Subtask};
 
@@ -296,5 +300,20 @@ mod tests {
         assert!(shown.contains(starts), "{shown}");
         assert!(!shown.contains("shard-00003"));
         assert!(text(&job, true).lines().any(|line| line.contains("shard-00003") && line.ends_with("idle")));
+    }
+
+    #[test]
+    fn what_hangs_is_told_while_it_does() {
+        let mut progress = progress();
+        progress.at = Some(Timestamp(20_000));
+        progress.snapshot_since = Some(Timestamp(19_000));
+        assert!(!text(&job(progress.clone()), false).contains("waits for"), "a second is nothing to speak of");
+        progress.snapshot_since = Some(Timestamp(8_000));
+        progress.snapshot_failure = Some("it did not answer".into());
+        progress.operators[0].figures.delivering = Some(Duration::from_secs(7));
+        let shown = text(&job(progress), false);
+        assert!(shown.contains("snapshot     the last one failed: it did not answer\n"), "{shown}");
+        assert!(shown.contains("waits for    snapshot under way for 12.0 s\n"), "{shown}");
+        assert!(shown.contains("waits for    readings delivering for 7.0 s\n"), "{shown}");
     }
 }

@@ -6,18 +6,25 @@ use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use coulee_model::ErrorKind;
-use coulee_runtime::options::Options;
+use coulee_runtime::options::{Options, parse_span};
 use coulee_runtime::{Error, Result};
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ClientConfigKey, ObjectStore, ObjectStoreExt, RetryConfig};
 use parking_lot::Mutex;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
+
+/// How long one request may take when nobody says: an object of 128 MB in that time takes a line of 18 Mbit/s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A request is not tried again once this many times its timeout have gone by: then the job must hear of it.
+const RETRIED_FOR_TIMEOUTS: u32 = 2;
 
 /// How much of an object is fetched at a time, and how many such blocks are kept: Parquet reads a place per column in turn.
 const BLOCK_BYTES: u64 = 4 << 20;
@@ -141,7 +148,38 @@ fn s3(options: &Options, bucket: &str) -> Result<object_store::aws::AmazonS3> {
     if let Some(path_style) = path_style {
         builder = builder.with_virtual_hosted_style_request(!path_style);
     }
+    let timeout = request_timeout(options)?;
+    builder = builder
+        .with_config(client(ClientConfigKey::Timeout), millis(timeout))
+        .with_config(client(ClientConfigKey::ConnectTimeout), millis(CONNECT_TIMEOUT.min(timeout)))
+        .with_retry(RetryConfig { retry_timeout: timeout * RETRIED_FOR_TIMEOUTS, ..RetryConfig::default() });
     builder.build().map_err(|error| Error::invalid(format!("{}: {error}", options.owner())).because(error))
+}
+
+fn client(key: ClientConfigKey) -> AmazonS3ConfigKey {
+    AmazonS3ConfigKey::Client(key)
+}
+
+fn millis(span: Duration) -> String {
+    format!("{}ms", span.as_millis())
+}
+
+/// How long a store may take for one request.
+fn request_timeout(options: &Options) -> Result<Duration> {
+    let timeout = match (options.span("s3.connection.timeout"), std::env::var("AWS_TIMEOUT")) {
+        (Some(given), _) => given,
+        (None, Ok(text)) => parse_span(&text).ok_or_else(|| {
+            Error::invalid(format!("AWS_TIMEOUT is '{text}': expected a time such as '30 s' or '1 min'"))
+        })?,
+        (None, Err(_)) => REQUEST_TIMEOUT,
+    };
+    if timeout.is_zero() {
+        let owner = options.owner();
+        return Err(Error::invalid(format!(
+            "{owner}: 's3.connection.timeout' is 0: no request could ever succeed; expected '1 min' or so"
+        )));
+    }
+    Ok(timeout)
 }
 
 /// What an object store's error means for a job.
@@ -157,7 +195,17 @@ pub fn store_error(what: &str, error: object_store::Error) -> Error {
         }
         _ => (ErrorKind::Unavailable, "the object store does not answer as it should"),
     };
-    Error::new(kind, format!("{what}: {advice}: {error}")).because(error)
+    Error::new(kind, format!("{what}: {advice}: {error}{}", root(&error))).because(error)
+}
+
+/// What is at the bottom of a store's error, where its own words leave that out: `: operation timed out`.
+fn root(error: &object_store::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let (whole, root) = (error.to_string(), cause.to_string());
+    if whole.contains(&root) { String::new() } else { format!(": {root}") }
 }
 
 /// An open file.

@@ -86,6 +86,12 @@ const FILESYSTEM_OPTIONS: &[OptionSpec] = &[
         None,
         "Whether the bucket is part of the path instead of the host name. Absent: yes when 's3.endpoint' is given.",
     ),
+    OptionSpec::new(
+        "s3.connection.timeout",
+        OptionKind::Span,
+        None,
+        "How long the store may take for one request, uploads included, before it is given up. Absent: AWS_TIMEOUT, or 1 min.",
+    ),
 ];
 
 /// Every option of the connector and of its formats.

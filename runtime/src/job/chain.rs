@@ -150,7 +150,10 @@ impl Chain {
     pub(super) async fn commit(&mut self, id: CheckpointId) -> Result<bool> {
         let Some(sink) = &mut self.sink else { return Ok(false) };
         fail::fail_point!("sink.commit.before", |_| Err(injected("sink.commit.before")));
-        sink.writer.commit(id).await.map_err(|e| e.at(&self.links[self.links.len() - 1].uid))?;
+        let last = self.links.len() - 1;
+        self.links[last].metrics.set_delivering(true);
+        sink.writer.commit(id).await.map_err(|e| e.at(&self.links[last].uid))?;
+        self.links[last].metrics.set_delivering(false);
         fail::fail_point!("sink.commit.after", |_| Err(injected("sink.commit.after")));
         Ok(true)
     }

@@ -2,6 +2,7 @@
 
 mod driver;
 mod handle;
+mod links;
 mod snapshots;
 mod wire;
 
@@ -120,9 +121,11 @@ pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
     check_commits(&spec.graph, &environment)?;
     let metrics = wire::metrics(&spec.graph, &stored);
     let id = last.as_ref().map_or(CheckpointId(0), |record| record.id);
-    let progress = Progress { id, at: last.map(|record| record.at), ..Progress::default() };
-    let progress = Arc::new(Mutex::new(progress));
+    let progress = Progress { id, at: last.map(|record| record.at), is_opening: true, ..Progress::default() };
     let budget = MemoryBudget::new(spec.settings.memory_budget_bytes as usize);
+    // SUBTLE: taken here rather than by whoever gets the handle, as by then rows may have been read.
+    let restored = JobStatus::new(progress.clone(), &environment.store, &budget, &metrics);
+    let progress = Arc::new(Mutex::new(progress));
     let (savepoints, wanted) = mpsc::unbounded_channel();
     let (wish, wishes) = watch::channel(Wish::Run);
     let (ended, outcome) = watch::channel(None);
@@ -134,6 +137,7 @@ pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
         metrics: metrics.clone(),
         store: environment.store.clone(),
         budget: budget.clone(),
+        restored,
     };
     let origin = Origin {
         job: spec.name.clone(),

@@ -12,7 +12,7 @@ use coulee_runtime::connector::{Bytes, Sink, SinkContext, SinkWriter, async_trai
 use coulee_runtime::flow::{GraphBuilder, col, lit};
 use coulee_runtime::graph::{Alignment, Graph, OperatorFactory};
 use coulee_runtime::harness::sorted_lines;
-use coulee_runtime::job::{JobSettings, JobSpec, Outcome, launch};
+use coulee_runtime::job::{JobSettings, JobSpec, JobStatus, Outcome, launch};
 use coulee_runtime::memory::{MemorySink, MemorySource};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::operator::{InputIndex, OpenContext, Operator, Output};
@@ -59,6 +59,27 @@ async fn a_job_is_rescaled_in_mid_stream() {
         }
     }
     assert!(sorted_lines(&sink.rows()).unwrap() == naive(&input), "the result differs");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_attempt_began_with_is_told_however_late_one_asks() {
+    let input = random_rows(29, 3_000);
+    let (folder, sink) = (tempfile::tempdir().unwrap(), MemorySink::default());
+    let read = |status: &JobStatus| {
+        status.subtasks.iter().filter(|s| s.operator.0 == 0).map(|s| s.totals.rows_in).sum::<u64>()
+    };
+    let mut before = (CheckpointId(0), 0);
+    for _ in 0..2 {
+        let graph = paced(windows::graph(2, splits(&input, 4), &sink), 2_000.0);
+        let job = launch(spec(graph), environment(folder.path())).unwrap();
+        while read(&job.status()) <= before.1 {
+            assert!(!checkpoints(&job, 1).await, "it is asked in mid-stream");
+        }
+        assert_eq!((job.restored().checkpoint, read(job.restored())), before);
+        job.stop();
+        assert!(matches!(job.outcome().await, Outcome::Stopped(_)));
+        before = (job.status().checkpoint, read(&job.status()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

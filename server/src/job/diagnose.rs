@@ -5,6 +5,7 @@
 
 mod event_time;
 mod flow;
+mod stuck;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,8 @@ pub struct Finding {
 pub enum FindingCode {
     /// The job failed and waits to be started again.
     Restarting,
+    /// The job has been starting for a while.
+    Opening,
     /// The sources have read nothing, or nothing lately.
     NoData,
     /// Every record was rejected.
@@ -60,10 +63,14 @@ pub enum FindingCode {
     Backpressure,
     /// No checkpoint completes: deliveries wait for it.
     CheckpointStuck,
+    /// A sink makes a checkpoint visible, and does not get on with it.
+    DeliveryStuck,
     /// Rows wait at a sink for the next checkpoint.
     CheckpointDue,
     /// Rows wait at a sink for the next snapshot.
     SnapshotDue,
+    /// A snapshot that sinks wait for has been under way for a while.
+    SnapshotStuck,
     /// The last snapshot failed: sinks that commit on snapshots wait for it.
     SnapshotFailed,
     /// A sink collects rows until its policy says otherwise.
@@ -75,6 +82,7 @@ impl FindingCode {
     pub fn word(self) -> &'static str {
         match self {
             FindingCode::Restarting => "restarting",
+            FindingCode::Opening => "opening",
             FindingCode::NoData => "no-data",
             FindingCode::Rejected => "rejected",
             FindingCode::NoEventTime => "no-event-time",
@@ -85,8 +93,10 @@ impl FindingCode {
             FindingCode::Filtered => "filtered",
             FindingCode::Backpressure => "backpressure",
             FindingCode::CheckpointStuck => "checkpoint-stuck",
+            FindingCode::DeliveryStuck => "delivery-stuck",
             FindingCode::CheckpointDue => "checkpoint-due",
             FindingCode::SnapshotDue => "snapshot-due",
+            FindingCode::SnapshotStuck => "snapshot-stuck",
             FindingCode::SnapshotFailed => "snapshot-failed",
             FindingCode::SinkBuffers => "sink-buffers",
         }
@@ -105,6 +115,10 @@ pub fn diagnose(progress: &Progress, now: Timestamp) -> Vec<Finding> {
     if progress.delivered_at.is_some_and(|at| since(at, now) < QUIET) {
         return Vec::new();
     }
+    if progress.is_opening {
+        // Nothing of the rest can be known yet.
+        return stuck::opening(progress, now).into_iter().chain(stuck::snapshot(progress, now)).collect();
+    }
     let mut findings = Vec::new();
     findings.extend(flow::no_data(progress, now));
     findings.extend(flow::rejected(progress));
@@ -115,7 +129,12 @@ pub fn diagnose(progress: &Progress, now: Timestamp) -> Vec<Finding> {
     findings.extend(event_time::late(progress));
     findings.extend(flow::filtered(progress));
     findings.extend(flow::backpressure(progress));
-    findings.extend(flow::checkpoint(progress, now));
+    let delivery = stuck::delivery(progress);
+    if delivery.is_none() {
+        findings.extend(flow::checkpoint(progress, now));
+    }
+    findings.extend(delivery);
+    findings.extend(stuck::snapshot(progress, now));
     findings.extend(flow::snapshot(progress));
     findings.extend(flow::buffering(progress));
     findings

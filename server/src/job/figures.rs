@@ -49,6 +49,8 @@ pub struct Figures {
     pub lag: Option<u64>,
     /// Why the last rejected record was rejected.
     pub last_reject: Option<String>,
+    /// Of a sink: for how long it has been making a checkpoint visible, and nothing else; of an operator, the longest. `None` when it does not.
+    pub delivering: Option<Duration>,
 }
 
 /// One parallel instance of an operator.
@@ -128,6 +130,7 @@ impl Figures {
         self.state_bytes += other.state_bytes;
         self.busy += other.busy;
         self.blocked += other.blocked;
+        self.delivering = self.delivering.max(other.delivering);
         self.idle += other.idle;
         self.alignment = self.alignment.max(other.alignment);
         // A subtask without splits has neither watermark nor lag: those that have one speak for all.
@@ -178,6 +181,7 @@ impl From<&SubtaskFigures> for Subtask {
             next_result: counted.next_result,
             lag: counted.lag,
             last_reject: counted.last_reject.clone(),
+            delivering: counted.delivering,
         };
         Subtask { figures, splits: counted.splits.iter().map(Split::from).collect() }
     }

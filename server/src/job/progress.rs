@@ -79,6 +79,10 @@ pub struct Progress {
     pub snapshot: Option<Snapshot>,
     /// Why the last snapshot was not taken, if it was not.
     pub snapshot_failure: Option<String>,
+    /// Since when a snapshot has been under way, if one is.
+    pub snapshot_since: Option<Timestamp>,
+    /// Whether sinks still complete what they had prepared, or sources are opened: no row flows yet.
+    pub is_opening: bool,
     /// The operators, upstream first.
     pub operators: Vec<Operator>,
 }
@@ -189,6 +193,8 @@ impl Shape {
             checkpoint_interval: self.checkpoint_interval,
             snapshot: status.snapshot.as_ref().map(Snapshot::from),
             snapshot_failure: status.snapshot_failure.clone(),
+            snapshot_since: status.snapshot_since,
+            is_opening: status.is_opening,
             rejected_to: self.target_of(Port::REJECTED),
             late_to: self.target_of(Port::LATE),
             operators: self.nodes.clone(),
@@ -300,6 +306,7 @@ mod tests {
             lag,
             alignment: Duration::ZERO,
             next_result: None,
+            delivering: None,
             splits: Vec::new(),
             last_reject: None,
         }
@@ -339,6 +346,8 @@ mod tests {
             memory_budget_bytes: 0,
             snapshot: None,
             snapshot_failure: None,
+            snapshot_since: None,
+            is_opening: false,
             subtasks: vec![
                 reading,
                 SubtaskFigures { subtask: SubtaskIndex(1), ..figures(0, Totals::default(), None, i64::MIN) },

@@ -11,7 +11,8 @@ use coulee_runtime::graph::Graph;
 use coulee_runtime::job::{Environment, JobHandle, JobSettings, JobSpec, Outcome, Snapshots, launch};
 
 use super::{Desired, Failure, Job, JobRecord, JobState, Live, Progress, Retry, Shape, Wish};
-use crate::settings::{RestartPolicy, RestartSettings};
+use crate::restart::{RestartPolicy, chance};
+use crate::settings::RestartSettings;
 use crate::{Error, Result};
 
 /// How long a job that is asked to stop may take for its last checkpoint before it is ended without.
@@ -123,7 +124,7 @@ impl Supervisor {
         };
         let handle = Arc::new(launch(spec, environment)?);
         let (clock, interval) = (self.parts.clock.clone(), self.plan.settings.checkpoint_interval);
-        let shape = Shape::new(&self.plan.graph, interval, &handle.status(), clock.now());
+        let shape = Shape::new(&self.plan.graph, interval, handle.restored(), clock.now());
         *self.job.live.lock() = Some(Live::new(handle.clone(), shape, clock));
         // Rates count from here on.
         self.job.progress();
@@ -136,7 +137,7 @@ impl Supervisor {
         loop {
             let (outcome, progress) = match attempt {
                 Ok(handle) => {
-                    let before = handle.status().checkpoint;
+                    let before = handle.restored().checkpoint;
                     let outcome = self.attend(&handle).await;
                     drop(handle);
                     let progress = self.close();
@@ -149,9 +150,10 @@ impl Supervisor {
             };
             failures += u32::from(matches!(outcome, Ended::Failed { .. }));
             let wish = *self.job.wish.borrow();
-            match next(outcome, wish, failures, &self.plan.restart) {
+            let pause = || self.plan.restart.pause(failures, self.chance());
+            match next(outcome, wish, pause) {
                 Next::Again { pause, cause } => {
-                    self.pause(pause, cause).await;
+                    self.pause(pause, cause, progress).await;
                     attempt = self.again().await;
                 }
                 Next::Rest(state) => break self.rest(state, wish, progress),
@@ -206,13 +208,23 @@ impl Supervisor {
         progress
     }
 
+    /// Where in its range the pause after this attempt is.
+    fn chance(&self) -> f64 {
+        let record = self.job.record();
+        chance(&record.incarnation, record.attempts)
+    }
+
     /// Waits before the next attempt, unless the job is asked to end.
-    async fn pause(&self, pause: Duration, cause: String) {
+    async fn pause(&self, pause: Duration, cause: String, progress: Option<Progress>) {
         tracing::warn!(job = %self.job.name(), cause, ?pause, "the job failed and will be started again");
         let at = self.parts.clock.now().plus_millis(pause.as_millis() as i64);
         // The same as for attempts: worth keeping, not worth failing for.
         let failure = Failure { at: self.parts.clock.now(), cause: cause.clone() };
-        let _ = self.job.update(|record| record.last_failure = Some(failure));
+        let _ = self.job.update(|record| {
+            record.last_failure = Some(failure);
+            // What is shown while nothing runs.
+            record.progress = progress.or(record.progress.take());
+        });
         *self.job.retry.lock() = Some(Retry { at, cause });
         let mut wishes = self.job.wish.subscribe();
         tokio::select! {
@@ -284,8 +296,8 @@ fn ended(outcome: Outcome) -> Ended {
     }
 }
 
-/// Decides what follows an attempt's end. `failures` counts those in a row, this one included.
-fn next(ended: Ended, wish: Wish, failures: u32, restart: &RestartPolicy) -> Next {
+/// Decides what follows an attempt's end. `pause`: how long after it the job is started again, unless it is time to give up.
+fn next(ended: Ended, wish: Wish, pause: impl FnOnce() -> Option<Duration>) -> Next {
     match (ended, wish) {
         (Ended::Finished, _) => Next::Rest(JobState::Finished),
         (Ended::Stopped, _) => Next::Rest(JobState::Stopped),
@@ -295,7 +307,7 @@ fn next(ended: Ended, wish: Wish, failures: u32, restart: &RestartPolicy) -> Nex
         (Ended::Cancelled, Wish::Run) => Next::Leave,
         // It was to end anyway; what it did since its last checkpoint is done again at the next start.
         (Ended::Failed { .. }, Wish::Cancel) => Next::Rest(JobState::Cancelled),
-        (Ended::Failed { kind, cause }, wish) => match (kind, wish, restart.pause(failures)) {
+        (Ended::Failed { kind, cause }, wish) => match (kind, wish, pause()) {
             (ErrorKind::Unavailable | ErrorKind::Internal, Wish::Run, Some(pause)) => Next::Again { pause, cause },
             // It was to end anyway; what it did since its last checkpoint is done again at the next start.
             (ErrorKind::Unavailable | ErrorKind::Internal, Wish::Stop | Wish::Pause, _) => {
@@ -316,23 +328,23 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_by_itself_is_tried_again() {
-        let restart = RestartPolicy::new(&RestartSettings { attempts: 2, ..Default::default() }, None);
-        let again = |secs| Next::Again { pause: Duration::from_secs(secs), cause: "it broke".into() };
+        let pause = || Some(Duration::from_secs(7));
+        let again = Next::Again { pause: Duration::from_secs(7), cause: "it broke".into() };
         let rest = Next::Rest(JobState::Failed { cause: "it broke".into() });
-        assert_eq!(next(failed(ErrorKind::Unavailable), Wish::Run, 1, &restart), again(1));
-        assert_eq!(next(failed(ErrorKind::Internal), Wish::Run, 2, &restart), again(2));
-        assert_eq!(next(failed(ErrorKind::Unavailable), Wish::Run, 3, &restart), rest);
-        assert_eq!(next(failed(ErrorKind::Invalid), Wish::Run, 1, &restart), rest);
-        assert_eq!(next(failed(ErrorKind::Corrupt), Wish::Run, 1, &restart), rest);
+        assert_eq!(next(failed(ErrorKind::Unavailable), Wish::Run, pause), again);
+        assert_eq!(next(failed(ErrorKind::Internal), Wish::Run, pause), again);
+        assert_eq!(next(failed(ErrorKind::Unavailable), Wish::Run, || None), rest);
+        assert_eq!(next(failed(ErrorKind::Invalid), Wish::Run, pause), rest);
+        assert_eq!(next(failed(ErrorKind::Corrupt), Wish::Run, pause), rest);
     }
 
     #[test]
     fn a_job_that_was_asked_to_end_ends() {
-        let restart = RestartPolicy::new(&RestartSettings::default(), None);
+        let pause = || Some(Duration::from_secs(7));
         let unavailable = failed(ErrorKind::Unavailable);
-        assert_eq!(next(unavailable.clone(), Wish::Stop, 1, &restart), Next::Rest(JobState::Stopped));
-        assert_eq!(next(unavailable, Wish::Cancel, 1, &restart), Next::Rest(JobState::Cancelled));
-        assert_eq!(next(Ended::Finished, Wish::Stop, 0, &restart), Next::Rest(JobState::Finished));
-        assert_eq!(next(Ended::Cancelled, Wish::Run, 0, &restart), Next::Leave);
+        assert_eq!(next(unavailable.clone(), Wish::Stop, pause), Next::Rest(JobState::Stopped));
+        assert_eq!(next(unavailable, Wish::Cancel, pause), Next::Rest(JobState::Cancelled));
+        assert_eq!(next(Ended::Finished, Wish::Stop, pause), Next::Rest(JobState::Finished));
+        assert_eq!(next(Ended::Cancelled, Wish::Run, pause), Next::Leave);
     }
 }

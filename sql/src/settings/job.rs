@@ -60,6 +60,8 @@ pub enum RestartStrategy {
         max: Duration,
         /// What each pause is multiplied by to give the next. 1 or more.
         multiplier: f64,
+        /// How much of each pause is added or taken away by chance. 0 to 1.
+        jitter: f64,
         /// How many, in a row without a new checkpoint; `None`: without end.
         attempts: Option<u32>,
     },
@@ -103,6 +105,7 @@ impl RestartStrategy {
                 initial: span("restart-strategy.exponential-delay.initial-backoff"),
                 max: span("restart-strategy.exponential-delay.max-backoff"),
                 multiplier: options.number("restart-strategy.exponential-delay.backoff-multiplier").unwrap_or(1.5),
+                jitter: options.number("restart-strategy.exponential-delay.jitter-factor").unwrap_or(0.1),
                 attempts: count("restart-strategy.exponential-delay.attempts-before-reset-backoff"),
             }),
         }

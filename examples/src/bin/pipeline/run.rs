@@ -81,7 +81,7 @@ async fn close(mut log: Arc<Log>) -> Result<()> {
 
 async fn with_log(log: &Arc<Log>, settings: &Settings, reached: &mut CheckpointId, failures: &mut u32) -> Result<()> {
     let job = start(log, settings).await?;
-    eprintln!("started from checkpoint {} at parallelism {}", job.status().checkpoint, settings.parallelism);
+    eprintln!("started from checkpoint {} at parallelism {}", job.restored().checkpoint, settings.parallelism);
     let outcome = tokio::select! {
         outcome = job.outcome() => Ok(outcome),
         Err(error) = produce(log, settings) => {

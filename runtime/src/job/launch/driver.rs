@@ -26,6 +26,9 @@ use crate::{Error, Result};
 const RECLAIM_EVERY: Duration = Duration::from_secs(60);
 const RECLAIM_FOR: Duration = Duration::from_secs(5);
 
+/// How long an attempt that failed waits for the snapshot that is under way before it makes room for the next one.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Runs one attempt at a job.
 pub(super) struct Driver {
     pub(super) spec: JobSpec,
@@ -57,31 +60,54 @@ impl Driver {
         let record = self.environment.store.last_checkpoint();
         let begin = async {
             self.snapshooter.clear().await?;
+            if waits && record.is_some() {
+                self.progress.lock().snapshot_since = Some(self.environment.clock.now());
+            }
             let after = self.snapshooter.begin(record.as_ref(), waits).await?;
+            self.progress.lock().snapshot_since = None;
             let tasks = wire::wire(&self.spec, &self.environment, &self.metrics, &self.budget).await?;
             Ok((after, tasks))
         };
         let begun = tokio::select! {
-            begun = begin => begun,
-            _ = self.wishes.wait_for(|wish| *wish == Wish::Cancel) => return Outcome::Cancelled,
+            begun = begin => Some(begun),
+            _ = self.wishes.wait_for(|wish| *wish == Wish::Cancel) => None,
         };
         let outcome = match begun {
-            Ok((after, mut tasks)) => {
+            Some(Ok((after, mut tasks))) => {
+                self.progress.lock().is_opening = false;
                 let outcome = self.drive(&mut tasks, after).await;
                 // Tasks of a finished job have ended or are about to; those of a failed one must be gone before a restart.
                 if !matches!(outcome, Ok(Outcome::Finished | Outcome::Stopped(_))) {
                     tasks.running.abort_all();
                 }
                 while tasks.running.join_next().await.is_some() {}
-                self.snapshooter.finish().await;
                 outcome
             }
-            Err(error) => Err(error),
+            Some(Err(error)) => Err(error),
+            None => Ok(Outcome::Cancelled),
         };
+        self.finish_snapshots(&outcome).await;
         outcome.unwrap_or_else(|error| {
             tracing::error!(job = %self.spec.name, %error, "the job has failed");
             Outcome::Failed(Arc::new(error))
         })
+    }
+
+    /// Waits for the snapshot that is under way, for as long as that is worth it.
+    async fn finish_snapshots(&mut self, outcome: &Result<Outcome>) {
+        let mut wishes = self.wishes.clone();
+        let given_up = async move {
+            match outcome {
+                Ok(Outcome::Finished | Outcome::Stopped(_)) => cancelled(&mut wishes).await,
+                Ok(Outcome::Failed(_)) | Err(_) => tokio::select! {
+                    () = tokio::time::sleep(SNAPSHOT_PATIENCE) => {}
+                    () = cancelled(&mut wishes) => {}
+                },
+                Ok(Outcome::Cancelled) => {}
+            }
+        };
+        self.snapshooter.finish(given_up).await;
+        self.progress.lock().snapshot_since = None;
     }
 
     /// `after`: the checkpoint that the next one follows.
@@ -174,7 +200,9 @@ impl Driver {
                     fail::fail_point!("job.commit.after", |_| Err(injected("job.commit.after")));
                     let then = coordinator.step(Event::Durable(id));
                     let is_last = matches!(coordinator.phase(), Phase::Delivering(..) | Phase::Done);
-                    self.snapshot(&record, is_last && !tasks.patient.is_empty(), tasks).await?;
+                    if !self.snapshot(&record, is_last && !tasks.patient.is_empty(), tasks).await? {
+                        return Ok(Some(Outcome::Cancelled));
+                    }
                     actions.extend(then);
                 }
                 Action::Notify(id) => {
@@ -240,27 +268,40 @@ impl Driver {
         });
     }
 
-    /// Begins a snapshot if it is time. `last`: sinks wait for one of this very checkpoint, which is the last; then waits for it.
-    async fn snapshot(&mut self, record: &CheckpointRecord, last: bool, tasks: &Tasks) -> Result<()> {
+    /// Begins a snapshot if it is time. `last`: sinks wait for one of this very checkpoint, which is the last; then waits for it. `false` when
+    /// the job was cancelled meanwhile.
+    async fn snapshot(&mut self, record: &CheckpointRecord, last: bool, tasks: &Tasks) -> Result<bool> {
         while last && self.snapshooter.is_running() {
-            let taken = self.snapshooter.taken().await?;
+            let Some(taken) = self.taken_or_cancelled().await? else { return Ok(false) };
             self.taken(taken, tasks);
         }
-        self.snapshooter.checkpoint(record, last).await?;
+        if self.snapshooter.checkpoint(record, last).await? {
+            self.progress.lock().snapshot_since = Some(self.environment.clock.now());
+        }
         if last {
-            let taken = self.snapshooter.taken().await?;
+            let Some(taken) = self.taken_or_cancelled().await? else { return Ok(false) };
             if let Some(Err(error)) = &taken.result {
                 let why = format!("the last snapshot, which sinks wait for, was not taken: {error}");
                 return Err(Error::unavailable(why));
             }
             self.taken(taken, tasks);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// The end of the snapshot under way; `None` when the job is cancelled before.
+    async fn taken_or_cancelled(&mut self) -> Result<Option<Taken>> {
+        let mut wishes = self.wishes.clone();
+        tokio::select! {
+            taken = self.snapshooter.taken() => taken.map(Some),
+            () = cancelled(&mut wishes) => Ok(None),
+        }
     }
 
     /// Notes how a snapshot went, and tells the sinks that wait for it.
     fn taken(&mut self, taken: Taken, tasks: &Tasks) {
         let mut progress = self.progress.lock();
+        progress.snapshot_since = None;
         match taken.result {
             None => {}
             Some(Err(error)) => {
@@ -299,6 +340,11 @@ impl Gathering {
             Report::Failed { error } => Err(error),
         }
     }
+}
+
+/// Waits until the job is to end at once: because somebody says so, or as nobody holds it any more.
+async fn cancelled(wishes: &mut watch::Receiver<Wish>) {
+    let _ = wishes.wait_for(|wish| *wish == Wish::Cancel).await;
 }
 
 /// Why no task is left that could report.

@@ -40,8 +40,33 @@ pub struct JobStatus {
     pub snapshot: Option<SnapshotFigures>,
     /// Why the last snapshot was not taken, if it was not.
     pub snapshot_failure: Option<String>,
+    /// Since when a snapshot has been under way, if one is.
+    pub snapshot_since: Option<Timestamp>,
+    /// Whether sinks still complete what they had prepared, or sources are opened: no row flows yet.
+    pub is_opening: bool,
     /// The counters of every subtask.
     pub subtasks: Vec<SubtaskFigures>,
+}
+
+impl JobStatus {
+    pub(super) fn new(last: Progress, store: &JobStore, budget: &MemoryBudget, metrics: &JobMetrics) -> Self {
+        JobStatus {
+            checkpoint: last.id,
+            checkpoint_at: last.at,
+            checkpoint_took: last.took,
+            checkpoint_bytes: last.bytes,
+            checkpoint_alignment: last.alignment,
+            checkpoint_write: last.write,
+            checkpoints: last.count,
+            memory_budget_bytes: budget.limit_bytes() as u64,
+            snapshot: last.snapshot,
+            snapshot_failure: last.snapshot_failure,
+            snapshot_since: last.snapshot_since,
+            is_opening: last.is_opening,
+            stored_bytes: store.size_bytes(),
+            subtasks: metrics.iter().map(|metrics| metrics.read()).collect(),
+        }
+    }
 }
 
 /// What a snapshot was.
@@ -71,6 +96,8 @@ pub(super) struct Progress {
     pub(super) count: u64,
     pub(super) snapshot: Option<SnapshotFigures>,
     pub(super) snapshot_failure: Option<String>,
+    pub(super) snapshot_since: Option<Timestamp>,
+    pub(super) is_opening: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,9 +117,16 @@ pub struct JobHandle {
     pub(super) metrics: JobMetrics,
     pub(super) store: Arc<JobStore>,
     pub(super) budget: Arc<MemoryBudget>,
+    /// Taken by `launch`, before it starts anything.
+    pub(super) restored: JobStatus,
 }
 
 impl JobHandle {
+    /// The figures as of the checkpoint that the job was launched from, before anything of it ran.
+    pub fn restored(&self) -> &JobStatus {
+        &self.restored
+    }
+
     /// Takes a last checkpoint and ends the job. Open windows and buffers stay in its state.
     pub fn stop(&self) {
         self.wish.send_if_modified(|wish| std::mem::replace(wish, Wish::Stop) == Wish::Run);
@@ -131,20 +165,6 @@ impl JobHandle {
 
     /// The figures now.
     pub fn status(&self) -> JobStatus {
-        let last = self.progress.lock().clone();
-        JobStatus {
-            checkpoint: last.id,
-            checkpoint_at: last.at,
-            checkpoint_took: last.took,
-            checkpoint_bytes: last.bytes,
-            checkpoint_alignment: last.alignment,
-            checkpoint_write: last.write,
-            checkpoints: last.count,
-            memory_budget_bytes: self.budget.limit_bytes() as u64,
-            snapshot: last.snapshot,
-            snapshot_failure: last.snapshot_failure,
-            stored_bytes: self.store.size_bytes(),
-            subtasks: self.metrics.iter().map(|metrics| metrics.read()).collect(),
-        }
+        JobStatus::new(self.progress.lock().clone(), &self.store, &self.budget, &self.metrics)
     }
 }

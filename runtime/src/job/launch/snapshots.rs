@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::SnapshotFigures;
+use super::links::{clear, link_tree};
 use crate::failpoints::injected;
 use crate::{Error, Result};
 
@@ -39,6 +40,9 @@ const LINKS_PREFIX: &str = "snapshot-";
 /// How long a snapshot that failed waits for the next attempt.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// How long a job whose sinks do not wait for snapshots waits for the list of those that there are, before it begins without.
+const LIST_PATIENCE: Duration = Duration::from_secs(10);
+
 /// A snapshot that somebody asked for.
 #[derive(Debug)]
 pub(super) struct Savepoint {
@@ -52,6 +56,8 @@ pub(super) struct Savepoint {
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) checkpoint: CheckpointId,
+    /// Whether this attempt at the job owns the snapshots by now.
+    claimed: bool,
     /// `None` when only savepoints were taken.
     pub(super) result: Option<Result<SnapshotFigures>>,
 }
@@ -104,7 +110,7 @@ impl Snapshooter {
     /// When the folder cannot be read or cleared.
     pub(super) async fn clear(&self) -> Result<()> {
         let scratch = self.origin.scratch.clone();
-        blocking(move || clear(&scratch).map_err(|e| Error::io(scratch.display(), e))).await
+        blocking(move || clear(&scratch, LINKS_PREFIX).map_err(|e| Error::io(scratch.display(), e))).await
     }
 
     /// Before anything runs: the checkpoint after which the job's next one must come, so that no snapshot of another life of the job has its number.
@@ -117,14 +123,23 @@ impl Snapshooter {
     pub(super) async fn begin(&mut self, record: Option<&CheckpointRecord>, wait: bool) -> Result<CheckpointId> {
         let last = record.map_or(CheckpointId(0), |record| record.id);
         let Some(policy) = &self.policy else { return Ok(last) };
-        let newest = match policy.store.list().await {
-            Ok(manifests) => manifests.iter().map(Manifest::checkpoint).max().unwrap_or(CheckpointId(0)),
-            Err(error) if wait => return Err(error.into()),
-            Err(error) => {
-                tracing::warn!(job = %self.origin.job, %error, "the snapshots that there are could not be listed");
-                return Ok(last);
+        let manifests = if wait {
+            policy.store.list().await?
+        } else {
+            // Nothing that runs depends on it: a store that does not answer must not keep the job from starting.
+            match tokio::time::timeout(LIST_PATIENCE, policy.store.list()).await {
+                Ok(Ok(manifests)) => manifests,
+                Ok(Err(error)) => {
+                    tracing::warn!(job = %self.origin.job, %error, "the snapshots that there are could not be listed");
+                    return Ok(last);
+                }
+                Err(_) => {
+                    tracing::warn!(job = %self.origin.job, "the store of snapshots does not answer: the job begins without knowing them");
+                    return Ok(last);
+                }
             }
         };
+        let newest = manifests.iter().map(Manifest::checkpoint).max().unwrap_or(CheckpointId(0));
         if let Some(record) = record.filter(|record| wait && record.id > newest) {
             self.checkpoint(record, true).await?;
             let taken = self.taken().await?;
@@ -151,7 +166,7 @@ impl Snapshooter {
     /// due or wanted, or if `now` says so; not while another one is under way. Whether it has begun.
     ///
     /// # Errors
-    /// When the links cannot be made, or another process has taken over the snapshots. A failed upload is for [`Snapshooter::taken`] to tell.
+    /// When the links cannot be made. A failed upload is for [`Snapshooter::taken`] to tell: whatever the object store does, the job goes on.
     pub(super) async fn checkpoint(&mut self, record: &CheckpointRecord, now: bool) -> Result<bool> {
         let periodic = self.policy.clone().filter(|_| now || self.due <= Instant::now());
         if self.running.is_some() || (periodic.is_none() && self.wanted.is_empty()) {
@@ -160,16 +175,18 @@ impl Snapshooter {
         if let Some(policy) = &periodic {
             self.due = Instant::now() + policy.interval;
             self.begun = record.id;
-            if !self.claimed {
-                policy.store.claim(&self.owner, self.origin.clock.now()).await?;
-                self.claimed = true;
-            }
         }
         let folder = self.origin.scratch.join(format!("{LINKS_PREFIX}{}", record.id));
         let (origin, into) = (self.origin.clone(), folder.clone());
         blocking(move || link(&origin, &into)).await?;
         fail::fail_point!("job.snapshot.linked", |_| Err(injected("job.snapshot.linked")));
-        let upload = Upload { origin: self.origin.clone(), owner: self.owner.clone(), record: record.clone(), folder };
+        let upload = Upload {
+            origin: self.origin.clone(),
+            owner: self.owner.clone(),
+            claimed: self.claimed,
+            record: record.clone(),
+            folder,
+        };
         let savepoints = std::mem::take(&mut self.wanted);
         self.running = Some(tokio::spawn(upload.run(periodic, savepoints)));
         Ok(true)
@@ -181,6 +198,7 @@ impl Snapshooter {
         let taken = running.await;
         self.running = None;
         let taken = taken.map_err(|e| Error::internal(format!("a snapshot was torn down: {e}")))?;
+        self.claimed |= taken.claimed;
         if matches!(taken.result, Some(Err(_))) {
             self.due = self.due.min(Instant::now() + RETRY_AFTER);
             self.begun = CheckpointId(0);
@@ -188,14 +206,32 @@ impl Snapshooter {
         Ok(taken)
     }
 
-    /// Waits for what is under way, and tells those who still want something that they will not get it.
-    pub(super) async fn finish(&mut self) {
+    /// Waits for what is under way, or gives it up when `given_up` comes first, and tells those who still want something that they will not get it.
+    ///
+    /// What was given up is to the store as if the process had died: its pin ends by itself, and what it put is found unused.
+    pub(super) async fn finish(&mut self, given_up: impl Future<Output = ()>) {
         if self.running.is_some() {
-            let _ = self.taken().await;
+            tokio::select! {
+                biased;
+                _ = self.taken() => {}
+                () = given_up => self.give_up().await,
+            }
         }
         for savepoint in self.wanted.drain(..) {
             let ended = "the job ended before the savepoint could be taken: take it of the job at rest";
             let _ = savepoint.answer.send(Err(Error::unavailable(ended)));
+        }
+    }
+
+    /// Ends what is under way, and removes its links.
+    async fn give_up(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        running.abort();
+        // SUBTLE: it holds the state store open until it is gone.
+        let _ = running.await;
+        tracing::warn!(job = %self.origin.job, checkpoint = %self.begun, "a snapshot was under way when the job ended; it was given up");
+        if let Err(error) = self.clear().await {
+            tracing::warn!(job = %self.origin.job, %error, "the links of a snapshot stay until the next start");
         }
     }
 }
@@ -204,12 +240,13 @@ impl Snapshooter {
 struct Upload {
     origin: Origin,
     owner: String,
+    claimed: bool,
     record: CheckpointRecord,
     folder: PathBuf,
 }
 
 impl Upload {
-    async fn run(self, periodic: Option<Snapshots>, savepoints: Vec<Savepoint>) -> Taken {
+    async fn run(mut self, periodic: Option<Snapshots>, savepoints: Vec<Savepoint>) -> Taken {
         let result = match &periodic {
             Some(policy) => Some(self.periodic(policy).await),
             None => None,
@@ -220,7 +257,7 @@ impl Upload {
             let _ = savepoint.answer.send(self.savepoint(&savepoint.store, kind).await);
         }
         let _ = tokio::fs::remove_dir_all(&self.folder).await;
-        Taken { checkpoint: self.record.id, result }
+        Taken { checkpoint: self.record.id, claimed: self.claimed, result }
     }
 
     fn request(&self, kind: SnapshotKind) -> SnapshotRequest {
@@ -233,8 +270,13 @@ impl Upload {
         }
     }
 
-    async fn periodic(&self, policy: &Snapshots) -> Result<SnapshotFigures> {
+    async fn periodic(&mut self, policy: &Snapshots) -> Result<SnapshotFigures> {
         let started = Instant::now();
+        // Once per attempt: claiming again would take the snapshots back from whoever took them over.
+        if !self.claimed {
+            policy.store.claim(&self.owner, self.origin.clock.now()).await?;
+            self.claimed = true;
+        }
         let uploaded = policy.store.upload(&self.request(SnapshotKind::Periodic), &self.folder).await?;
         let job = &self.origin.job;
         tracing::info!(%job, checkpoint = %self.record.id, bytes = uploaded.uploaded_bytes, "snapshot");
@@ -324,21 +366,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(e.to_string()))?
 }
 
-fn clear(scratch: &Path) -> std::io::Result<()> {
-    let entries = match std::fs::read_dir(scratch) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(LINKS_PREFIX) {
-            std::fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// Links the state and the spool into the new folder `into`.
 fn link(origin: &Origin, into: &Path) -> Result<()> {
     if into.exists() {
@@ -347,27 +374,4 @@ fn link(origin: &Origin, into: &Path) -> Result<()> {
     std::fs::create_dir_all(into).map_err(|e| Error::io(into.display(), e))?;
     origin.store.link_to(&into.join(STATE_FOLDER))?;
     link_tree(&origin.spool, &into.join(SPOOL_FOLDER)).map_err(|e| Error::io(origin.spool.display(), e))
-}
-
-/// Hard links of every file below `from`. A file that is removed meanwhile belongs to a later checkpoint and is not missed.
-fn link_tree(from: &Path, to: &Path) -> std::io::Result<()> {
-    let entries = match std::fs::read_dir(from) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    std::fs::create_dir_all(to)?;
-    for entry in entries {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            link_tree(&entry.path(), &target)?;
-            continue;
-        }
-        match std::fs::hard_link(entry.path(), &target) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            linked => linked?,
-        }
-    }
-    Ok(())
 }

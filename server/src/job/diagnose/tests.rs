@@ -229,3 +229,32 @@ fn words_of_findings_are_read_back() {
     }
     assert_eq!(FindingCode::parse("from the future"), None);
 }
+
+#[test]
+fn a_start_that_hangs_is_told_instead_of_anything_else() {
+    let mut progress = job();
+    (progress.is_opening, progress.read_at) = (true, None);
+    says(&progress, FindingCode::Opening, &["has been starting for 1 min"]);
+    progress.started_at = Some(Timestamp(NOW.0 - 9 * SECOND));
+    assert!(codes(&progress).is_empty());
+}
+
+#[test]
+fn a_delivery_that_hangs_is_told_instead_of_the_checkpoints_that_wait_for_it() {
+    let mut progress = job();
+    progress.checkpoint_at = Some(Timestamp(NOW.0 - 20 * SECOND));
+    assert_eq!(codes(&progress), [FindingCode::CheckpointStuck]);
+    progress.operators[2].figures.delivering = Some(Duration::from_secs(20));
+    says(&progress, FindingCode::DeliveryStuck, &["'minutes' (minutes described)", "20.0 s"]);
+    progress.operators[2].figures.delivering = Some(Duration::from_secs(9));
+    assert_eq!(codes(&progress), [FindingCode::CheckpointStuck]);
+}
+
+#[test]
+fn a_snapshot_that_hangs_is_told_where_a_sink_waits_for_it() {
+    let mut progress = job();
+    progress.snapshot_since = Some(Timestamp(NOW.0 - 30 * SECOND));
+    assert!(codes(&progress).is_empty());
+    progress.operators[2].commits_on_snapshot = true;
+    says(&progress, FindingCode::SnapshotStuck, &["'minutes'", "30.0 s"]);
+}

@@ -52,6 +52,8 @@ impl From<Progress> for proto::Progress {
             checkpoint_interval_ms: millis(progress.checkpoint_interval),
             snapshot: progress.snapshot.map(proto::Snapshot::from),
             snapshot_failure: progress.snapshot_failure.unwrap_or_default(),
+            snapshot_since_ms: time(progress.snapshot_since),
+            is_opening: progress.is_opening,
         }
     }
 }
@@ -91,6 +93,8 @@ impl From<proto::Progress> for Progress {
             checkpoint_interval: Duration::from_millis(progress.checkpoint_interval_ms),
             snapshot: progress.snapshot.map(Snapshot::from),
             snapshot_failure: some_text(progress.snapshot_failure),
+            snapshot_since: some_time(progress.snapshot_since_ms),
+            is_opening: progress.is_opening,
             operators: progress.operators.into_iter().map(Operator::from).collect(),
         }
     }
@@ -190,6 +194,7 @@ impl From<Figures> for proto::Figures {
             next_result_ms: figures.next_result.map(Timestamp::millis),
             lag: figures.lag,
             last_reject: figures.last_reject.unwrap_or_default(),
+            delivering_ms: figures.delivering.map(millis),
         }
     }
 }
@@ -216,6 +221,7 @@ impl From<proto::Figures> for Figures {
             next_result: figures.next_result_ms.map(Timestamp),
             lag: figures.lag,
             last_reject: some_text(figures.last_reject),
+            delivering: figures.delivering_ms.map(Duration::from_millis),
         }
     }
 }
@@ -312,6 +318,7 @@ mod tests {
             next_result: Some(Timestamp(-17)),
             lag: Some(0),
             last_reject: Some("a text where a number was expected".into()),
+            delivering: Some(Duration::from_millis(16)),
         }
     }
 
@@ -381,6 +388,8 @@ mod tests {
                 uploaded_bytes: 30,
             }),
             snapshot_failure: Some("the bucket is gone".into()),
+            snapshot_since: Some(Timestamp(22)),
+            is_opening: true,
             operators: vec![operator(), Operator { kind: OperatorKind::Source, ..Operator::default() }],
         };
         assert_eq!(Progress::from(proto::Progress::from(progress.clone())), progress);
