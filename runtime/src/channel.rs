@@ -10,6 +10,9 @@ use crate::{Batch, Result};
 
 /// The most bytes of rows that wait in one channel. Small enough that a barrier is never far behind, large enough for two batches.
 pub(crate) const CHANNEL_BYTES: usize = 2 << 20;
+/// A row counts for as much at least, or a channel of narrow rows would hold seconds of work for a slow operator, and a barrier behind it:
+/// 16,384 rows are two full batches.
+const ROW_BYTES: usize = 128;
 /// Permits are counted in units of this, as a semaphore counts in `u32`.
 const UNIT_BYTES: usize = 1 << 10;
 
@@ -69,7 +72,10 @@ impl Sender {
     /// Waits until there is room. A batch larger than the channel takes all of it; marks take none.
     pub(crate) async fn send(&self, element: Element) -> Result<(), Disconnected> {
         let units = match &element {
-            Element::Batch(batch) => (batch.bytes() / UNIT_BYTES).clamp(1, CHANNEL_BYTES / UNIT_BYTES),
+            Element::Batch(batch) => {
+                let bytes = batch.bytes().max(batch.len() * ROW_BYTES);
+                (bytes / UNIT_BYTES).clamp(1, CHANNEL_BYTES / UNIT_BYTES)
+            }
             _ => 0,
         };
         let room = if units == 0 {
@@ -147,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_channel_waits_until_its_reader_has_taken_something() {
         let (sender, mut receiver) = channel();
-        let half = batch(CHANNEL_BYTES / 2 / 8);
+        let half = batch(CHANNEL_BYTES / 2 / ROW_BYTES);
         sender.send(Element::Batch(half.clone())).await.unwrap();
         sender.send(Element::Batch(half.clone())).await.unwrap();
         let mut third = Box::pin(sender.send(Element::Batch(half)));

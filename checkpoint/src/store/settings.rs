@@ -143,7 +143,7 @@ fn database(settings: &StoreSettings) -> Result<Options, rocksdb::Error> {
 /// Tried with `state update` on 1 GB, in keys per second of processor time (others used the machine, so differences below 10 % say nothing),
 /// and left out: LZ4, on values that do not compress (a fifth slower); a hash index in data blocks, blocks of 2 or 8 KiB and a write buffer
 /// of twice the size (no difference); reading through mmap (no faster, and what is mapped counts as the process's memory). What is left is
-/// copying into and out of the page cache (a third), checksums (an eighth, while RocksDB is compiled without SSE 4.2) and the skip list.
+/// copying into and out of the page cache (a fifth), and many small things.
 fn family(settings: &StoreSettings, cache: &Cache) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);

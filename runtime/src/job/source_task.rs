@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Control;
 use super::drift::{Drift, DriftGroups};
 use super::route::Stuck;
-use super::task::{Ran, Task};
+use super::task::{Ran, Task, Turn};
 use crate::channel::{Barrier, Element};
 use crate::connector::{SourceEvent, SourceReader, SplitId};
 use crate::graph::{EventTime, Port};
@@ -183,7 +183,9 @@ impl SourceTask {
     pub(super) async fn run(mut self) -> Ran {
         self.advance().await?;
         let mut ended = false;
+        let mut turn = Turn::begin();
         loop {
+            turn.pass().await;
             if !ended && self.splits.all_ended() {
                 ended = true;
                 self.task.chain.watermark(Timestamp::MAX).await?;

@@ -76,6 +76,29 @@ impl Inputs {
 /// The longest time for which the wall clock is not looked at while a timer waits for it.
 const CLOCK_STEP_MILLIS: i64 = 60_000;
 
+/// How long a task keeps a thread before it lets others run.
+const TURN: Duration = Duration::from_millis(2);
+
+/// A task's turn on a thread.
+///
+/// SUBTLE: what a task does with rows is synchronous, and its input may never pause: without this the tasks of a job would keep
+/// its coordinator, and whatever else the process does, waiting for seconds.
+pub(super) struct Turn(Instant);
+
+impl Turn {
+    pub(super) fn begin() -> Self {
+        Turn(Instant::now())
+    }
+
+    /// To be called between batches.
+    pub(super) async fn pass(&mut self) {
+        if self.0.elapsed() >= TURN {
+            tokio::task::yield_now().await;
+            self.0 = Instant::now();
+        }
+    }
+}
+
 /// What a task needs to run.
 pub(super) struct Task {
     pub(super) id: TaskId,
@@ -139,7 +162,9 @@ impl Task {
     pub(super) async fn run(mut self, receivers: Vec<(InputIndex, Receiver)>) -> Ran {
         let mut watermarks = MergedWatermark::new(receivers.len());
         let mut inputs = Inputs::new(receivers);
+        let mut turn = Turn::begin();
         loop {
+            turn.pass().await;
             let (next_time, next_flush) = (self.chain.next_time(), self.chain.next_flush());
             let (index, element) = tokio::select! {
                 biased;

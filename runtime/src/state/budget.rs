@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use futures::FutureExt;
 use tokio::sync::{Notify, watch};
 
 /// What a job's state may take in memory.
@@ -13,6 +14,8 @@ use tokio::sync::{Notify, watch};
 pub struct MemoryBudget {
     limit: usize,
     used: AtomicUsize,
+    /// Of that, what only the memory has.
+    unsaved: AtomicUsize,
     shares: AtomicUsize,
     early: Notify,
     /// How many checkpoints have become durable.
@@ -25,6 +28,7 @@ impl MemoryBudget {
         Arc::new(MemoryBudget {
             limit: limit_bytes.max(1 << 20),
             used: AtomicUsize::new(0),
+            unsaved: AtomicUsize::new(0),
             shares: AtomicUsize::new(0),
             early: Notify::new(),
             durable: watch::Sender::new(0),
@@ -53,6 +57,8 @@ impl MemoryBudget {
 
     /// A checkpoint is durable: what it holds can be forgotten.
     pub(crate) fn checkpoint_durable(&self) {
+        // Whoever asked meanwhile did not know of this one, and asks again if need be.
+        let _ = self.early.notified().now_or_never();
         self.durable.send_modify(|count| *count += 1);
     }
 
@@ -69,28 +75,47 @@ impl MemoryBudget {
     }
 }
 
+/// The part of the limit that changes may have, as one in so many, before a checkpoint is asked for.
+const UNSAVED_PART: usize = 8;
+
+/// Changes what one counts for in the sum of all.
+fn replace(sum: &AtomicUsize, one: &mut usize, new: usize) {
+    if new >= *one {
+        sum.fetch_add(new - *one, Relaxed);
+    } else {
+        sum.fetch_sub(*one - new, Relaxed);
+    }
+    *one = new;
+}
+
 /// One table's part of a [`MemoryBudget`]; given back when dropped.
 #[derive(Debug)]
 pub struct Share {
     budget: Arc<MemoryBudget>,
     bytes: usize,
+    unsaved: usize,
 }
 
 impl Share {
     /// A part that uses nothing yet.
     pub fn new(budget: Arc<MemoryBudget>) -> Self {
         budget.shares.fetch_add(1, Relaxed);
-        Share { budget, bytes: 0 }
+        Share { budget, bytes: 0, unsaved: 0 }
     }
 
     /// Says how much the table uses now.
     pub fn set(&mut self, bytes: usize) {
-        if bytes >= self.bytes {
-            self.budget.used.fetch_add(bytes - self.bytes, Relaxed);
-        } else {
-            self.budget.used.fetch_sub(self.bytes - bytes, Relaxed);
+        replace(&self.budget.used, &mut self.bytes, bytes);
+    }
+
+    /// Says how much of that only the memory has. Asks for a checkpoint when this is much of a job that is near its limit: a checkpoint takes
+    /// copies of it, and what is left of the budget is what makes the next batch fast.
+    pub fn set_unsaved(&mut self, bytes: usize) {
+        let budget = &self.budget;
+        replace(&budget.unsaved, &mut self.unsaved, bytes);
+        if budget.unsaved.load(Relaxed) > budget.limit / UNSAVED_PART && budget.used_bytes() > budget.limit / 2 {
+            budget.request_checkpoint();
         }
-        self.bytes = bytes;
     }
 
     /// What the table may use when all others use theirs, in bytes.
@@ -103,6 +128,15 @@ impl Share {
         self.budget.used_bytes() > self.budget.limit && self.bytes > self.fair()
     }
 
+    /// How much the table is to forget, in bytes: of what brings the job somewhat below its limit, the part that is the table's.
+    pub fn excess(&self) -> usize {
+        if !self.is_over() {
+            return 0;
+        }
+        let (used, below) = (self.budget.used_bytes(), self.budget.limit / 8 * 7);
+        (used.saturating_sub(below) as u128 * self.bytes as u128 / used.max(1) as u128) as usize
+    }
+
     /// See [`MemoryBudget::request_checkpoint`].
     pub fn request_checkpoint(&self) {
         self.budget.request_checkpoint();
@@ -112,6 +146,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.set(0);
+        self.set_unsaved(0);
         self.budget.shares.fetch_sub(1, Relaxed);
     }
 }
@@ -132,6 +167,35 @@ mod tests {
         drop(large);
         assert_eq!(budget.used_bytes(), 3 << 20);
         assert_eq!(small.fair(), 10 << 20);
+    }
+
+    #[test]
+    fn the_excess_is_shared_out_by_size() {
+        let budget = MemoryBudget::new(8 << 20);
+        let (mut small, mut large) = (Share::new(budget.clone()), Share::new(budget.clone()));
+        let _empty: Vec<Share> = (0..6).map(|_| Share::new(budget.clone())).collect();
+        small.set(2 << 20);
+        large.set(6 << 20);
+        assert_eq!(large.excess(), 0, "the limit is not passed");
+        large.set(8 << 20);
+        // 3 MiB above seven eighths of the limit.
+        assert_eq!(large.excess(), (3 << 20) * 8 / 10);
+        assert_eq!(small.excess(), (3 << 20) * 2 / 10);
+    }
+
+    #[tokio::test]
+    async fn many_changes_bring_a_checkpoint_early_when_memory_is_short() {
+        let budget = MemoryBudget::new(8 << 20);
+        let mut share = Share::new(budget.clone());
+        share.set(3 << 20);
+        share.set_unsaved(2 << 20);
+        assert!(futures::poll!(Box::pin(budget.checkpoint_requested())).is_pending(), "there is room");
+        share.set(5 << 20);
+        share.set_unsaved(2 << 20);
+        budget.checkpoint_requested().await;
+        share.set_unsaved(2 << 20);
+        budget.checkpoint_durable();
+        assert!(futures::poll!(Box::pin(budget.checkpoint_requested())).is_pending(), "that one was enough");
     }
 
     #[tokio::test]

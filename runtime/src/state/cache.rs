@@ -178,7 +178,9 @@ impl<T> Cache<T> {
         let copies = self.dirty_bytes + 2 * self.handed.iter().map(|(_, bytes)| bytes).sum::<usize>();
         let Some(share) = &mut self.share else { return };
         share.set(self.bytes + copies);
-        if !share.is_over() {
+        share.set_unsaved(self.dirty_bytes);
+        let excess = share.excess();
+        if excess == 0 {
             return;
         }
         if self.exhausted == Some(durable) {
@@ -186,8 +188,7 @@ impl<T> Cache<T> {
             share.request_checkpoint();
             return;
         }
-        // Some below its share, so that not every batch has to trim.
-        let target = (share.fair() / 8 * 7).saturating_sub(copies);
+        let target = self.bytes.saturating_sub(excess);
         let mut steps = 2 * self.slots.len();
         while self.bytes > target && steps > 0 {
             steps -= 1;
@@ -203,7 +204,7 @@ impl<T> Cache<T> {
         }
         if let Some(share) = &mut self.share {
             share.set(self.bytes + copies);
-            if share.is_over() {
+            if self.bytes > target {
                 share.request_checkpoint();
                 self.exhausted = Some(durable);
             }

@@ -5,8 +5,9 @@ mod source;
 mod tables;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -35,10 +36,15 @@ impl Place {
 
     /// What a process that is killed now leaves behind, opened by the next one.
     fn crashed(&self) -> Place {
-        let mut place = Place { folder: folder(), log: None };
-        copy(self.folder.path(), place.folder.path());
-        place.reopen();
-        place
+        // Again if something changed meanwhile: the log removes and renames files on threads of its own, and a copy is no instant.
+        loop {
+            let mut place = Place { folder: folder(), log: None };
+            let before = listing(self.folder.path());
+            if copy(self.folder.path(), place.folder.path()).is_ok() && listing(self.folder.path()) == before {
+                place.reopen();
+                return place;
+            }
+        }
     }
 
     /// Closes the log, as the end of the process would, and opens it again.
@@ -106,17 +112,31 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
 }
 
-fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let path = entry?.path();
         let target = to.join(path.file_name().expect("a name"));
         if path.is_dir() {
-            std::fs::create_dir(&target).expect("a folder");
-            copy(&path, &target);
+            std::fs::create_dir(&target)?;
+            copy(&path, &target)?;
         } else {
-            std::fs::copy(&path, &target).expect("copied");
+            std::fs::copy(&path, &target)?;
         }
     }
+    Ok(())
+}
+
+/// All files below a folder, each with its length and when it was changed; what vanishes meanwhile is left out.
+fn listing(folder: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
+    let mut found = BTreeMap::new();
+    for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            found.extend(listing(&path));
+        } else if let Ok(metadata) = path.metadata() {
+            found.insert(path, (metadata.len(), metadata.modified().expect("a time")));
+        }
+    }
+    found
 }
 
 /// Waits for an append within an asynchronous test, whose thread must not block.
