@@ -63,3 +63,25 @@ async fn checkpoints(job: &JobHandle, count: u64) -> bool {
     }
     false
 }
+
+/// Runs a graph to its end in attempts: lets each come some checkpoints further, then ends it, in turn gently and at once. The graph is
+/// that of an attempt's number, from 1. Asserts that there were several.
+async fn finish_in_attempts(folder: &Path, graph: impl Fn(u32) -> Graph) {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let job = launch(spec(graph(attempts)), environment(folder)).unwrap();
+        checkpoints(&job, 3).await;
+        if attempts % 2 == 0 {
+            job.stop()
+        } else {
+            job.cancel()
+        }
+        match job.outcome().await {
+            Outcome::Finished => break,
+            Outcome::Stopped(_) | Outcome::Cancelled => {}
+            Outcome::Failed(error) => panic!("{error}"),
+        }
+    }
+    assert!(attempts > 3, "the job was interrupted {} times", attempts - 1);
+}

@@ -12,13 +12,12 @@ use coulee_runtime::Batch;
 use coulee_runtime::flow::{GraphBuilder, col, lit};
 use coulee_runtime::graph::{Graph, NodeKind, OperatorFactory, Port};
 use coulee_runtime::harness::{Harness, Input, agrees, sorted_lines};
-use coulee_runtime::job::{Outcome, launch};
 use coulee_runtime::memory::{MemorySink, MemorySource};
 use datafusion_functions_aggregate::expr_fn::{avg, count, max, sum};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::{checkpoints, environment, paced, spec};
+use super::{finish, finish_in_attempts, paced};
 
 pub const WINDOW: i64 = 10;
 
@@ -175,9 +174,7 @@ async fn a_job_gives_the_naive_result_at_any_parallelism() {
     for parallelism in [1, 2, 3] {
         let folder = tempfile::tempdir().unwrap();
         let sink = MemorySink::default();
-        let job = launch(spec(graph(parallelism, splits(&input, 4), &sink)), environment(folder.path())).unwrap();
-        let outcome = job.outcome().await;
-        assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
+        let job = finish(graph(parallelism, splits(&input, 4), &sink), folder.path()).await;
         assert_eq!(sorted_lines(&sink.rows()).unwrap(), naive(&input), "parallelism {parallelism}");
         let timeless: u64 = job.status().subtasks.iter().map(|s| s.totals.timeless_rows).sum();
         assert_eq!(timeless, input.iter().filter(|row| row.0.is_none()).count() as u64);
@@ -189,26 +186,9 @@ async fn a_job_that_is_stopped_or_cancelled_again_and_again_gives_the_same_resul
     let input = random_rows(13, 3_000);
     let folder = tempfile::tempdir().unwrap();
     let sink = MemorySink::default();
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let graph = paced(graph(1 + attempts % 3, splits(&input, 4), &sink), 20_000.0);
-        let job = launch(spec(graph), environment(folder.path())).unwrap();
-        // Lets it come some checkpoints further, then ends it, in turn gently and at once.
-        checkpoints(&job, 3).await;
-        if attempts % 2 == 0 {
-            job.stop()
-        } else {
-            job.cancel()
-        }
-        match job.outcome().await {
-            Outcome::Finished => break,
-            Outcome::Stopped(_) | Outcome::Cancelled => {}
-            Outcome::Failed(error) => panic!("{error}"),
-        }
-    }
-    assert!(attempts > 3, "the job was interrupted {} times", attempts - 1);
-    assert!(sorted_lines(&sink.rows()).unwrap() == naive(&input), "the result differs after {attempts} attempts");
+    finish_in_attempts(folder.path(), |attempt| paced(graph(1 + attempt % 3, splits(&input, 4), &sink), 20_000.0))
+        .await;
+    assert!(sorted_lines(&sink.rows()).unwrap() == naive(&input), "the result differs");
 }
 
 #[test]

@@ -13,7 +13,6 @@ use coulee_runtime::RowKind::{Delete, Insert, UpdateAfter, UpdateBefore};
 use coulee_runtime::flow::{GraphBuilder, col, lit};
 use coulee_runtime::graph::{Graph, NodeKind, OperatorFactory, Port};
 use coulee_runtime::harness::{Harness, Input, agrees, changelog_lines, sorted_lines};
-use coulee_runtime::job::{Outcome, launch};
 use coulee_runtime::memory::{MemorySink, MemorySource};
 use datafusion_expr::{Expr, ExprFunctionExt};
 use datafusion_functions_aggregate::expr_fn::{avg, count, count_distinct, max, min, stddev_pop, sum};
@@ -22,7 +21,7 @@ use proptest::strategy::ValueTree;
 
 use super::{Change, History, PHASE, WINDOW, batch, histories, source, steps};
 use crate::windows::{InputRow, rows, shown};
-use crate::{checkpoints, environment, finish, paced, spec};
+use crate::{finish, finish_in_attempts, paced};
 
 /// Every way in which an aggregate can take a row that is there several times, with and without a filter.
 fn aggregates() -> Vec<Expr> {
@@ -144,28 +143,9 @@ async fn a_job_that_is_stopped_and_cancelled_at_changing_parallelism_gives_what_
     let history = long_history();
     let folder = tempfile::tempdir().unwrap();
     let sink = MemorySink::default();
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let graph = paced(graph(1 + attempts % 3, source(&history.changes(), 4), &sink), 20_000.0);
-        let job = launch(spec(graph), environment(folder.path())).unwrap();
-        checkpoints(&job, 3).await;
-        if attempts % 2 == 0 {
-            job.stop()
-        } else {
-            job.cancel()
-        }
-        match job.outcome().await {
-            Outcome::Finished => break,
-            Outcome::Stopped(_) | Outcome::Cancelled => {}
-            Outcome::Failed(error) => panic!("{error}"),
-        }
-    }
-    assert!(attempts > 3, "the job was interrupted {} times", attempts - 1);
-    assert!(
-        sorted_lines(&sink.rows()).unwrap() == naive(&history.left),
-        "the result differs after {attempts} attempts"
-    );
+    let attempt = |attempt| paced(graph(1 + attempt % 3, source(&history.changes(), 4), &sink), 20_000.0);
+    finish_in_attempts(folder.path(), attempt).await;
+    assert!(sorted_lines(&sink.rows()).unwrap() == naive(&history.left), "the result differs");
 }
 
 const A: InputRow = (Some(5), Some("a"), Some(1));
