@@ -10,7 +10,7 @@ use coulee_model::{Clock, Timestamp};
 
 use self::catalogue as of;
 use self::exposition::Exposition;
-use crate::{Engine, Figures, JobReport, JobState, Operator, Progress, Split};
+use crate::{Engine, Figures, JobReport, JobState, Operator, OperatorKind, Progress, Split};
 
 /// The media type of the text format, version 0.0.4.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -78,6 +78,9 @@ fn operator(out: &mut Exposition, job: &str, operator: &Operator, now: Timestamp
         let index = index.to_string();
         let labels = [job, operator.uid.as_str(), index.as_str()];
         figures(out, &labels, &subtask.figures);
+        if matches!(operator.kind, OperatorKind::Sink | OperatorKind::SideSink) {
+            delivered(out, &labels, &subtask.figures);
+        }
         event_time(out, &labels, &subtask.figures, now);
         // A source of files may have very many: those that have ended say nothing any more.
         for split in subtask.splits.iter().filter(|split| !split.is_ended) {
@@ -95,9 +98,6 @@ fn figures(out: &mut Exposition, labels: &[&str], figures: &Figures) {
         (&of::LATE_ROWS, figures.late_rows),
         (&of::TIMELESS_ROWS, figures.timeless_rows),
         (&of::REJECTED_RECORDS, figures.rejected_rows),
-        (&of::DELIVERED_ROWS, figures.delivered_rows),
-        (&of::DELIVERED_OBJECTS, figures.delivered_objects),
-        (&of::DELIVERED_BYTES, figures.delivered_bytes),
         (&of::STATE_MEMORY, figures.state_bytes),
     ] {
         out.add(metric, labels, value as f64);
@@ -110,6 +110,12 @@ fn figures(out: &mut Exposition, labels: &[&str], figures: &Figures) {
     ] {
         out.add(metric, labels, Duration::as_secs_f64(&value));
     }
+}
+
+fn delivered(out: &mut Exposition, labels: &[&str], figures: &Figures) {
+    out.add(&of::DELIVERED_ROWS, labels, figures.delivered_rows as f64);
+    out.add(&of::DELIVERED_OBJECTS, labels, figures.delivered_objects as f64);
+    out.add(&of::DELIVERED_BYTES, labels, figures.delivered_bytes as f64);
 }
 
 fn event_time(out: &mut Exposition, labels: &[&str], figures: &Figures, now: Timestamp) {

@@ -90,6 +90,9 @@ def test_prometheus_reads_the_endpoint_and_the_page_lists_it(server, tmp_path):
     assert value("coulee_job_state", job="silent") == 1
     assert value("coulee_operator_rows_in_total", operator="source:readings") == 10
     assert value("coulee_sink_delivered_rows_total", operator="sink:minutes") == 8
+    # Of what delivers only.
+    delivering = {sample.labels["operator"] for sample in families["coulee_sink_delivered_rows"].samples}
+    assert delivering == {"sink:minutes", "rejected:readings"}
     assert value("coulee_stream_end_sequence", stream="readings") == 10
     assert value("coulee_checkpoint_duration_seconds", job="silent") < 60
     # 12:09 less the five seconds of disorder, in seconds.
