@@ -75,6 +75,7 @@ async fn submit(client: &mut Client, request: proto::SubmitScriptRequest) -> Res
     while let Some(event) = events.next().await {
         match event? {
             ScriptEvent::Done(_) => {}
+            ScriptEvent::Note(text) => note(&text)?,
             ScriptEvent::Text(text) => screen::data(format!("{}\n", text.trim_end()).as_bytes())?,
             ScriptEvent::Table(rows) => screen::data(&crate::rows::table(&rows)?)?,
             ScriptEvent::Started(job) => {

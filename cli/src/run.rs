@@ -5,7 +5,9 @@ mod show;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coulee_server::{Closing, Components, Engine, JobReport, JobState, Script, ScriptRun, print_behind, query_rows};
+use coulee_server::{
+    Closing, Components, Engine, JobReport, JobState, Script, ScriptRun, print_behind, query_rows, script_text,
+};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -24,7 +26,7 @@ const RESTARTS_MAX: u32 = 3;
 
 /// Runs the command.
 pub async fn run(args: Run, settings: Settings) -> Result<(), Failure> {
-    let text = script_text(&args)?;
+    let text = whole_text(&args)?;
     let folder = Folder::new(settings.data_dir(args.data_dir.clone()))?;
     let components = Components { print: print_behind(PrintRoom), ..Components::default() };
     let mut engine_settings = settings.engine(args.script.parallelism);
@@ -56,7 +58,7 @@ pub async fn run(args: Run, settings: Settings) -> Result<(), Failure> {
     result
 }
 
-fn script_text(args: &Run) -> Result<String, Failure> {
+fn whole_text(args: &Run) -> Result<String, Failure> {
     let mut text = match &args.file {
         Some(file) => read_script(file)?,
         None => String::new(),
@@ -75,9 +77,15 @@ fn script_text(args: &Run) -> Result<String, Failure> {
 
 /// Reads a script; `-` is the standard input.
 pub fn read_script(file: &Path) -> Result<String, Failure> {
-    let read =
-        if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
-    read.map_err(|error| Failure::io(&format!("cannot read the script {}", file.display()), &error))
+    let read = match file == Path::new("-") {
+        true => {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut std::io::stdin(), &mut bytes).map(|_| bytes)
+        }
+        false => std::fs::read(file),
+    };
+    let bytes = read.map_err(|error| Failure::io(&format!("cannot read the script {}", file.display()), &error))?;
+    script_text(bytes).map_err(|reason| Failure::Input(format!("{}: {reason}", file.display())))
 }
 
 fn origin(args: &Run) -> String {

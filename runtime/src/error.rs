@@ -7,18 +7,53 @@ use coulee_model::{Classify, ErrorKind};
 /// The result of everything in this crate and of the connectors.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What an error is about, for whoever knows where that is named: the SQL that declares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A table, view or stream, by its name.
+    Table(String),
+    /// A column.
+    Column {
+        /// Its table, where it is known.
+        table: Option<String>,
+        /// Its name.
+        column: String,
+    },
+    /// An option of a table, or a setting.
+    Option {
+        /// The table; `None` for a setting.
+        table: Option<String>,
+        /// The key.
+        key: String,
+        /// Which side of `'key' = 'value'`.
+        part: OptionPart,
+    },
+    /// A function, by its name.
+    Function(String),
+}
+
+/// A side of `'key' = 'value'`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptionPart {
+    /// The key: it is not known, or does not belong there.
+    Key,
+    /// The value.
+    Value,
+}
+
 /// An error with a kind and a message that names the object, what was expected, and what to do.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    subject: Option<Subject>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// An error of the given kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into(), source: None }
+        Error { kind, message: message.into(), subject: None, source: None }
     }
 
     /// The request is wrong.
@@ -39,6 +74,18 @@ impl Error {
     /// A fault of Coulee's own.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
+    }
+
+    /// Says what it is about. The first to say so knows best.
+    #[must_use]
+    pub fn about(mut self, subject: Subject) -> Self {
+        self.subject.get_or_insert(subject);
+        self
+    }
+
+    /// What it is about, where that was said.
+    pub fn subject(&self) -> Option<&Subject> {
+        self.subject.as_ref()
     }
 
     /// Keeps the cause, for logs; the message should already say what matters of it.

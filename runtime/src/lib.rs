@@ -36,4 +36,4 @@ pub mod memory;
 
 pub use batch::{Batch, RowKind};
 pub use connector::rejected_schema;
-pub use error::{Error, Result};
+pub use error::{Error, OptionPart, Result, Subject};

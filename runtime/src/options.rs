@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::{Error, Result};
+use crate::{Error, OptionPart, Result, Subject};
 
 /// What values an option takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,7 @@ impl OptionSpec {
 #[derive(Debug, Clone)]
 pub struct Options {
     owner: String,
+    table: Option<String>,
     specs: Vec<OptionSpec>,
     values: BTreeMap<String, String>,
 }
@@ -91,12 +92,33 @@ impl Options {
         specs: impl IntoIterator<Item = OptionSpec>,
         values: &BTreeMap<String, String>,
     ) -> Result<Self> {
-        let options = Options { owner: owner.into(), specs: specs.into_iter().collect(), values: values.clone() };
+        Self::check(owner.into(), None, specs, values)
+    }
+
+    /// As [`new`](Self::new), for the options of a table, which errors are then about.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_table(
+        table: &str,
+        specs: impl IntoIterator<Item = OptionSpec>,
+        values: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        Self::check(format!("table '{table}'"), Some(table.to_owned()), specs, values)
+    }
+
+    fn check(
+        owner: String,
+        table: Option<String>,
+        specs: impl IntoIterator<Item = OptionSpec>,
+        values: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let options = Options { owner, table, specs: specs.into_iter().collect(), values: values.clone() };
         for (key, value) in values {
             let Some(spec) = options.specs.iter().find(|spec| spec.covers(key)) else {
                 return Err(options.unknown(key));
             };
-            check(spec.kind, value).map_err(|()| options.wrong(key, spec.kind, value))?;
+            fits(spec.kind, value).map_err(|()| options.wrong(key, spec.kind, value))?;
         }
         Ok(options)
     }
@@ -111,11 +133,21 @@ impl Options {
                 format!("known options: {}", known.join(", "))
             }
         };
-        Error::invalid(format!("{}: unknown option '{key}'; {hint}", self.owner))
+        let subject = self.subject(key, OptionPart::Key);
+        Error::invalid(format!("{}: unknown option '{key}'; {hint}", self.owner)).about(subject)
+    }
+
+    fn subject(&self, key: &str, part: OptionPart) -> Subject {
+        Subject::Option { table: self.table.clone(), key: key.to_owned(), part }
+    }
+
+    /// An error about an option's value; `message` goes behind the owner.
+    pub fn invalid(&self, key: &str, message: impl std::fmt::Display) -> Error {
+        Error::invalid(format!("{}: {message}", self.owner)).about(self.subject(key, OptionPart::Value))
     }
 
     fn wrong(&self, key: &str, kind: OptionKind, value: &str) -> Error {
-        Error::invalid(format!("{}: option '{key}' is '{value}', expected {kind}", self.owner))
+        self.invalid(key, format_args!("option '{key}' is '{value}', expected {kind}"))
     }
 
     /// Who the options belong to, for messages.
@@ -149,7 +181,11 @@ impl Options {
         self.get(key).ok_or_else(|| {
             let spec = self.specs.iter().find(|spec| spec.covers(key));
             let (kind, what) = spec.map_or((OptionKind::Text, ""), |spec| (spec.kind, spec.description));
-            Error::invalid(format!("{}: option '{key}' is missing; expected {kind}: {what}", self.owner))
+            let error = Error::invalid(format!("{}: option '{key}' is missing; expected {kind}: {what}", self.owner));
+            match &self.table {
+                Some(table) => error.about(Subject::Table(table.clone())),
+                None => error,
+            }
         })
     }
 
@@ -179,7 +215,7 @@ impl Options {
     }
 }
 
-fn check(kind: OptionKind, value: &str) -> Result<(), ()> {
+fn fits(kind: OptionKind, value: &str) -> Result<(), ()> {
     let fits = match kind {
         OptionKind::Text => true,
         OptionKind::Count => value.trim().parse::<u64>().is_ok(),

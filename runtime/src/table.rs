@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::connector::{Sink, Source};
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
-use crate::{Error, Result};
+use crate::{Error, OptionPart, Result, Subject};
 
 /// A table as `CREATE TABLE` described it, without what only the planner needs (computed columns, the watermark).
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ impl TableSpec {
     /// # Errors
     /// `Invalid`, naming table and option.
     pub fn options(&self, specs: impl IntoIterator<Item = OptionSpec>) -> Result<Options> {
-        Options::new(format!("table '{}'", self.name), specs, &self.options)
+        Options::of_table(&self.name, specs, &self.options)
     }
 }
 
@@ -118,6 +118,11 @@ pub trait Connector: Send + Sync + Debug {
         table.options(self.options()).map(drop)
     }
 
+    /// Whether `PARTITIONED BY` means something to it.
+    fn takes_partitions(&self) -> bool {
+        false
+    }
+
     /// A sink for rejected records (in [`rejected_schema`](crate::rejected_schema)) of the table, when its options ask for one.
     ///
     /// # Errors
@@ -153,7 +158,8 @@ impl Connectors {
                 Some(near) => format!("did you mean '{near}'?"),
                 None => format!("known connectors: {}", known.join(", ")),
             };
-            Error::invalid(format!("unknown connector '{name}'; {hint}"))
+            let subject = Subject::Option { table: None, key: "connector".to_owned(), part: OptionPart::Value };
+            Error::invalid(format!("unknown connector '{name}'; {hint}")).about(subject)
         })
     }
 

@@ -59,6 +59,9 @@ pub use script::{Script, ScriptEvent, ScriptRun};
 pub use settings::EngineSettings;
 pub use span::span;
 
+/// The text of a script from the bytes of its file.
+pub use coulee_sql::script_text;
+
 /// The record batches that scripts and results hand out.
 pub use arrow::record_batch::RecordBatch;
 /// Options as connectors declare them, and those that every table has, for the reference.

@@ -33,6 +33,11 @@ impl Planner {
         Ok(self.session.execute(statement)?)
     }
 
+    /// What the last statement leaves to be said beside its effect.
+    pub(crate) fn notes(&mut self) -> Vec<String> {
+        self.session.take_notes()
+    }
+
     /// The tables that the last statement writes to.
     pub(crate) fn outputs(&self) -> Vec<TableSpec> {
         self.written.tables()

@@ -65,6 +65,10 @@ impl Connector for Remembering {
         self.inner.options()
     }
 
+    fn takes_partitions(&self) -> bool {
+        self.inner.takes_partitions()
+    }
+
     fn source(&self, table: &TableSpec, projection: &[usize]) -> coulee_runtime::Result<Arc<dyn Source>> {
         self.inner.source(table, projection)
     }

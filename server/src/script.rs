@@ -46,6 +46,8 @@ pub struct Script {
 pub enum ScriptEvent {
     /// A statement without rows has run: what it did.
     Done(String),
+    /// Something to know of the statement that has run: a setting without effect, a clause that nothing enforces.
+    Note(String),
     /// An answer in text.
     Text(String),
     /// An answer in rows.
@@ -229,6 +231,10 @@ impl Running {
     /// Runs one statement; says whether to go on.
     async fn statement(&mut self, index: usize, statement: Statement) -> Result<bool> {
         let (effect, outputs) = self.plan(&statement)?;
+        let line = statement.line();
+        for note in self.planner.notes() {
+            self.tell(ScriptEvent::Note(format!("{}:{line}: {note}", self.stored.origin)));
+        }
         let event = match effect {
             Effect::Insert(planned) => return self.insert(index, planned, outputs).await,
             Effect::Query(planned, _) => return self.query(index, planned).await,

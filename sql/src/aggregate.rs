@@ -17,10 +17,9 @@ use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::{Aggregate, Expr};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
-use sqlparser::tokenizer::TokenWithSpan;
 
 use crate::error::{Fault, Result};
-use crate::faults::{fault, first_of};
+use crate::faults::fault;
 use crate::lineage::window_of;
 use crate::translate::{Stream, Translator, physical};
 
@@ -34,16 +33,16 @@ struct Groups<'a> {
 }
 
 impl Translator<'_> {
-    pub(crate) fn aggregate(&mut self, aggregate: &Aggregate, tokens: &[TokenWithSpan]) -> Result<Stream> {
-        let groups = groups(aggregate, tokens)?;
-        let mut stream = self.plan(&aggregate.input, tokens)?;
+    pub(crate) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Stream> {
+        let groups = groups(aggregate)?;
+        let mut stream = self.plan(&aggregate.input)?;
         if self.context.late_rows.is_none() {
             // Of the window's bounds, only its end is looked at here.
             let exprs = groups.keys.iter().map(|(expr, _)| *expr).chain([&groups.end]).chain(&aggregate.aggr_expr);
-            stream.keep(exprs.flat_map(Expr::column_refs)).map_err(|error| fault(&error, tokens))?;
+            stream.keep(exprs.flat_map(Expr::column_refs)).map_err(|error| fault(&error))?;
         }
         let stream = self.flush(stream)?;
-        let mut spec = spec(aggregate, &groups, &stream.schema, tokens)?;
+        let mut spec = spec(aggregate, &groups, &stream.schema)?;
         if self.graph.is_changelog(stream.node, Port::MAIN) {
             spec.changelog = Some(stream.schema.inner().clone());
         }
@@ -106,13 +105,13 @@ impl Translator<'_> {
     }
 }
 
-fn groups<'a>(aggregate: &'a Aggregate, tokens: &[TokenWithSpan]) -> Result<Groups<'a>> {
+fn groups<'a>(aggregate: &'a Aggregate) -> Result<Groups<'a>> {
     let mut found: Option<(Tumbling, Bound, &Expr)> = None;
     let (mut keys, mut output) = (Vec::new(), Vec::new());
     for (index, expr) in aggregate.group_expr.iter().enumerate() {
         if matches!(expr, Expr::GroupingSet(_)) {
             return Err(Fault::new("GROUPING SETS, ROLLUP and CUBE come in a later version")
-                .or_at(first_of(tokens, &["GROUPING", "ROLLUP", "CUBE"]))
+                .or_clause(&["GROUPING", "ROLLUP", "CUBE"])
                 .help("write one INSERT per set of keys"));
         }
         let Some((window, part)) = window_of(expr, &aggregate.input) else {
@@ -123,7 +122,7 @@ fn groups<'a>(aggregate: &'a Aggregate, tokens: &[TokenWithSpan]) -> Result<Grou
         match found {
             Some((other, _, _)) if other != window => {
                 let message = "the GROUP BY has bounds of two different windows";
-                return Err(Fault::new(message).or_at(first_of(tokens, &["GROUP"])));
+                return Err(Fault::new(message).or_clause(&["GROUP"]));
             }
             // The end is what the operator wants; the others serve to compute it.
             Some((_, Bound::End, _)) => {}
@@ -135,40 +134,35 @@ fn groups<'a>(aggregate: &'a Aggregate, tokens: &[TokenWithSpan]) -> Result<Grou
             Bound::Time => WindowColumn::Time,
         });
     }
-    let Some((window, part, expr)) = found else { return Err(unwindowed(aggregate, tokens)) };
+    let Some((window, part, expr)) = found else { return Err(unwindowed(aggregate)) };
     let bare = crate::lineage::bare(expr).clone();
     let end = if part == Bound::End { bare } else { window.bound(Bound::End, bare) };
     output.extend((0..aggregate.aggr_expr.len()).map(WindowColumn::Aggregate));
     Ok(Groups { window, end, keys, output })
 }
 
-fn unwindowed(aggregate: &Aggregate, tokens: &[TokenWithSpan]) -> Fault {
+fn unwindowed(aggregate: &Aggregate) -> Fault {
     if aggregate.aggr_expr.is_empty() {
-        return Fault::new("GROUP BY without a window and without an aggregate keeps every key for ever")
-            .or_at(first_of(tokens, &["GROUP", "DISTINCT"]))
+        return Fault::new("GROUP BY without a window and without an aggregate keeps every key for ever on a stream, and for files and other inputs that end it comes in the next version")
+            .or_clause(&["GROUP", "DISTINCT"])
             .help("group by window_start, window_end of TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) as well");
     }
-    Fault::new("an aggregation without a window never ends, and its updates come in a later version")
-        .or_at(first_of(tokens, &["GROUP"]))
-        .or_at(first_of(tokens, &["SELECT"]))
+    Fault::new("an aggregation without a window never ends on a stream, and for files and other inputs that end it comes in the next version")
+        .or_clause(&["GROUP"])
+        .or_clause(&["SELECT"])
         .help(
-            "read FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) and GROUP BY window_start, window_end",
+            "read FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) and GROUP BY window_start, window_end; or deliver the rows, and aggregate where they are read",
         )
 }
 
-fn spec(
-    aggregate: &Aggregate,
-    groups: &Groups<'_>,
-    input: &DFSchema,
-    tokens: &[TokenWithSpan],
-) -> Result<WindowAggregateSpec> {
+fn spec(aggregate: &Aggregate, groups: &Groups<'_>, input: &DFSchema) -> Result<WindowAggregateSpec> {
     let mut keys: Vec<(Arc<dyn PhysicalExpr>, FieldRef)> = Vec::with_capacity(groups.keys.len());
     for (expr, field) in &groups.keys {
-        keys.push((physical(expr, input, tokens)?, field.clone()));
+        keys.push((physical(expr, input)?, field.clone()));
     }
-    let aggregates = aggregate.aggr_expr.iter().map(|expr| lowered(expr, input, tokens));
+    let aggregates = aggregate.aggr_expr.iter().map(|expr| lowered(expr, input));
     Ok(WindowAggregateSpec {
-        window_end: physical(&groups.end, input, tokens)?,
+        window_end: physical(&groups.end, input)?,
         window_millis: groups.window.size_millis(),
         keys,
         aggregates: aggregates.collect::<Result<_>>()?,
@@ -178,17 +172,17 @@ fn spec(
     })
 }
 
-fn lowered(expr: &Expr, input: &DFSchema, tokens: &[TokenWithSpan]) -> Result<RuntimeAggregate> {
+fn lowered(expr: &Expr, input: &DFSchema) -> Result<RuntimeAggregate> {
     let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
     let lowered = LoweredAggregateBuilder::new(expr, input, input.as_arrow(), &props, &context)
         .with_name(
             expr.human_display().to_string().replace("count(1)", "count(*)").replace("count(Int64(1))", "count(*)"),
         )
         .build()
-        .map_err(|error| fault(&error, tokens))?;
+        .map_err(|error| fault(&error))?;
     if !lowered.order_bys.is_empty() {
         return Err(Fault::new("an aggregate with ORDER BY comes in a later version")
-            .or_at(first_of(tokens, &["ORDER", "WITHIN"]))
+            .or_clause(&["ORDER", "WITHIN"])
             .help("leave the ORDER BY out"));
     }
     Ok(RuntimeAggregate { function: lowered.aggregate, filter: lowered.filter })

@@ -12,8 +12,9 @@ use coulee_runtime::options::{Options, nearest};
 use coulee_runtime::table::{Connector, TableSpec};
 use datafusion_common::{Column, TableReference};
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource};
+use sqlparser::tokenizer::TokenWithSpan;
 
-use crate::error::{Fault, Result};
+use crate::error::{Fault, Result, Source};
 
 /// A table, resolved.
 #[derive(Debug)]
@@ -30,6 +31,14 @@ pub(crate) struct Table {
     pub connector: Arc<dyn Connector>,
     /// The statement that made it.
     pub text: String,
+    pub declaration: Declaration,
+}
+
+/// Where a table is declared: the script and the statement's words.
+#[derive(Debug)]
+pub(crate) struct Declaration {
+    pub source: Arc<Source>,
+    pub words: Arc<Vec<TokenWithSpan>>,
 }
 
 /// A column as the query sees it.
@@ -111,6 +120,13 @@ impl Catalog {
         }
     }
 
+    pub fn declaration(&self, table: &str) -> Option<&Declaration> {
+        match self.get(table)? {
+            Entry::Table(table) => Some(&table.declaration),
+            Entry::View(_) => None,
+        }
+    }
+
     pub fn unknown(&self, name: &str) -> Fault {
         let names: Vec<&str> = self.entries.keys().map(String::as_str).collect();
         let fault = Fault::new(format!("unknown table '{name}'"));
@@ -155,7 +171,7 @@ fn table_source(table: &Arc<Table>) -> Result<Arc<dyn TableSource>> {
     let plan = LogicalPlanBuilder::scan(name.clone(), scan, None)
         .and_then(|scan| scan.project(columns))
         .and_then(LogicalPlanBuilder::build)
-        .map_err(|error| crate::faults::fault(&error, &[]))?;
+        .map_err(|error| crate::faults::fault(&error))?;
     Ok(Arc::new(Planned::new(plan)))
 }
 

@@ -4,6 +4,7 @@ use sqlparser::tokenizer::Token;
 
 use crate::error::{Fault, Result};
 use crate::parse::{Words, ident, table_name};
+use crate::script::is_word;
 use crate::statement::{ColumnDef, ColumnDefKind, CreateTable, Distribution, WatermarkDef};
 use crate::types::{not_null, parse_expr, parse_type};
 
@@ -21,20 +22,29 @@ pub(crate) fn parse(words: &mut Words<'_>) -> Result<CreateTable> {
         options: Vec::new(),
         text: String::new(),
     };
-    words.expect(&Token::LParen)?;
-    loop {
-        element(words, &mut table)?;
-        if !words.accept_token(&Token::Comma) {
-            break;
+    // Without columns it is `CREATE TABLE t [WITH (…)] AS query` or `CREATE TABLE t LIKE other`.
+    let has_columns = !["WITH", "AS", "LIKE", "COMMENT"].iter().any(|word| is_word(&words.peek(), word));
+    if has_columns {
+        words.expect(&Token::LParen)?;
+        loop {
+            element(words, &mut table)?;
+            if !words.accept_token(&Token::Comma) {
+                break;
+            }
         }
+        words.expect(&Token::RParen)?;
     }
-    words.expect(&Token::RParen)?;
     clauses(words, &mut table)?;
     if words.accept("AS") || words.accept("LIKE") {
         let span = words.span_since(words.index() - 1);
         return Err(Fault::new("CREATE TABLE … AS and … LIKE come in a later version")
             .at(span)
             .help("write the columns, then INSERT INTO … SELECT"));
+    }
+    if !has_columns {
+        return Err(Fault::new(format!("table '{}' has no columns", table.name.value))
+            .at(table.name.span)
+            .help("write them in brackets behind the name: CREATE TABLE t (a INT, b STRING)"));
     }
     table.text = words.source.slice(words.span_since(0)).to_owned();
     Ok(table)

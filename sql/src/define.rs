@@ -5,60 +5,117 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema};
 use coulee_runtime::options::{Options, nearest};
-use coulee_runtime::table::{COMMON_OPTIONS, Connectors, TableSpec};
+use coulee_runtime::table::{COMMON_OPTIONS, Connector, Connectors, TableSpec};
+use coulee_runtime::{OptionPart, Subject};
 use datafusion_common::{Column, DFSchema, TableReference};
 use datafusion_expr::{Expr, ExprSchemable};
 use sqlparser::ast::Ident;
-use sqlparser::tokenizer::TokenWithSpan;
 
-use crate::catalog::{Table, TableColumn, TableEventTime};
+use crate::catalog::{Declaration, Table, TableColumn, TableEventTime};
 use crate::error::{Fault, Result};
 use crate::faults::fault;
+use crate::foreign;
 use crate::lineage::without_qualifiers;
 use crate::planner::Planner;
 use crate::statement::{ColumnDef, ColumnDefKind, CreateTable, WatermarkDef};
 use crate::table_function::is_timestamp;
 use crate::types::type_name;
 
-/// Resolves the statement to a table, and creates what its connector creates.
+/// The option that names the columns of a record's key.
+const KEY_FIELDS: &str = "key.fields";
+
+/// Resolves the statement to a table, and creates what its connector creates. Answers what of the statement has no effect, too.
 pub(crate) fn define(
     create: &CreateTable,
+    declaration: Declaration,
     planner: &Planner<'_>,
     connectors: &Connectors,
     job: &str,
-    tokens: &[TokenWithSpan],
-) -> Result<Table> {
+) -> Result<(Table, Vec<String>)> {
     let name = create.name.value.as_str();
     check_columns(create)?;
-    let (schema, metadata_columns, read_only) = physical(&create.columns);
-    let physical = DFSchema::try_from_qualified_schema(TableReference::bare(name), &schema)
-        .map_err(|error| fault(&error, tokens))?;
-    let columns =
-        create.columns.iter().map(|column| resolve(column, planner, &physical, tokens)).collect::<Result<Vec<_>>>()?;
-    let event_time = create
-        .watermark
-        .as_ref()
-        .map(|watermark| event_time(watermark, &columns, name, planner, tokens))
-        .transpose()?;
+    let declared = with_key_not_null(create);
+    let (schema, metadata_columns, read_only) = physical(&declared);
+    let physical =
+        DFSchema::try_from_qualified_schema(TableReference::bare(name), &schema).map_err(|error| fault(&error))?;
+    let columns = declared.iter().map(|column| resolve(column, planner, &physical)).collect::<Result<Vec<_>>>()?;
+    let event_time =
+        create.watermark.as_ref().map(|watermark| event_time(watermark, &columns, name, planner)).transpose()?;
     let (common, own) = split_options(create)?;
     let connector_name = common.get("connector").unwrap_or("stream").to_owned();
-    let at = |key: &str| option_span(create, key).or(Some(create.name.span));
-    let connector = connectors.get(&connector_name).map_err(|error| Fault::from(error).or_at(at("connector")))?.clone();
+    let named = Some(create.name.span);
+    let connector = connectors.get(&connector_name).map_err(|error| match foreign::connector(&connector_name) {
+        Some(help) => {
+            let fault = Fault::new(format!("there is no connector '{connector_name}' in this version"));
+            fault.about(value_of("connector")).or_at(named).help(help)
+        }
+        None => Fault::from(error).or_at(named),
+    })?;
+    let connector = connector.clone();
+    if let Some(column) = create.partitioned_by.first().filter(|_| !connector.takes_partitions()) {
+        let message = format!("table '{name}': '{connector_name}' has no partitions");
+        let help =
+            "leave PARTITIONED BY out; a stream is spread over shards by DISTRIBUTED BY HASH(column) INTO n BUCKETS";
+        return Err(Fault::new(message).at(column.span).help(help));
+    }
+    let mut notes = Vec::new();
+    let options = with_distribution(create, own, connector.as_ref())?;
+    let options = with_primary_key(create, options, connector.as_ref(), &connector_name, &mut notes);
     let spec = TableSpec {
         name: name.to_owned(),
         schema: Arc::new(schema),
         metadata_columns,
         partitioned_by: create.partitioned_by.iter().map(|column| column.value.clone()).collect(),
-        options: with_distribution(create, own)?,
+        options,
         created_by: job.to_owned(),
     };
-    connector.create(&spec).map_err(|error| {
-        let error = Fault::from(error);
-        let named = create.options.iter().find(|(key, _)| error.message.contains(&format!("option '{}'", key.value)));
-        error.or_at(named.map(|(key, _)| key.span)).or_at(Some(create.name.span))
-    })?;
+    connector.create(&spec).map_err(|error| Fault::from(error).or_at(named))?;
     let primary_key = create.primary_key.iter().map(|column| column.value.clone()).collect();
-    Ok(Table { columns, event_time, primary_key, common, spec, read_only, connector, text: create.text.clone() })
+    let unused = COMMON_OPTIONS.iter().map(|option| option.key).filter(|key| key.starts_with("scan.watermark."));
+    let unused = unused.filter(|key| event_time.is_none() && common.is_given(key));
+    notes.extend(unused.map(|key| format!("table '{name}': '{key}' has no effect, as the table has no WATERMARK")));
+    let text = create.text.clone();
+    let table = Table { columns, event_time, primary_key, common, spec, read_only, connector, text, declaration };
+    Ok((table, notes))
+}
+
+fn value_of(key: &str) -> Subject {
+    Subject::Option { table: None, key: key.to_owned(), part: OptionPart::Value }
+}
+
+/// The columns as they are declared; those of the primary key are NOT NULL, as in Flink.
+fn with_key_not_null(create: &CreateTable) -> Vec<ColumnDef> {
+    let mut columns = create.columns.clone();
+    for column in &mut columns {
+        let is_key = create.primary_key.iter().any(|key| key.value == column.name.value);
+        if let ColumnDefKind::Physical { nullable, .. } | ColumnDefKind::Metadata { nullable, .. } = &mut column.kind {
+            *nullable &= !is_key;
+        }
+    }
+    columns
+}
+
+/// The primary key is the key of a stream's records, unless something else is said to be it.
+fn with_primary_key(
+    create: &CreateTable,
+    mut options: BTreeMap<String, String>,
+    connector: &dyn Connector,
+    connector_name: &str,
+    notes: &mut Vec<String>,
+) -> BTreeMap<String, String> {
+    if create.primary_key.is_empty() {
+        return options;
+    }
+    if connector.options().iter().any(|option| option.key == KEY_FIELDS) {
+        let columns: Vec<&str> = create.primary_key.iter().map(|column| column.value.as_str()).collect();
+        options.entry(KEY_FIELDS.to_owned()).or_insert_with(|| columns.join(";"));
+    } else {
+        notes.push(format!(
+            "table '{}': the PRIMARY KEY makes its columns NOT NULL and does nothing else: '{connector_name}' neither checks nor uses it",
+            create.name.value
+        ));
+    }
+    options
 }
 
 /// Names are unique, and those that clauses use exist.
@@ -112,12 +169,7 @@ fn physical(columns: &[ColumnDef]) -> (Schema, BTreeMap<String, String>, Vec<usi
     (Schema::new(fields), metadata, read_only)
 }
 
-fn resolve(
-    column: &ColumnDef,
-    planner: &Planner<'_>,
-    physical: &DFSchema,
-    tokens: &[TokenWithSpan],
-) -> Result<TableColumn> {
+fn resolve(column: &ColumnDef, planner: &Planner<'_>, physical: &DFSchema) -> Result<TableColumn> {
     let name = column.name.value.clone();
     Ok(match &column.kind {
         ColumnDefKind::Physical { data_type, nullable } => TableColumn {
@@ -133,9 +185,9 @@ fn resolve(
             TableColumn { name, data_type: data_type.clone(), nullable: *nullable, extras, computed: None }
         }
         ColumnDefKind::Computed(parsed) => {
-            let expr = planner.expr(parsed, physical, tokens)?;
-            let data_type = expr.get_type(physical).map_err(|error| fault(&error, tokens))?;
-            let nullable = expr.nullable(physical).map_err(|error| fault(&error, tokens))?;
+            let expr = planner.expr(parsed, physical)?;
+            let data_type = expr.get_type(physical).map_err(|error| fault(&error))?;
+            let nullable = expr.nullable(physical).map_err(|error| fault(&error))?;
             TableColumn { name, data_type, nullable, extras: format!("AS {parsed}"), computed: Some(expr) }
         }
     })
@@ -147,7 +199,6 @@ fn event_time(
     columns: &[TableColumn],
     table: &str,
     planner: &Planner<'_>,
-    tokens: &[TokenWithSpan],
 ) -> Result<TableEventTime> {
     let name = &watermark.column;
     let Some(column) = columns.iter().find(|column| column.name == name.value) else {
@@ -170,9 +221,9 @@ fn event_time(
     let fields: Vec<Field> =
         columns.iter().map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable)).collect();
     let schema = DFSchema::try_from_qualified_schema(TableReference::bare(table), &Schema::new(fields))
-        .map_err(|error| fault(&error, tokens))?;
-    let expr = planner.expr(&watermark.expr, &schema, tokens).map_err(|fault| fault.or_at(Some(watermark.span)))?;
-    let data_type = expr.get_type(&schema).map_err(|error| fault(&error, tokens))?;
+        .map_err(|error| fault(&error))?;
+    let expr = planner.expr(&watermark.expr, &schema).map_err(|fault| fault.or_at(Some(watermark.span)))?;
+    let data_type = expr.get_type(&schema).map_err(|error| fault(&error))?;
     if !is_timestamp(&data_type) {
         let message = format!("the watermark is {}, expected TIMESTAMP(3)", type_name(&data_type));
         let help = format!("write for example {0} - INTERVAL '5' SECOND", name.value);
@@ -183,13 +234,13 @@ fn event_time(
     Ok(TableEventTime {
         column: name.value.clone(),
         value,
-        watermark: over_physical(&expr, columns, tokens)?,
+        watermark: over_physical(&expr, columns)?,
         text: watermark.text.clone(),
     })
 }
 
 /// Puts what computed columns are in their place.
-fn over_physical(expr: &Expr, columns: &[TableColumn], tokens: &[TokenWithSpan]) -> Result<Expr> {
+fn over_physical(expr: &Expr, columns: &[TableColumn]) -> Result<Expr> {
     use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
     let replace = |expr: Expr| {
         let Expr::Column(column) = &expr else { return Ok(Transformed::no(expr)) };
@@ -199,7 +250,7 @@ fn over_physical(expr: &Expr, columns: &[TableColumn], tokens: &[TokenWithSpan])
             None => Transformed::no(expr),
         })
     };
-    let replaced = expr.clone().transform_up(replace).data().map_err(|error| fault(&error, tokens))?;
+    let replaced = expr.clone().transform_up(replace).data().map_err(|error| fault(&error))?;
     Ok(without_qualifiers(&replaced))
 }
 
@@ -211,25 +262,23 @@ fn split_options(create: &CreateTable) -> Result<(Options, BTreeMap<String, Stri
         let target = if is_common { &mut common } else { &mut own };
         target.insert(key.value.clone(), value.value.clone());
     }
-    let options = Options::new(format!("table '{}'", create.name.value), COMMON_OPTIONS.iter().copied(), &common);
-    let options = options.map_err(|error| {
-        let error = Fault::from(error);
-        let named = create.options.iter().find(|(key, _)| error.message.contains(&format!("'{}'", key.value)));
-        error.or_at(named.map(|(_, value)| value.span))
-    })?;
-    Ok((options, own))
-}
-
-fn option_span(create: &CreateTable, key: &str) -> Option<sqlparser::tokenizer::Span> {
-    create.options.iter().find(|(known, _)| known.value == key).map(|(_, value)| value.span)
+    Ok((Options::of_table(&create.name.value, COMMON_OPTIONS.iter().copied(), &common)?, own))
 }
 
 /// `DISTRIBUTED BY` is another way to write two options of a stream.
-fn with_distribution(create: &CreateTable, mut options: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+fn with_distribution(
+    create: &CreateTable,
+    mut options: BTreeMap<String, String>,
+    connector: &dyn Connector,
+) -> Result<BTreeMap<String, String>> {
     let Some(distribution) = &create.distribution else { return Ok(options) };
+    if !connector.options().iter().any(|option| option.key == KEY_FIELDS) {
+        let message = format!("table '{}': '{}' has no buckets", create.name.value, connector.name());
+        return Err(Fault::new(message).or_clause(&["DISTRIBUTED"]).help("leave DISTRIBUTED BY out"));
+    }
     let columns: Vec<&str> = distribution.columns.iter().map(|column| column.value.as_str()).collect();
     let said = [
-        ("key.fields", (!columns.is_empty()).then(|| columns.join(";"))),
+        (KEY_FIELDS, (!columns.is_empty()).then(|| columns.join(";"))),
         ("shards", distribution.buckets.map(|buckets| buckets.to_string())),
     ];
     for (key, value) in said {

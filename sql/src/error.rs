@@ -1,13 +1,17 @@
 //! Errors that point at the SQL: the place, the source line with a caret, and advice.
 //!
-//! Inside the crate a [`Fault`] carries a span of the script; at the edge it becomes a [`SqlError`], which holds the text of the line.
+//! Inside the crate a [`Fault`] says what it is about; at the edge `spans` finds where that stands, and it becomes a [`SqlError`], which holds the text of
+//! the line.
 
 use std::fmt;
 use std::sync::Arc;
 
 use coulee_model::{Classify, ErrorKind};
-use datafusion_common::{DataFusionError, Diagnostic};
-use sqlparser::tokenizer::{Location, Span};
+use coulee_runtime::Subject;
+use datafusion_common::DataFusionError;
+use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
+
+use crate::spans::{self, Place};
 
 /// A script and where it came from.
 #[derive(Debug)]
@@ -48,8 +52,8 @@ pub(crate) struct Fault {
     pub kind: ErrorKind,
     pub message: String,
     pub help: Option<String>,
-    /// `None` points at the statement's first word.
-    pub span: Option<Span>,
+    /// Where it may be shown, best first. None of them: at the statement's first word.
+    pub places: Vec<Place>,
 }
 
 pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
@@ -57,23 +61,51 @@ pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
 impl Fault {
     /// The statement is wrong.
     pub fn new(message: impl Into<String>) -> Self {
-        Fault { kind: ErrorKind::Invalid, message: message.into(), help: None, span: None }
+        Fault { kind: ErrorKind::Invalid, message: message.into(), help: None, places: Vec::new() }
     }
 
-    /// Points at a piece of the script. An empty span is no place.
+    /// Points at a piece of the script, before all that was said. An empty span is no place.
     #[must_use]
     pub fn at(mut self, span: Span) -> Self {
-        self.span = (span.start.line > 0).then_some(span);
+        if span.start.line > 0 {
+            self.places.insert(0, Place::Span(span));
+        }
         self
     }
 
     /// Points at a piece of the script, if it is known and nothing better was said.
     #[must_use]
-    pub fn or_at(self, span: Option<Span>) -> Self {
-        match (self.span, span) {
-            (None, Some(span)) => self.at(span),
-            _ => self,
+    pub fn or_at(mut self, span: Option<Span>) -> Self {
+        self.places.extend(span.map(Place::Span));
+        self
+    }
+
+    /// Says what it is about, if nothing better was said.
+    #[must_use]
+    pub fn about(mut self, subject: Subject) -> Self {
+        self.places.push(Place::Subject(subject));
+        self
+    }
+
+    /// Points at the first of these keywords that there is, if nothing better was said.
+    #[must_use]
+    pub fn or_clause(mut self, keywords: &'static [&'static str]) -> Self {
+        self.places.push(Place::Clause(keywords));
+        self
+    }
+
+    /// Looks for its places among these words, which are a part of the statement; not beyond one that another statement declares.
+    #[must_use]
+    pub fn within(self, words: &[TokenWithSpan]) -> Self {
+        for place in &self.places {
+            if let Some(span) = spans::find(place, words) {
+                return self.at(span);
+            }
+            if spans::declared_by(place).is_some() {
+                return self;
+            }
         }
+        self
     }
 
     /// Adds advice.
@@ -83,9 +115,10 @@ impl Fault {
         self
     }
 
-    /// The error as users see it; `start` is where the statement begins.
-    pub fn in_source(self, source: &Arc<Source>, start: Span) -> SqlError {
-        let span = self.span.unwrap_or(start);
+    /// The error as users see it. The script's words are those of the statement; without a place in them it is shown at the first.
+    pub fn in_source(self, source: &Arc<Source>, words: &[TokenWithSpan]) -> SqlError {
+        let first = words.first().map_or(Span::empty(), |word| word.span);
+        let span = self.places.iter().find_map(|place| spans::find(place, words)).unwrap_or(first);
         let line = source.line(span.start.line);
         let rest = line.chars().count().saturating_sub((span.start.column.max(1) - 1) as usize);
         let width = match span.end.line == span.start.line && span.end.column > span.start.column {
@@ -104,20 +137,24 @@ impl Fault {
         }
     }
 
-    /// As an error of DataFusion's, for code that its planner calls.
+    /// As an error of DataFusion's, for code that its planner calls; `faults` gets it back.
     pub fn into_datafusion(self) -> DataFusionError {
-        let span = self.span.and_then(datafusion_common::Span::try_from_sqlparser_span);
-        let mut diagnostic = Diagnostic::new_error(self.message.clone(), span);
-        if let Some(help) = self.help {
-            diagnostic = diagnostic.with_help(help, None);
-        }
-        DataFusionError::Plan(self.message).with_diagnostic(diagnostic)
+        DataFusionError::External(Box::new(self))
     }
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
 impl From<coulee_runtime::Error> for Fault {
     fn from(error: coulee_runtime::Error) -> Self {
-        Fault { kind: error.kind(), message: error.to_string(), help: None, span: None }
+        let places = error.subject().cloned().map(Place::Subject).into_iter().collect();
+        Fault { kind: error.kind(), message: error.to_string(), help: None, places }
     }
 }
 
@@ -167,14 +204,40 @@ impl fmt::Display for SqlError {
         write!(f, "{}:{}:{}: {}", self.origin, self.line, self.column, self.message)?;
         let gutter = self.line.to_string();
         let blank = " ".repeat(gutter.len());
+        let (shown, before) = excerpt(&self.source_line, self.column as usize - 1, self.width);
         // Tabs stay tabs under the line, so that the caret stands where the terminal puts the character.
-        let indent: String = self.source_line.chars().take(self.column as usize - 1).map(blank_like).collect();
-        write!(f, "\n {gutter} | {}\n {blank} | {indent}{}", self.source_line, "^".repeat(self.width))?;
+        let indent: String = shown.chars().take(before).map(blank_like).collect();
+        let carets = "^".repeat(self.width.min(shown.chars().count().saturating_sub(before)).max(1));
+        write!(f, "\n {gutter} | {shown}\n {blank} | {indent}{carets}")?;
         match &self.help {
             Some(help) => write!(f, "\n {blank} = help: {help}"),
             None => Ok(()),
         }
     }
+}
+
+/// How many characters of a line are shown.
+const SHOWN_MAX: usize = 110;
+/// How many of them stand in front of the caret, where the line is cut.
+const BEFORE_MAX: usize = 60;
+
+/// The part of a line around a place (in characters), with `…` where it is cut, and how many of its characters stand in front of the place.
+fn excerpt(line: &str, at: usize, width: usize) -> (String, usize) {
+    let count = line.chars().count();
+    if count <= SHOWN_MAX {
+        return (line.to_owned(), at);
+    }
+    let behind = width.min(SHOWN_MAX / 2).max(SHOWN_MAX - BEFORE_MAX);
+    let start = at.saturating_sub(BEFORE_MAX).min(count.saturating_sub(SHOWN_MAX));
+    let end = (at + behind).max(start + SHOWN_MAX).min(count);
+    let mut shown: String = line.chars().skip(start).take(end - start).collect();
+    if end < count {
+        shown.push('…');
+    }
+    if start > 0 {
+        shown.insert(0, '…');
+    }
+    (shown, at - start.min(at) + usize::from(start > 0))
 }
 
 fn blank_like(c: char) -> char {
@@ -192,7 +255,7 @@ mod tests {
         let source = Arc::new(Source { origin: "jobs/x.sql".into(), text: "SELECT 1;\n\tSELECT foo\n".into() });
         let span = Span::new(Location::new(2, 9), Location::new(2, 12));
         assert_eq!(source.slice(span), "foo");
-        let error = Fault::new("unknown column 'foo'").at(span).help("did you mean 'fob'?").in_source(&source, span);
+        let error = Fault::new("unknown column 'foo'").at(span).help("did you mean 'fob'?").in_source(&source, &[]);
         assert_eq!(
             error.to_string(),
             "jobs/x.sql:2:9: unknown column 'foo'\n 2 | \tSELECT foo\n   | \t       ^^^\n   = help: did you mean 'fob'?"
@@ -200,10 +263,22 @@ mod tests {
     }
 
     #[test]
+    fn a_long_line_is_cut_around_the_caret() {
+        let line = format!("{}nope{}", "ä".repeat(500), "b".repeat(500));
+        let source = Arc::new(Source { origin: "command-line".into(), text: line });
+        let span = Span::new(Location::new(1, 501), Location::new(1, 505));
+        let error = Fault::new("unknown column 'nope'").at(span).in_source(&source, &[]).to_string();
+        let lines: Vec<&str> = error.lines().collect();
+        assert_eq!(lines[0], "command-line:1:501: unknown column 'nope'");
+        assert_eq!(lines[1], format!(" 1 | …{}nope{}…", "ä".repeat(60), "b".repeat(46)));
+        assert_eq!(lines[2], format!("   | {}^^^^", " ".repeat(61)));
+    }
+
+    #[test]
     fn a_place_beyond_the_text_does_not_panic() {
         let source = Arc::new(Source { origin: "x".into(), text: "a".into() });
         let far = Span::new(Location::new(9, 9), Location::new(9, 12));
         assert_eq!(source.slice(far), "");
-        assert_eq!(Fault::new("m").in_source(&source, far).to_string(), "x:9:9: m\n 9 | \n   | ^");
+        assert_eq!(Fault::new("m").at(far).in_source(&source, &[]).to_string(), "x:9:9: m\n 9 | \n   | ^");
     }
 }

@@ -1,40 +1,91 @@
-//! What DataFusion's errors mean to somebody who wrote SQL, and where in it.
+//! What DataFusion's errors mean to somebody who wrote SQL, and what in it they are about.
 
+use std::collections::BTreeSet;
+
+use arrow::error::ArrowError;
+use coulee_runtime::Subject;
 use coulee_runtime::options::nearest;
-use datafusion_common::{DataFusionError, SchemaError};
-use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
+use datafusion_common::{DataFusionError, SchemaError, TableReference};
 
 use crate::error::Fault;
-use crate::script::is_word;
-use crate::statement::find;
+use crate::spans::{self, Place};
+use crate::types::with_sql_types;
 
-/// Turns an error of DataFusion's into a fault. The place is what DataFusion says it is, or else the first word that the message quotes.
-pub(crate) fn fault(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Fault {
+/// Turns an error of DataFusion's into a fault. It is about what DataFusion says it is, or else about the words that the message quotes.
+pub(crate) fn fault(error: &DataFusionError) -> Fault {
     let diagnostic = error.diagnostic();
-    let span = diagnostic.and_then(|diagnostic| diagnostic.span).map(to_span);
+    let span = diagnostic.and_then(|diagnostic| diagnostic.span).map(spans::of_datafusion);
     let fault = match error.find_root() {
-        DataFusionError::SchemaError(error, _) => schema_fault(error, tokens),
-        DataFusionError::Plan(text) if text.starts_with("unknown table ") => plain(text),
+        // What code of ours said that DataFusion's planner called.
+        DataFusionError::External(cause) if cause.is::<Fault>() => {
+            return cause.downcast_ref::<Fault>().cloned().unwrap_or_else(|| Fault::new(cause.to_string()));
+        }
+        DataFusionError::SchemaError(error, _) => {
+            return match span {
+                Some(span) => schema_fault(error).at(span),
+                None => schema_fault(error),
+            };
+        }
+        DataFusionError::ArrowError(error, _) => arrow_fault(error),
         DataFusionError::Plan(text) if text.starts_with("Invalid function '") => {
-            Fault::new(format!("unknown function '{}'", quoted(text).next().unwrap_or_default()))
+            let name = quoted(text).next().unwrap_or_default().to_owned();
+            Fault::new(format!("unknown function '{name}'")).about(Subject::Function(name))
+        }
+        DataFusionError::Plan(text) if text.starts_with("Cannot create filter with non-boolean predicate '") => {
+            let found = text.rsplit_once("returning ").map(|(_, found)| with_sql_types(found)).unwrap_or_default();
+            let condition = quoted(text).next().unwrap_or_default();
+            Fault::new(format!("WHERE and HAVING take a condition, and {condition} is {found}"))
+                .or_clause(&["WHERE", "HAVING"])
+                .help("compare it with a value")
+        }
+        DataFusionError::NotImplemented(text) if text.starts_with("Unsupported SQL type ") => {
+            let name = text.trim_start_matches("Unsupported SQL type ").to_owned();
+            let fault = Fault::new(format!("unknown type '{name}'"));
+            let near = nearest(&name.to_uppercase(), crate::types::NAMES).map(|near| format!("did you mean {near}?"));
+            fault
+                .about(Subject::Function(name))
+                .help(near.unwrap_or_else(|| format!("types: {}", crate::types::NAMES.join(", "))))
         }
         DataFusionError::Plan(text)
             if text.starts_with("Cannot coerce arithmetic") || text.starts_with("Cannot infer common") =>
         {
-            plain(&format!("c{}", &text[1..])).help("CAST one side to the other's type")
+            plain(&with_sql_types(&format!("c{}", &text[1..]))).help("CAST one side to the other's type")
         }
         root => match diagnostic {
             Some(diagnostic) => {
-                let fault = Fault::new(diagnostic.message.clone());
+                let fault = Fault::new(with_sql_types(&diagnostic.message));
                 let help = diagnostic.helps.first().map(|help| &help.message);
                 help.or(diagnostic.notes.first().map(|note| &note.message))
                     .map_or(fault.clone(), |help| fault.help(help))
             }
-            None => plain(&message(root)),
+            None => plain(&with_sql_types(&message(root))),
         },
     };
-    let quoted = quoted(&fault.message).find_map(|word| find(tokens, word));
-    fault.or_at(span).or_at(quoted)
+    let words: Vec<Place> = quoted(&fault.message).map(|word| Place::Word(word.to_owned())).collect();
+    let mut fault = fault.or_at(span);
+    fault.places.extend(words);
+    fault
+}
+
+/// What Arrow says of values that an expression without columns has: it is evaluated while the statement is planned.
+fn arrow_fault(error: &ArrowError) -> Fault {
+    match error {
+        ArrowError::CastError(text) | ArrowError::ParseError(text) => {
+            let text = text
+                .strip_prefix("Cannot cast")
+                .map_or_else(|| text.clone(), |rest| format!("CAST fails: cannot cast{rest}"));
+            Fault::new(with_sql_types(text.trim_end_matches(" type")))
+                .or_clause(&["CAST", "DATE", "TIMESTAMP", "TIME"])
+                .help("TRY_CAST gives null for what cannot be converted")
+        }
+        ArrowError::DivideByZero => {
+            Fault::new("a division by zero").help("write NULLIF(divisor, 0), which makes the result null")
+        }
+        ArrowError::ArithmeticOverflow(text) => {
+            Fault::new(format!("a number is too large: {}", with_sql_types(text))).help("CAST to a larger type first")
+        }
+        other => Fault::new(with_sql_types(&other.to_string())),
+    }
 }
 
 fn message(error: &DataFusionError) -> String {
@@ -66,9 +117,20 @@ fn plain(text: &str) -> Fault {
     }
 }
 
-fn schema_fault(error: &SchemaError, tokens: &[TokenWithSpan]) -> Fault {
+fn schema_fault(error: &SchemaError) -> Fault {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
+            let is_known = |relation: &TableReference| {
+                valid_fields.is_empty() || valid_fields.iter().any(|known| known.relation.as_ref() == Some(relation))
+            };
+            if let Some(relation) = field.relation.as_ref().filter(|relation| !is_known(relation)) {
+                let tables: BTreeSet<&str> =
+                    valid_fields.iter().filter_map(|known| Some(known.relation.as_ref()?.table())).collect();
+                let tables: Vec<&str> = tables.into_iter().collect();
+                return Fault::new(format!("unknown table or alias '{}'", relation.table()))
+                    .about(Subject::Table(relation.table().to_owned()))
+                    .help(format!("FROM has {}", tables.join(", ")));
+            }
             let names: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
             let fault = Fault::new(format!("unknown column '{}'", field.name));
             let fault = match nearest(&field.name, &names) {
@@ -78,17 +140,18 @@ fn schema_fault(error: &SchemaError, tokens: &[TokenWithSpan]) -> Fault {
                 }
                 None => fault.help(format!("columns: {}", names.join(", "))),
             };
-            fault.or_at(find(tokens, &field.name))
+            let table = field.relation.as_ref().map(|relation| relation.table().to_owned());
+            fault.about(Subject::Column { table, column: field.name.clone() })
         }
         SchemaError::AmbiguousReference { field } => {
             Fault::new(format!("column '{}' is in more than one of the tables", field.name))
                 .help("write the table's name or alias and a dot in front of it")
-                .or_at(find(tokens, &field.name))
+                .about(Subject::Column { table: None, column: field.name.clone() })
         }
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
             Fault::new(format!("column '{name}' is there twice"))
                 .help("give one of them another name with AS")
-                .or_at(find(tokens, name))
+                .about(Subject::Column { table: None, column: name.clone() })
         }
     }
 }
@@ -96,14 +159,4 @@ fn schema_fault(error: &SchemaError, tokens: &[TokenWithSpan]) -> Fault {
 /// The words of a message that stand in quotes.
 fn quoted(message: &str) -> impl Iterator<Item = &str> {
     message.split(['\'', '"', '`']).skip(1).step_by(2).filter(|word| !word.is_empty())
-}
-
-fn to_span(span: datafusion_common::Span) -> Span {
-    let location = |at: datafusion_common::Location| Location::new(at.line, at.column);
-    Span::new(location(span.start), location(span.end))
-}
-
-/// Where the first of these keywords stands that there is.
-pub(crate) fn first_of(tokens: &[TokenWithSpan], words: &[&str]) -> Option<Span> {
-    words.iter().find_map(|word| tokens.iter().find(|token| is_word(&token.token, word))).map(|token| token.span)
 }

@@ -40,5 +40,5 @@ pub(crate) fn over(columns: &[Arc<dyn PhysicalExpr>], expr: Arc<dyn PhysicalExpr
             None => Transformed::no(expr),
         })
     });
-    replaced.data().map_err(|error| fault(&error, &[]))
+    replaced.data().map_err(|error| fault(&error))
 }

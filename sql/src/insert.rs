@@ -8,15 +8,17 @@ use sqlparser::tokenizer::Span;
 
 use crate::catalog::Table;
 use crate::error::{Fault, Result};
-use crate::faults::{fault, first_of};
+use crate::faults::fault;
 use crate::statement::Insert;
 use crate::types::{converts, type_name};
+
+/// Where a query's columns are written.
+const SELECT: &[&str] = &["SELECT", "VALUES"];
 
 /// The query with the columns of the table's sink, in their order.
 pub(crate) fn shaped(insert: &Insert, table: &Table, query: LogicalPlan, schema: &Schema) -> Result<LogicalPlan> {
     let targets = targets(insert, table, schema)?;
     let given = query.schema().columns();
-    let select = first_of(&insert.tokens, &["SELECT", "VALUES"]);
     if given.len() != targets.len() {
         let wanted: Vec<String> = targets.iter().map(describe).collect();
         let message = format!(
@@ -25,16 +27,16 @@ pub(crate) fn shaped(insert: &Insert, table: &Table, query: LogicalPlan, schema:
             columns(targets.len()),
             table.name()
         );
-        return Err(Fault::new(message).or_at(select).help(format!("expected {}", wanted.join(", "))));
+        return Err(Fault::new(message).or_clause(SELECT).help(format!("expected {}", wanted.join(", "))));
     }
     let mut exprs = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         let expr = match targets.iter().position(|target| target.name() == field.name()) {
             Some(index) => {
                 let item = crate::names::item(&insert.query, index);
-                converted(&query, &given[index], field, item).map_err(|fault| fault.or_at(select))?
+                converted(&query, &given[index], field, item).map_err(|fault| fault.or_clause(SELECT))?
             }
-            None if field.is_nullable() => null(field, insert)?,
+            None if field.is_nullable() => null(field)?,
             None => {
                 let message = format!("column '{}' of '{}' is NOT NULL and gets no value", field.name(), table.name());
                 return Err(Fault::new(message).at(insert.table.span).help("add it to the column list and the query"));
@@ -42,10 +44,7 @@ pub(crate) fn shaped(insert: &Insert, table: &Table, query: LogicalPlan, schema:
         };
         exprs.push(expr.alias(field.name()));
     }
-    LogicalPlanBuilder::new(query)
-        .project(exprs)
-        .and_then(LogicalPlanBuilder::build)
-        .map_err(|error| fault(&error, &insert.tokens))
+    LogicalPlanBuilder::new(query).project(exprs).and_then(LogicalPlanBuilder::build).map_err(|error| fault(&error))
 }
 
 /// The columns that the query's go to, in its order.
@@ -82,7 +81,7 @@ fn unknown(name: &str, table: &Table, schema: &Schema) -> Fault {
 }
 
 fn converted(query: &LogicalPlan, column: &Column, to: &FieldRef, item: Option<(String, Span)>) -> Result<Expr> {
-    let from = query.schema().field_from_column(column).map_err(|error| fault(&error, &[]))?.data_type().clone();
+    let from = query.schema().field_from_column(column).map_err(|error| fault(&error))?.data_type().clone();
     let expr = Expr::Column(column.clone());
     if from == *to.data_type() {
         return Ok(expr);
@@ -129,8 +128,8 @@ fn is_small(expr: &Expr, plan: &LogicalPlan, to: &DataType) -> bool {
     }
 }
 
-fn null(field: &FieldRef, insert: &Insert) -> Result<Expr> {
-    let value = ScalarValue::try_from(field.data_type()).map_err(|error| fault(&error, &insert.tokens))?;
+fn null(field: &FieldRef) -> Result<Expr> {
+    let value = ScalarValue::try_from(field.data_type()).map_err(|error| fault(&error))?;
     Ok(Expr::Literal(value, None))
 }
 

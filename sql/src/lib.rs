@@ -3,30 +3,39 @@
 //! A script goes through these rooms, in this order:
 //!
 //! 1. [`parse_script`] cuts it into statements and parses each (`script`, `parse`, `create_table`; `dialect` and `types` say what Flink's words are).
+//!    Parsing and planning have a thread with a large stack (`stack`); `limits` bounds how deep a statement may be.
 //!    Nothing is looked up.
+//!    `foreign` answers what Flink's clients and catalogs have and Coulee does not.
 //! 2. [`Session::execute`] keeps settings (`settings`), tables and views (`catalog`, `define`), and answers `SHOW` and `DESCRIBE` (`show`).
-//! 3. A query is resolved by DataFusion's planner over the catalog (`planner`, `names`, `functions`), where `TUMBLE` becomes a projection (`table_function`);
+//! 3. A query is resolved by DataFusion's planner over the catalog (`planner`, `names`, `functions`), where `TUMBLE` becomes a projection
+//!    (`table_function`, `group_window`) and operands must be of one kind (`operands`);
 //!    `insert` shapes it to the table it goes to; `optimize` types and optimises it.
 //! 4. `translate` and `aggregate` turn the plan into a [`Graph`](coulee_runtime::graph::Graph). `lineage` tells them which columns are event times and
 //!    which bound a window. What cannot run as a stream is refused by `refuse`.
 //! 5. `explain` prints the graph.
 //!
-//! Errors point at the SQL (`error`, `faults`). The crate knows no connector: it calls those that it is given, through the runtime's traits. It opens no
-//! file and no socket.
+//! Errors say what they are about (`error`, `faults`); `spans` finds where that stands in the SQL.
+//!
+//! The crate knows no connector: it calls those that it is given, through the runtime's traits. It opens no file and no socket.
 
 mod aggregate;
 mod catalog;
 mod create_table;
 mod define;
 mod dialect;
+mod encoding;
 mod error;
 mod explain;
 mod faults;
+mod foreign;
 mod functions;
 mod fuse;
+mod group_window;
 mod insert;
+mod limits;
 mod lineage;
 mod names;
+mod operands;
 mod optimize;
 mod parse;
 mod planner;
@@ -35,11 +44,15 @@ mod script;
 mod session;
 mod settings;
 mod show;
+mod spans;
+mod stack;
 mod statement;
 mod table_function;
 mod translate;
 mod types;
+mod zone;
 
+pub use encoding::script_text;
 pub use error::SqlError;
 pub use script::parse_script;
 pub use session::{Effect, PlannedJob, QuerySink, Session, SessionDefaults};

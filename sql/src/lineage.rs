@@ -46,12 +46,22 @@ pub(crate) fn bare(expr: &Expr) -> &Expr {
     }
 }
 
-/// Whether the watermark speaks of this column: it is a table's event time, or the time of windows of one.
-pub(crate) fn is_event_time(column: &Column, plan: &LogicalPlan) -> bool {
-    is_event_time_expr(&Expr::Column(column.clone()), plan)
+fn without_aliases(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => without_aliases(&alias.expr),
+        _ => expr,
+    }
 }
 
-fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan) -> bool {
+/// Whether the watermark speaks of this column: it is a table's event time, or the time of windows of one.
+///
+/// `in_utc`: local time is UTC, so that a conversion between kinds of timestamps keeps the instant.
+pub(crate) fn is_event_time(column: &Column, plan: &LogicalPlan, in_utc: bool) -> bool {
+    is_event_time_expr(&Expr::Column(column.clone()), plan, in_utc)
+}
+
+fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
+    let bare: fn(&Expr) -> &Expr = if in_utc { bare } else { without_aliases };
     let expr = bare(expr);
     if let Some((_, part)) = as_window(expr) {
         // A window's last instant is at or after the row's own time, so a watermark below the one is below the other.
@@ -73,7 +83,7 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan) -> bool {
     }
     let Expr::Column(column) = expr else { return false };
     match origin(column, plan) {
-        Origin::Below(inputs) => inputs.iter().all(|(input, expr)| is_event_time_expr(expr, input)),
+        Origin::Below(inputs) => inputs.iter().all(|(input, expr)| is_event_time_expr(expr, input, in_utc)),
         Origin::Table(table) => table
             .0
             .event_time

@@ -12,13 +12,13 @@ use datafusion_optimizer::optimize_unions::OptimizeUnions;
 use datafusion_optimizer::push_down_filter::PushDownFilter;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion_optimizer::{Analyzer, Optimizer, OptimizerContext, OptimizerRule};
-use sqlparser::tokenizer::TokenWithSpan;
 
 use crate::error::Result;
 use crate::faults::fault;
+use crate::zone::Zone;
 
-/// Types and optimises a plan.
-pub(crate) fn optimize(plan: LogicalPlan, tokens: &[TokenWithSpan]) -> Result<LogicalPlan> {
+/// Types and optimises a plan; `zone` is the session's, if it is not UTC.
+pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<LogicalPlan> {
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
@@ -32,6 +32,10 @@ pub(crate) fn optimize(plan: LogicalPlan, tokens: &[TokenWithSpan]) -> Result<Lo
     let context = OptimizerContext::new().with_skip_failing_rules(false).without_query_execution_start_time();
     let optimized = Analyzer::new()
         .execute_and_check(plan, &ConfigOptions::new(), |_, _| {})
+        .and_then(|plan| match zone {
+            Some(zone) => zone.put_into(plan),
+            None => Ok(plan),
+        })
         .and_then(|plan| Optimizer::with_rules(rules).optimize(plan, &context, |_, _| {}));
-    optimized.map_err(|error| fault(&error, tokens))
+    optimized.map_err(|error| fault(&error))
 }

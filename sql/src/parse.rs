@@ -1,19 +1,19 @@
 //! Parses one statement. Queries and expressions are sqlparser's; what Flink wraps around them is read here.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use sqlparser::ast::{Ident, Query};
+use sqlparser::ast::{Ident, Query, SetExpr, SetOperator, SetQuantifier, Spanned, Values, VisitMut, VisitorMut};
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
 use crate::create_table;
-use crate::dialect::FlinkDialect;
+use crate::dialect::{FlinkDialect, balanced};
 use crate::error::{Fault, Result, Source};
+use crate::foreign;
+use crate::limits::{OPERATIONS_MAX, PARSER_DEPTH_MAX};
 use crate::script::{is_word, parser_fault};
 use crate::statement::{Body, CreateView, Insert, Relation, Show};
-
-/// How deep expressions and queries may nest.
-const DEPTH_MAX: usize = 64;
 
 /// A cursor over the words of a statement.
 pub(crate) struct Words<'a> {
@@ -24,13 +24,13 @@ pub(crate) struct Words<'a> {
 
 impl<'a> Words<'a> {
     pub fn new(tokens: &[TokenWithSpan], source: &'a Arc<Source>) -> Self {
-        let parser = Parser::new(&FlinkDialect).with_recursion_limit(DEPTH_MAX);
+        let parser = Parser::new(&FlinkDialect).with_recursion_limit(PARSER_DEPTH_MAX);
         Words { parser: parser.with_tokens_with_locations(tokens.to_vec()), tokens: tokens.to_vec(), source }
     }
 
     /// Runs a piece of sqlparser's grammar.
     pub fn parse<T>(&mut self, read: impl FnOnce(&mut Parser<'a>) -> Result<T, ParserError>) -> Result<T> {
-        read(&mut self.parser).map_err(|error| parser_fault(&error, &self.tokens))
+        read(&mut self.parser).map_err(|error| parser_fault(&error, self.parser.get_current_token(), &self.tokens))
     }
 
     pub fn peek(&self) -> Token {
@@ -115,6 +115,34 @@ impl<'a> Words<'a> {
         }
     }
 
+    /// Skips what is left.
+    pub fn skip_rest(&mut self) {
+        while self.next().token != Token::EOF {}
+    }
+
+    /// Words up to `end` or the end of the statement, as they are written.
+    fn raw(&mut self, end: &Token, what: &str) -> Result<Ident> {
+        let start = self.index();
+        let fault = self.unexpected(what);
+        while self.peek() != *end && self.peek() != Token::EOF {
+            self.next();
+        }
+        if self.index() == start {
+            return Err(fault);
+        }
+        let span = self.span_since(start);
+        let value = self.source.slice(span).trim();
+        let value = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
+        Ok(Ident { value: value.to_owned(), quote_style: None, span })
+    }
+
+    /// A text in single quotes, or words up to `end` as older SQL clients take them: `SET parallelism.default = 4`.
+    fn text_or_raw(&mut self, end: &Token, what: &str) -> Result<Ident> {
+        let after = self.parser.peek_nth_token(1).token;
+        let is_text = matches!(self.peek(), Token::SingleQuotedString(_)) && (after == *end || after == Token::EOF);
+        if is_text { self.text(what) } else { self.raw(end, what) }
+    }
+
     /// Skips a field's comment: a text.
     pub fn comment_text(&mut self) {
         if matches!(self.peek(), Token::SingleQuotedString(_)) {
@@ -146,12 +174,25 @@ pub(crate) fn ident(words: &mut Words<'_>, what: &str) -> Result<Ident> {
 
 /// The name of a table or view. A catalog in front of it is refused: there is only one.
 pub(crate) fn table_name(words: &mut Words<'_>) -> Result<Ident> {
-    let name = ident(words, "a name")?;
-    if words.peek() == Token::Period {
-        let message = format!("'{}.…' names a catalog or database, and Coulee has one of each", name.value);
-        return Err(Fault::new(message).at(name.span).help("write the table's name alone"));
+    let (mut qualifiers, mut name) = (Vec::new(), ident(words, "a name")?);
+    while words.accept_token(&Token::Period) {
+        qualifiers.push(std::mem::replace(&mut name, ident(words, "a name")?));
     }
+    check_qualifiers(&qualifiers)?;
     Ok(name)
+}
+
+/// What stands in front of a table's name: nothing, or the catalog and the database that there are.
+pub(crate) fn check_qualifiers(names: &[Ident]) -> Result<()> {
+    let expected: &[&str] = if names.len() > 1 { &[foreign::CATALOG, foreign::DATABASE] } else { &[foreign::DATABASE] };
+    let wrong = names.iter().enumerate().find(|(index, name)| expected.get(*index) != Some(&name.value.as_str()));
+    let Some((_, name)) = wrong else { return Ok(()) };
+    let message = format!("'{}.…' names another catalog or database than there is", name.value);
+    Err(Fault::new(message).at(name.span).help(format!(
+        "write the table's name alone; in front of it may stand {}.{}",
+        foreign::CATALOG,
+        foreign::DATABASE
+    )))
 }
 
 /// Parses all of a statement's words.
@@ -163,6 +204,9 @@ pub(crate) fn statement(tokens: &[TokenWithSpan], source: &Arc<Source>) -> Resul
 }
 
 fn body(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Body> {
+    if let Some(body) = foreign::statement(words)? {
+        return Ok(body);
+    }
     if words.accept("CREATE") {
         return create(words);
     }
@@ -176,13 +220,14 @@ fn body(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Body> {
         if words.peek() == Token::EOF {
             return Ok(Body::Set(None));
         }
-        let key = words.text("a setting's name in single quotes")?;
+        let key = words.text_or_raw(&Token::Eq, "a setting's name in single quotes")?;
         words.expect(&Token::Eq)?;
-        return Ok(Body::Set(Some((key, words.text("a value in single quotes")?))));
+        let value = words.text_or_raw(&Token::EOF, "a value in single quotes")?;
+        return Ok(Body::Set(Some((key, value))));
     }
     if words.accept("RESET") {
         let all = words.peek() == Token::EOF;
-        let key = (!all).then(|| words.text("a setting's name in single quotes")).transpose()?;
+        let key = (!all).then(|| words.text_or_raw(&Token::EOF, "a setting's name in single quotes")).transpose()?;
         return Ok(Body::Reset(key));
     }
     if words.accept("SHOW") {
@@ -192,9 +237,12 @@ fn body(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Body> {
         return Ok(Body::Describe(table_name(words)?));
     }
     if words.accept("EXPLAIN") {
+        // The kinds of changes are always shown.
+        words.accept("CHANGELOG_MODE");
         words.accept_all(&["PLAN", "FOR"]);
         let next = words.peek();
-        if !is_query(&next) && !is_word(&next, "INSERT") && !is_word(&next, "EXECUTE") {
+        let begins = |word| is_word(&next, word);
+        if !is_query(&next) && !["INSERT", "EXECUTE", "STATEMENT", "BEGIN"].into_iter().any(begins) {
             return Err(words.unexpected("a query or INSERT INTO"));
         }
         return Ok(Body::Explain(Box::new(body(words, tokens)?)));
@@ -202,11 +250,21 @@ fn body(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Body> {
     if words.accept("INSERT") {
         return Ok(Body::Insert(insert(words, tokens)?));
     }
-    if words.accept_all(&["EXECUTE", "STATEMENT", "SET"]) {
+    if words.accept_all(&["EXECUTE", "STATEMENT", "SET"]) || words.accept_all(&["STATEMENT", "SET"]) {
+        words.expect_word("BEGIN")?;
         return statement_set(words, tokens);
     }
-    if words.accept_all(&["EXECUTE", "INSERT"]) {
-        return Ok(Body::Insert(insert(words, tokens)?));
+    if words.accept_all(&["BEGIN", "STATEMENT", "SET"]) {
+        words.accept_token(&Token::SemiColon);
+        return statement_set(words, tokens);
+    }
+    if words.accept("EXECUTE") {
+        if words.accept("INSERT") {
+            return Ok(Body::Insert(insert(words, tokens)?));
+        }
+        if !is_query(&words.peek()) {
+            return Err(words.unexpected("INSERT INTO, a query or STATEMENT SET BEGIN"));
+        }
     }
     if is_query(&words.peek()) {
         return Ok(Body::Query(query(words)?));
@@ -251,8 +309,19 @@ fn create(words: &mut Words<'_>) -> Result<Body> {
 }
 
 fn show(words: &mut Words<'_>) -> Result<Body> {
-    for (word, show) in [("TABLES", Show::Tables), ("VIEWS", Show::Views), ("FUNCTIONS", Show::Functions)] {
-        if words.accept(word) {
+    let lists: [(&[&str], Show); 9] = [
+        (&["TABLES"], Show::Tables),
+        (&["VIEWS"], Show::Views),
+        (&["FUNCTIONS"], Show::Functions),
+        (&["CATALOGS"], Show::Catalogs),
+        (&["CURRENT", "CATALOG"], Show::Catalogs),
+        (&["DATABASES"], Show::Databases),
+        (&["CURRENT", "DATABASE"], Show::Databases),
+        (&["JARS"], Show::Jars),
+        (&["MODULES"], Show::Modules),
+    ];
+    for (names, show) in lists {
+        if words.accept_all(names) {
             return Ok(Body::Show(show));
         }
     }
@@ -279,9 +348,8 @@ fn insert(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Insert> {
     Ok(Insert { table, columns, query: query(words)?, tokens: Arc::new(tokens.to_vec()) })
 }
 
-/// `BEGIN INSERT …; INSERT …; END`: every INSERT is parsed by itself, so that faults are found in the right one.
+/// `INSERT …; INSERT …; END`: every INSERT is parsed by itself, so that faults are found in the right one.
 fn statement_set(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Body> {
-    words.expect_word("BEGIN")?;
     let mut inserts = Vec::new();
     while !words.accept("END") {
         let start = words.index();
@@ -320,12 +388,59 @@ pub(crate) fn query(words: &mut Words<'_>) -> Result<Box<Query>> {
             kept.push(token.clone());
         }
     }
-    let mut parser = Parser::new(&FlinkDialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(kept);
-    let query = parser.parse_query().map_err(|error| parser_fault(&error, &words.tokens))?;
+    let mut parser = Parser::new(&FlinkDialect).with_recursion_limit(PARSER_DEPTH_MAX).with_tokens_with_locations(kept);
+    let parsed = parser.parse_query();
+    let mut query = parsed.map_err(|error| parser_fault(&error, parser.get_current_token(), &words.tokens))?;
     let end = parser.peek_token();
     if end.token != Token::EOF {
         return Err(Fault::new(format!("expected the end of the query, found '{}'", end.token)).at(end.span));
     }
     while words.next().token != Token::EOF {}
-    Ok(query)
+    match query.visit(&mut BalanceUnions) {
+        ControlFlow::Break(fault) => Err(fault),
+        ControlFlow::Continue(()) => Ok(query),
+    }
+}
+
+/// Turns `a UNION ALL b UNION ALL c …`, which is parsed to a tree as deep as the chain is long, into a balanced tree.
+struct BalanceUnions;
+
+impl VisitorMut for BalanceUnions {
+    type Break = Fault;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Fault> {
+        let mut terms = Vec::new();
+        let nothing = SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows: Vec::new() });
+        let mut body = std::mem::replace(query.body.as_mut(), nothing);
+        let mut others = 0;
+        loop {
+            match body {
+                SetExpr::SetOperation { op: SetOperator::Union, set_quantifier: SetQuantifier::All, left, right } => {
+                    terms.push(*right);
+                    body = *left;
+                }
+                other => {
+                    terms.push(other);
+                    break;
+                }
+            }
+        }
+        let mut rest = terms.last();
+        while let Some(SetExpr::SetOperation { left, right, .. }) = rest {
+            others += 1;
+            if others > OPERATIONS_MAX {
+                let message = format!("more than {OPERATIONS_MAX} queries are joined by UNION, INTERSECT or EXCEPT");
+                return ControlFlow::Break(Fault::new(message).at(right.span()).help("write UNION ALL, or split it"));
+            }
+            rest = Some(left);
+        }
+        terms.reverse();
+        *query.body = balanced(terms, &|left, right| SetExpr::SetOperation {
+            op: SetOperator::Union,
+            set_quantifier: SetQuantifier::All,
+            left: Box::new(left),
+            right: Box::new(right),
+        });
+        ControlFlow::Continue(())
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
+use coulee_runtime::Subject;
 use coulee_runtime::options::nearest;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{DFSchema, DataFusionError, ScalarValue, TableReference};
@@ -16,15 +17,25 @@ use datafusion_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast;
-use sqlparser::tokenizer::TokenWithSpan;
 
 use crate::catalog::Catalog;
 use crate::error::{Fault, Result};
-use crate::faults::{fault, first_of};
+use crate::faults::fault;
+use crate::foreign::{CATALOG, DATABASE};
 use crate::functions::{self, NOT_CONSTANT};
+use crate::group_window;
+use crate::limits::check_plan;
 use crate::names::name_columns;
+use crate::operands::{check_expression, check_operands};
+use crate::optimize::optimize;
+use crate::refuse::check_query;
+use crate::spans::Place;
 use crate::table_function::WindowFunctions;
 use crate::types::cast_type;
+use crate::zone::Zone;
+
+/// Functions of Flink's whose result is another whenever a row is processed.
+const OF_THE_CLOCK: &[&str] = &["proctime", "localtime", "localtimestamp", "current_row_timestamp"];
 
 /// The functions that SQL may call, by lower-case name.
 #[derive(Debug)]
@@ -34,10 +45,13 @@ pub(crate) struct Functions {
     expr_planners: Vec<Arc<dyn ExprPlanner>>,
     relation_planners: Vec<Arc<dyn RelationPlanner>>,
     options: ConfigOptions,
+    /// The session's time zone, if it is not UTC.
+    zone: Option<Zone>,
 }
 
 impl Functions {
-    pub fn new() -> Self {
+    /// The functions of a session in this time zone; `None` is UTC.
+    pub fn new(zone: Option<Zone>) -> Self {
         let (scalars, aggregates) = (functions::scalars(), functions::aggregates());
         let expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![
             Arc::new(SmallNumbers),
@@ -46,8 +60,9 @@ impl Functions {
             Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
             Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
         ];
-        let relation_planners: Vec<Arc<dyn RelationPlanner>> = vec![Arc::new(WindowFunctions)];
-        Functions { scalars, aggregates, expr_planners, relation_planners, options: ConfigOptions::new() }
+        let relation_planners: Vec<Arc<dyn RelationPlanner>> =
+            vec![Arc::new(WindowFunctions { in_utc: zone.is_none() })];
+        Functions { scalars, aggregates, expr_planners, relation_planners, options: ConfigOptions::new(), zone }
     }
 
     /// Name and kind of every function, by name.
@@ -76,38 +91,55 @@ impl Planner<'_> {
     }
 
     /// Plans a query: resolved, but neither typed nor optimised.
-    pub fn query(&self, query: &ast::Query, tokens: &[TokenWithSpan]) -> Result<LogicalPlan> {
+    pub fn query(&self, query: &ast::Query) -> Result<LogicalPlan> {
+        check_query(query)?;
         let mut query = query.clone();
         name_columns(&mut query);
+        group_window::rewrite(&mut query)?;
         let statement = ast::Statement::Query(Box::new(query));
-        self.sql().sql_statement_to_plan(statement).map_err(|error| self.explain(&error, tokens))
+        let plan = self.sql().sql_statement_to_plan(statement).map_err(|error| self.explain(&error))?;
+        check_plan(&plan)?;
+        check_operands(&plan)?;
+        match &self.functions.zone {
+            Some(zone) => zone.put_into(plan).map_err(|error| fault(&error)),
+            None => Ok(plan),
+        }
     }
 
     /// Plans an expression over a schema, with the casts that its operators need.
-    pub fn expr(&self, expr: &ast::Expr, schema: &DFSchema, tokens: &[TokenWithSpan]) -> Result<Expr> {
-        let coerced = self
-            .sql()
-            .sql_to_expr(expr.clone(), schema, &mut PlannerContext::new())
-            .and_then(|expr| ExprSimplifier::new(SimplifyContext::default()).coerce(expr, schema));
-        coerced.map_err(|error| self.explain(&error, tokens))
+    pub fn expr(&self, expr: &ast::Expr, schema: &DFSchema) -> Result<Expr> {
+        let planned = self.sql().sql_to_expr(expr.clone(), schema, &mut PlannerContext::new());
+        let planned = planned.map_err(|error| self.explain(&error))?;
+        check_expression(&planned, schema)?;
+        let coerced = ExprSimplifier::new(SimplifyContext::default()).coerce(planned, schema);
+        let in_zone = coerced.and_then(|expr| match &self.functions.zone {
+            Some(zone) => zone.put_into_expr(expr, schema),
+            None => Ok(expr),
+        });
+        in_zone.map_err(|error| self.explain(&error))
     }
 
-    fn explain(&self, error: &DataFusionError, tokens: &[TokenWithSpan]) -> Fault {
-        let fault = fault(error, tokens);
-        let unknown = |what: &str| fault.message.strip_prefix(what).and_then(|rest| rest.strip_suffix('\''));
-        let Some(name) = unknown("unknown function '").or(unknown("unknown column '")) else { return fault };
-        if NOT_CONSTANT.contains(&name.to_lowercase().as_str()) {
+    /// Types and optimises a plan.
+    pub fn optimize(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        optimize(plan, self.functions.zone.as_ref())
+    }
+
+    fn explain(&self, error: &DataFusionError) -> Fault {
+        let fault = fault(error);
+        let (name, is_function) = match fault.places.iter().find_map(Place::subject) {
+            Some(Subject::Function(name)) => (name.to_lowercase(), true),
+            Some(Subject::Column { column, .. }) => (column.to_lowercase(), false),
+            _ => return fault,
+        };
+        if NOT_CONSTANT.contains(&name.as_str()) || OF_THE_CLOCK.contains(&name.as_str()) {
             let help = "the time at which a row is processed is another after a restart; use an event-time column";
             return fault.help(help);
         }
-        if fault.message.starts_with("unknown column") {
+        if !is_function {
             return fault;
         }
-        if first_of(tokens, &["OVER"]).is_some() {
-            return crate::refuse::over(tokens);
-        }
         let known: Vec<&str> = self.functions.list().into_iter().map(|(name, _)| name).collect();
-        match nearest(&name.to_lowercase(), &known) {
+        match nearest(&name, &known) {
             Some(near) => fault.help(format!("did you mean '{near}'?")),
             None => fault.help("SHOW FUNCTIONS lists what there is"),
         }
@@ -116,10 +148,16 @@ impl Planner<'_> {
 
 impl ContextProvider for Planner<'_> {
     fn get_table_source(&self, name: TableReference) -> datafusion_common::Result<Arc<dyn TableSource>> {
-        self.catalog.source(name.table()).map_err(|fault| {
-            let help = fault.help.map(|help| format!("\n{help}")).unwrap_or_default();
-            DataFusionError::Plan(format!("{}{help}", fault.message))
-        })
+        let known = name.schema().is_none_or(|schema| schema == DATABASE)
+            && name.catalog().is_none_or(|catalog| catalog == CATALOG);
+        let found = match known {
+            true => self.catalog.source(name.table()),
+            false => {
+                let help = format!("write the table's name alone; in front of it may stand {CATALOG}.{DATABASE}");
+                Err(Fault::new(format!("unknown table '{}'", name.to_string())).help(help))
+            }
+        };
+        found.map_err(|fault| fault.about(Subject::Table(name.table().to_owned())).into_datafusion())
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {

@@ -1,15 +1,16 @@
 //! What cannot run as a stream yet, why, and what to write instead.
 
+use std::ops::ControlFlow;
+
 use datafusion_common::tree_node::TreeNode;
 use datafusion_expr::{Expr, JoinType, LogicalPlan};
-use sqlparser::tokenizer::TokenWithSpan;
+use sqlparser::ast::{self, Query, SetExpr, SetOperator, Spanned, TableFactor, Visit, Visitor};
 
-use crate::error::Fault;
-use crate::faults::first_of;
+use crate::error::{Fault, Result};
 
 /// Why a node of a plan is refused.
-pub(crate) fn refusal(plan: &LogicalPlan, tokens: &[TokenWithSpan]) -> Fault {
-    let (message, words, help): (&str, &[&str], &str) = match plan {
+pub(crate) fn refusal(plan: &LogicalPlan) -> Fault {
+    let (message, words, help): (&str, &'static [&'static str], &str) = match plan {
         LogicalPlan::Join(join) if join.join_type == JoinType::Inner && join.on.is_empty() && join.filter.is_none() => {
             (
                 "a cross join keeps both sides for ever",
@@ -23,21 +24,21 @@ pub(crate) fn refusal(plan: &LogicalPlan, tokens: &[TokenWithSpan]) -> Fault {
             "join in the program that makes the stream, or in batch over the delivered files",
         ),
         LogicalPlan::Sort(_) => (
-            "ORDER BY needs the end of the input, and a stream has none",
+            "ORDER BY needs the end of the input: a stream has none, and for files and other inputs that end it comes in the next version",
             &["ORDER"],
             "leave it out; sort where the result is read",
         ),
         LogicalPlan::Limit(_) => (
-            "LIMIT of a stream comes in a later version",
+            "LIMIT comes in the next version, for files too",
             &["LIMIT", "FETCH", "OFFSET"],
-            "leave it out, or filter with WHERE",
+            "leave it out, or filter with WHERE; a few rows of a query: coulee run … | head",
         ),
         LogicalPlan::Distinct(_) => (
-            "DISTINCT keeps every row for ever",
+            "DISTINCT keeps every row for ever on a stream, and for files and other inputs that end it comes in the next version",
             &["DISTINCT", "UNION"],
             "group by window_start, window_end and the columns, or write UNION ALL",
         ),
-        LogicalPlan::Window(_) => return over(tokens),
+        LogicalPlan::Window(_) => return over(),
         LogicalPlan::Values(_) => (
             "VALUES as an input comes in a later version",
             &["VALUES"],
@@ -56,14 +57,71 @@ pub(crate) fn refusal(plan: &LogicalPlan, tokens: &[TokenWithSpan]) -> Fault {
             return Fault::new(message).help("see docs/sql.md for what can");
         }
     };
-    Fault::new(message).or_at(first_of(tokens, words)).help(help)
+    Fault::new(message).or_clause(words).help(help)
 }
 
 /// Why an OVER clause is refused.
-pub(crate) fn over(tokens: &[TokenWithSpan]) -> Fault {
+pub(crate) fn over() -> Fault {
     Fault::new("OVER comes in a later version")
-        .or_at(first_of(tokens, &["OVER"]))
+        .or_clause(&["OVER"])
         .help("aggregate in a window: FROM TABLE(TUMBLE(…)) … GROUP BY window_start, window_end")
+}
+
+/// Refuses what DataFusion would read as something else or not at all.
+pub(crate) fn check_query(query: &Query) -> Result<()> {
+    match query.visit(&mut Unread) {
+        ControlFlow::Break(fault) => Err(*fault),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+struct Unread;
+
+impl Visitor for Unread {
+    type Break = Box<Fault>;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Box<Fault>> {
+        if let Some(with) = query.with.as_ref().filter(|with| with.recursive) {
+            let fault = Fault::new("a recursive query has no end on a stream").at(with.with_token.0.span);
+            return ControlFlow::Break(Box::new(fault.help("write the steps out")));
+        }
+        if query.fetch.is_some() {
+            let fault = Fault::new("FETCH comes in the next version, for files too").or_clause(&["FETCH"]);
+            return ControlFlow::Break(Box::new(fault.help("leave it out, or filter with WHERE")));
+        }
+        let mut body = query.body.as_ref();
+        while let SetExpr::SetOperation { op, left, right, .. } = body {
+            if *op != SetOperator::Union {
+                let fault = Fault::new(format!("{op} keeps every row for ever")).at(right.span());
+                return ControlFlow::Break(Box::new(fault.help("write the condition into WHERE, if it is one")));
+            }
+            body = left;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Box<Fault>> {
+        match factor {
+            TableFactor::Table { sample: Some(_), name, .. } => {
+                let fault = Fault::new("TABLESAMPLE comes in a later version").at(name.span());
+                ControlFlow::Break(Box::new(fault.help("filter with WHERE")))
+            }
+            TableFactor::Derived { sample: Some(_), .. } => {
+                let fault = Fault::new("TABLESAMPLE comes in a later version").or_clause(&["TABLESAMPLE"]);
+                ControlFlow::Break(Box::new(fault.help("filter with WHERE")))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<Box<Fault>> {
+        match expr {
+            ast::Expr::Function(function) if function.over.is_some() => {
+                ControlFlow::Break(Box::new(over().at(function.name.span())))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
 }
 
 const ADVICE: &str = "filter in a view first, and read the view";
@@ -73,14 +131,14 @@ fn first_word(plan: &LogicalPlan) -> String {
 }
 
 /// The refusal of a subquery within an expression, if there is one.
-pub(crate) fn subquery(expr: &Expr, tokens: &[TokenWithSpan]) -> Option<Fault> {
+pub(crate) fn subquery(expr: &Expr) -> Option<Fault> {
     let is_subquery = |expr: &Expr| {
         Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)))
     };
     let found = expr.exists(is_subquery).unwrap_or(true);
     found.then(|| {
         Fault::new("a subquery within an expression comes in a later version")
-            .or_at(first_of(tokens, &["EXISTS", "IN", "ANY", "ALL", "WHERE", "SELECT"]))
+            .or_clause(&["EXISTS", "IN", "ANY", "ALL", "WHERE", "SELECT"])
             .help(ADVICE)
     })
 }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use sqlparser::parser::ParserError;
-use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use crate::dialect::FlinkDialect;
-use crate::error::{Fault, Source, SqlError};
+use crate::error::{Fault, Result, Source, SqlError};
+use crate::limits::{PARSER_DEPTH_MAX, check_brackets, too_deep};
 use crate::parse;
+use crate::stack::with_large_stack;
 use crate::statement::Statement;
 
 /// Parses a script: statements separated by `;`, with `--` and `/* */` comments. `origin` is what errors call the script: its file name.
@@ -17,28 +19,76 @@ use crate::statement::Statement;
 /// # Errors
 /// The first statement that cannot be parsed.
 pub fn parse_script(text: &str, origin: &str) -> Result<Vec<Statement>, SqlError> {
+    // Editors on Windows put a byte-order mark in front of a text.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Arc::new(Source { origin: origin.to_owned(), text: text.to_owned() });
-    let tokens = Tokenizer::new(&FlinkDialect, text).tokenize_with_location().map_err(|error| {
-        let end = Location::new(error.location.line, error.location.column + 1);
-        let span = Span::new(error.location, end);
-        Fault::new(lower_first(&error.message)).at(span).in_source(&source, span)
-    })?;
+    with_large_stack(|| statements(&source)).map_err(|fault| fault.in_source(&source, &[]))
+}
+
+/// The statements of a script; a fault has its place.
+fn statements(source: &Arc<Source>) -> Result<Vec<Statement>> {
     let mut statements = Vec::new();
-    for words in split(tokens) {
+    for words in split(tokens(&source.text)?)? {
         let start = words[0].span;
-        let body = parse::statement(&words, &source).map_err(|fault| fault.in_source(&source, start))?;
+        check_brackets(&words)?;
+        let body = parse::statement(&words, source).map_err(|fault| fault.within(&words).or_at(Some(start)))?;
         statements.push(Statement { source: source.clone(), tokens: Arc::new(words), body });
+    }
+    if statements.is_empty() {
+        return Err(Fault::new("there is no statement here")
+            .help("write at least one statement, for example SELECT … FROM …; docs/sql.md lists them"));
     }
     Ok(statements)
 }
 
+fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
+    let mut tokens: Vec<TokenWithSpan> = Vec::new();
+    let cut = Tokenizer::new(&FlinkDialect, text).tokenize_with_location_into_buf(&mut tokens);
+    cut.map_err(|error| {
+        // What cannot be cut begins where the last token ends: a quote or a comment that nothing closes is shown at its start.
+        let start = tokens.last().map_or(Location::new(1, 1), |last| last.span.end);
+        let span = Span::new(start, Location::new(start.line, start.column + 1));
+        let fault = Fault::new(lower_first(&error.message)).at(span);
+        match error.message.as_str() {
+            "Unterminated string literal" => {
+                fault.help("close it with a single quote; a quote within a text is written twice: 'it''s'")
+            }
+            text if text.starts_with("Expected close delimiter") => {
+                Fault::new("the name in backticks is not closed").at(span).help("close it with a backtick")
+            }
+            text if text.contains("multi-line comment") => {
+                Fault::new("the comment is not closed").at(span).help("close it with */")
+            }
+            _ => fault,
+        }
+    })?;
+    Ok(tokens)
+}
+
 /// The words of each statement: no blanks, no comments, no `;` (but inside a statement set), none empty.
-fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
+fn split(tokens: Vec<TokenWithSpan>) -> Result<Vec<Vec<TokenWithSpan>>> {
     let mut statements = Vec::new();
     let mut current: Vec<TokenWithSpan> = Vec::new();
     for token in tokens {
         match token.token {
+            Token::Whitespace(Whitespace::MultiLineComment(ref text)) if text.starts_with('+') => {
+                return Err(hint(text).at(token.span));
+            }
             Token::Whitespace(_) | Token::EOF => {}
+            // A byte-order mark where files were joined, and blanks of no width, as web pages have them.
+            Token::Char('\u{feff}' | '\u{200b}' | '\u{200c}' | '\u{200d}' | '\u{2060}') => {}
+            Token::Char(quote @ ('‘' | '’' | '“' | '”' | '´')) => {
+                return Err(Fault::new(format!("{quote} is a typographic quote"))
+                    .at(token.span)
+                    .help("text stands in straight single quotes: 'text'; names may stand in backticks: `name`"));
+            }
+            Token::DoubleQuotedString(ref text)
+                if !current.first().is_some_and(|first| is_word(&first.token, "SET")) =>
+            {
+                return Err(Fault::new(format!("\"{text}\" stands in double quotes")).at(token.span).help(format!(
+                    "a text stands in single quotes: '{text}'; a name may stand in backticks: `{text}`"
+                )));
+            }
             Token::SemiColon if !is_open_set(&current) => {
                 if !current.is_empty() {
                     statements.push(std::mem::take(&mut current));
@@ -52,7 +102,16 @@ fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
     if !current.is_empty() {
         statements.push(current);
     }
-    statements
+    Ok(statements)
+}
+
+/// `/*+ OPTIONS(…) */` changes what a query does in Flink: read as a comment, it would go unnoticed.
+fn hint(text: &str) -> Fault {
+    let name = text.trim_start_matches('+').trim();
+    let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+    Fault::new(format!("the hint {} is not known", name.to_uppercase())).help(
+        "write the options of a table in the WITH of its CREATE TABLE; there are no hints in this version (a comment begins without +)",
+    )
 }
 
 fn halves(span: Span) -> [Span; 2] {
@@ -60,13 +119,14 @@ fn halves(span: Span) -> [Span; 2] {
     [Span::new(span.start, middle), Span::new(middle, span.end)]
 }
 
-/// Whether a `;` here stands inside `EXECUTE STATEMENT SET BEGIN … END`.
+/// Whether a `;` here stands inside `EXECUTE STATEMENT SET BEGIN … END` or `BEGIN STATEMENT SET; … END`.
 fn is_open_set(words: &[TokenWithSpan]) -> bool {
     let is = |token: &TokenWithSpan, word: &str| is_word(&token.token, word);
-    // `EXPLAIN` may stand in front.
-    let opens = words.iter().take(4).zip(words.iter().skip(1)).any(|(a, b)| is(a, "EXECUTE") && is(b, "STATEMENT"));
+    // `EXPLAIN` may stand in front of EXECUTE or BEGIN.
+    let opens = words.iter().take(3).zip(words.iter().skip(1)).any(|(a, b)| is(a, "STATEMENT") && is(b, "SET"));
     // An END behind anything but `;` closes a CASE.
-    let closed = matches!(words, [.., before, last] if is(last, "END") && (before.token == Token::SemiColon || is(before, "BEGIN")));
+    let closed = matches!(words, [.., before, last] if is(last, "END")
+        && (before.token == Token::SemiColon || is(before, "BEGIN") || is(before, "SET")));
     opens && !closed
 }
 
@@ -76,10 +136,12 @@ pub(crate) fn is_word(token: &Token, word: &str) -> bool {
 }
 
 /// What sqlparser says, with the place taken out of its message.
-pub(crate) fn parser_fault(error: &ParserError, tokens: &[TokenWithSpan]) -> Fault {
+///
+/// `reached` is the word at which the parser gave up.
+pub(crate) fn parser_fault(error: &ParserError, reached: &TokenWithSpan, tokens: &[TokenWithSpan]) -> Fault {
     let text = match error {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.clone(),
-        ParserError::RecursionLimitExceeded => return Fault::new("the statement is nested too deeply"),
+        ParserError::RecursionLimitExceeded => return too_deep(reached, PARSER_DEPTH_MAX),
     };
     let (message, place) = match text.rsplit_once(" at Line: ") {
         Some((message, place)) => (message.to_owned(), location(place)),

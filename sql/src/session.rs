@@ -11,17 +11,18 @@ use coulee_runtime::table::Connectors;
 use datafusion_common::Column;
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use sqlparser::ast::{Ident, Query};
-use sqlparser::tokenizer::TokenWithSpan;
 
-use crate::catalog::{Catalog, Entry, View};
+use crate::catalog::{Catalog, Declaration, Entry, View};
 use crate::define::define;
 use crate::error::{Fault, Result, SqlError};
 use crate::explain::explain;
 use crate::faults::fault;
-use crate::optimize::optimize;
+use crate::foreign::{CATALOG, DATABASE};
 use crate::planner::{Functions, Planner};
 use crate::settings::{JobSettings, Settings};
 use crate::show::{describe, text_table};
+use crate::spans;
+use crate::stack::with_large_stack;
 use crate::statement::{Body, CreateTable, CreateView, Insert, Relation, Show, Statement};
 use crate::translate::{JobContext, Translator};
 
@@ -86,6 +87,8 @@ pub struct Session {
     functions: Functions,
     /// Jobs named after the script so far.
     unnamed_jobs: u32,
+    /// What the last statement leaves to be said beside its effect.
+    notes: Vec<String>,
 }
 
 impl Session {
@@ -96,8 +99,9 @@ impl Session {
             defaults,
             settings: Settings::default(),
             catalog: Catalog::default(),
-            functions: Functions::new(),
+            functions: Functions::new(None),
             unnamed_jobs: 0,
+            notes: Vec::new(),
         }
     }
 
@@ -106,24 +110,55 @@ impl Session {
         &self.settings
     }
 
-    /// Executes one statement. Jobs are planned, not run.
+    /// What the last statement leaves to be said beside its effect: a setting that has no effect here, a clause that nothing enforces. Whole sentences;
+    /// none after an error.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Executes one statement. Jobs are planned, not run. Connectors are called on a thread that has no asynchronous runtime.
     ///
     /// # Errors
     /// What is wrong with the statement, and where. The session is as before then.
     pub fn execute(&mut self, statement: &Statement) -> Result<Effect, SqlError> {
-        self.run(&statement.body, &statement.tokens).map_err(|fault| statement.error(fault))
+        self.notes.clear();
+        let done = with_large_stack(|| self.run(statement));
+        done.map_err(|fault| {
+            self.notes.clear();
+            self.locate(fault, statement)
+        })
     }
 
-    fn run(&mut self, body: &Body, tokens: &[TokenWithSpan]) -> Result<Effect> {
-        match body {
-            Body::CreateTable(create) => self.create_table(create, tokens),
-            Body::CreateView(create) => self.create_view(create, tokens),
+    /// Finds what a fault is about in the statement, or in the `CREATE TABLE` of the table that it is about.
+    fn locate(&self, fault: Fault, statement: &Statement) -> SqlError {
+        for place in &fault.places {
+            if let Some(span) = spans::find(place, &statement.tokens) {
+                return statement.error(fault.at(span));
+            }
+            let declared = spans::declared_by(place).and_then(|table| self.catalog.declaration(table));
+            if let Some(Declaration { source, words }) = declared
+                && let Some(span) = spans::find(place, words)
+            {
+                return fault.at(span).in_source(source, words);
+            }
+        }
+        statement.error(fault)
+    }
+
+    fn run(&mut self, statement: &Statement) -> Result<Effect> {
+        match &statement.body {
+            Body::CreateTable(create) => {
+                let declaration = Declaration { source: statement.source.clone(), words: statement.tokens.clone() };
+                self.create_table(create, declaration)
+            }
+            Body::CreateView(create) => self.create_view(create),
             Body::Drop { what, name, if_exists } => self.drop_relation(*what, name, *if_exists),
             Body::Set(None) => self.show_settings(),
             Body::Set(Some((key, value))) => self.set(key, value),
             Body::Reset(key) => {
                 let span = key.as_ref().map(|key| key.span);
                 self.settings.reset(key.as_ref().map(|key| key.value.as_str())).map_err(|fault| fault.or_at(span))?;
+                self.functions = Functions::new(self.settings.zone());
                 Ok(Effect::Done(key.as_ref().map_or("settings reset".into(), |key| format!("'{}' reset", key.value))))
             }
             Body::Show(show) => self.show(*show),
@@ -132,10 +167,14 @@ impl Session {
                 let entry = self.catalog.find(&name.value).map_err(|fault| fault.at(name.span))?;
                 Ok(Effect::Table(describe(entry)?))
             }
-            Body::Explain(body) => self.explain(body, tokens),
+            Body::Explain(body) => self.explain(body),
             Body::Insert(insert) => self.insert(std::slice::from_ref(insert)),
             Body::StatementSet(inserts) => self.insert(inserts),
-            Body::Query(query) => self.query(query, tokens),
+            Body::Query(query) => self.query(query),
+            Body::Noted(note) => {
+                self.notes.extend((!note.is_empty()).then(|| note.clone()));
+                Ok(Effect::Done("nothing to do".into()))
+            }
         }
     }
 
@@ -143,23 +182,24 @@ impl Session {
         Planner { catalog: &self.catalog, functions: &self.functions }
     }
 
-    fn create_table(&mut self, create: &CreateTable, tokens: &[TokenWithSpan]) -> Result<Effect> {
+    fn create_table(&mut self, create: &CreateTable, declaration: Declaration) -> Result<Effect> {
         let name = &create.name.value;
         if let Some(done) = self.exists(&create.name, create.if_not_exists, false)? {
             return Ok(done);
         }
-        let table = define(create, &self.planner(), &self.connectors, &self.job_name(), tokens)?;
+        let (table, notes) = define(create, declaration, &self.planner(), &self.connectors, &self.job_name())?;
+        self.notes.extend(notes);
         self.catalog.insert(name.clone(), Entry::Table(Arc::new(table)));
         Ok(Effect::Done(format!("table '{name}' created")))
     }
 
-    fn create_view(&mut self, create: &CreateView, tokens: &[TokenWithSpan]) -> Result<Effect> {
+    fn create_view(&mut self, create: &CreateView) -> Result<Effect> {
         let name = &create.name.value;
         if let Some(done) = self.exists(&create.name, create.if_not_exists, create.or_replace)? {
             return Ok(done);
         }
-        let plan = self.planner().query(&create.query, tokens)?;
-        let plan = with_names(plan, &create.columns, &create.name, tokens)?;
+        let plan = self.planner().query(&create.query)?;
+        let plan = with_names(plan, &create.columns, &create.name)?;
         self.catalog.insert(name.clone(), Entry::View(Arc::new(View { plan, text: create.text.clone() })));
         Ok(Effect::Done(format!("view '{name}' created")))
     }
@@ -198,7 +238,9 @@ impl Session {
     fn set(&mut self, key: &Ident, value: &Ident) -> Result<Effect> {
         let known = crate::settings::SETTINGS.iter().any(|spec| spec.key == key.value);
         let span = if known { value.span } else { key.span };
-        self.settings.set(&key.value, &value.value).map_err(|error| Fault::from(error).at(span))?;
+        let why = self.settings.set(&key.value, &value.value).map_err(|error| Fault::from(error).at(span))?;
+        self.functions = Functions::new(self.settings.zone());
+        self.notes.extend(why.map(|why| format!("'{}' = '{}' has no effect: {why}", key.value, value.value)));
         Ok(Effect::Done(format!("'{}' is '{}'", key.value, value.value)))
     }
 
@@ -215,6 +257,10 @@ impl Session {
                 let views = self.catalog.iter().filter(|(_, entry)| relation(entry) == Relation::View);
                 (&["view name"], views.map(|(name, _)| vec![name.to_owned()]).collect())
             }
+            Show::Catalogs => (&["catalog name"], vec![vec![CATALOG.to_owned()]]),
+            Show::Databases => (&["database name"], vec![vec![DATABASE.to_owned()]]),
+            Show::Jars => (&["jars"], Vec::new()),
+            Show::Modules => (&["module name"], vec![vec!["core".to_owned()]]),
             Show::Functions => {
                 let functions = self.functions.list();
                 let rows = functions.into_iter().map(|(name, kind)| vec![name.to_owned(), kind.to_owned()]);
@@ -279,33 +325,38 @@ impl Session {
     fn translate_inserts(&self, inserts: &[Insert], translator: &mut Translator<'_>) -> Result<()> {
         let mut written = Vec::new();
         for insert in inserts {
-            let tokens = &insert.tokens;
-            let at = |fault: Fault| fault.or_at(Some(insert.table.span));
-            let table = self.catalog.table(&insert.table.value).map_err(at)?;
-            let mut spec = table.sink_spec();
-            spec.created_by.clone_from(&translator.context.job);
-            let query = self.planner().query(&insert.query, tokens)?;
-            let plan = optimize(crate::insert::shaped(insert, table, query, &spec.schema)?, tokens)?;
-            let sink = table.connector.sink(&spec).map_err(|error| at(error.into()))?;
-            let parallelism = translator.count(table, "sink.parallelism").map_err(at)?;
-            let uid = format!("sink:{}", table.name());
-            translator.insert(&plan, spec.schema.clone(), &uid, parallelism, sink, tokens)?;
-            // After each, so that the error points at the one that is wrong.
-            translator.graph.check_changelogs().map_err(|error| at(error.into()))?;
-            written.push(table.name().to_owned());
+            let done = self.translate_insert(insert, translator);
+            written.push(done.map_err(|fault| fault.within(&insert.tokens))?);
         }
         written.iter().for_each(|table| translator.touch(table));
         Ok(())
     }
 
-    fn query(&mut self, query: &Query, tokens: &[TokenWithSpan]) -> Result<Effect> {
+    /// Adds one INSERT to a graph; answers the table that it writes.
+    fn translate_insert(&self, insert: &Insert, translator: &mut Translator<'_>) -> Result<String> {
+        let at = |fault: Fault| fault.or_at(Some(insert.table.span));
+        let table = self.catalog.table(&insert.table.value).map_err(at)?;
+        let mut spec = table.sink_spec();
+        spec.created_by.clone_from(&translator.context.job);
+        let query = self.planner().query(&insert.query)?;
+        let plan = self.planner().optimize(crate::insert::shaped(insert, table, query, &spec.schema)?)?;
+        let sink = table.connector.sink(&spec).map_err(|error| at(error.into()))?;
+        let parallelism = translator.count(table, "sink.parallelism").map_err(at)?;
+        let uid = format!("sink:{}", table.name());
+        translator.insert(&plan, spec.schema.clone(), &uid, parallelism, sink)?;
+        // After each, so that the error points at the one that is wrong.
+        translator.graph.check_changelogs().map_err(|error| at(error.into()))?;
+        Ok(table.name().to_owned())
+    }
+
+    fn query(&mut self, query: &Query) -> Result<Effect> {
         let Some(query_sink) = self.defaults.query_sink.clone() else {
             return Err(Fault::new("there is nowhere to show the rows of a SELECT here")
                 .help("write INSERT INTO table SELECT …"));
         };
         let context = self.job_context(true)?;
         let mut translator = Translator::new(&context);
-        let schema = self.translate_query(query, tokens, &query_sink, &mut translator)?;
+        let schema = self.translate_query(query, &query_sink, &mut translator)?;
         let (graph, tables) = (translator.graph, translator.tables);
         Ok(Effect::Query(self.planned(graph, tables)?, schema))
     }
@@ -313,17 +364,16 @@ impl Session {
     fn translate_query(
         &self,
         query: &Query,
-        tokens: &[TokenWithSpan],
         query_sink: &QuerySink,
         translator: &mut Translator<'_>,
     ) -> Result<SchemaRef> {
-        let plan = optimize(self.planner().query(query, tokens)?, tokens)?;
+        let plan = self.planner().optimize(self.planner().query(query)?)?;
         let schema = distinct_names(plan.schema().inner());
-        translator.insert(&plan, schema.clone(), "sink:query", 1, query_sink(schema.clone()), tokens)?;
+        translator.insert(&plan, schema.clone(), "sink:query", 1, query_sink(schema.clone()))?;
         Ok(schema)
     }
 
-    fn explain(&self, body: &Body, tokens: &[TokenWithSpan]) -> Result<Effect> {
+    fn explain(&self, body: &Body) -> Result<Effect> {
         let context = self.job_context(false)?;
         let mut translator = Translator::new(&context);
         match body {
@@ -335,7 +385,7 @@ impl Session {
                         Fault::new("there is nowhere to show the rows of a SELECT here").help("EXPLAIN an INSERT INTO")
                     );
                 };
-                self.translate_query(query, tokens, query_sink, &mut translator)?;
+                self.translate_query(query, query_sink, &mut translator)?;
             }
             _ => return Err(Fault::new("EXPLAIN takes a query or INSERT INTO")),
         }
@@ -352,7 +402,7 @@ fn relation(entry: &Entry) -> Relation {
 }
 
 /// The plan of a view with the names of its column list.
-fn with_names(plan: LogicalPlan, names: &[Ident], view: &Ident, tokens: &[TokenWithSpan]) -> Result<LogicalPlan> {
+fn with_names(plan: LogicalPlan, names: &[Ident], view: &Ident) -> Result<LogicalPlan> {
     if names.is_empty() {
         return Ok(plan);
     }
@@ -363,10 +413,7 @@ fn with_names(plan: LogicalPlan, names: &[Ident], view: &Ident, tokens: &[TokenW
         return Err(Fault::new(message).at(view.span));
     }
     let renamed = columns.into_iter().zip(names).map(|(column, name)| Expr::Column(column).alias(&name.value));
-    LogicalPlanBuilder::new(plan)
-        .project(renamed)
-        .and_then(LogicalPlanBuilder::build)
-        .map_err(|error| fault(&error, tokens))
+    LogicalPlanBuilder::new(plan).project(renamed).and_then(LogicalPlanBuilder::build).map_err(|error| fault(&error))
 }
 
 /// The columns of a query's result, told apart: `SELECT a.x, b.x` gives `x` and `x:2`.

@@ -1,5 +1,6 @@
 //! What `SET` sets: Flink's keys where Flink has them, and their meaning for a job.
 
+mod foreign;
 mod job;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use coulee_runtime::options::{OptionKind, OptionSpec, Options, parse_span};
 
 use crate::error::{Fault, Result};
+use crate::zone::Zone;
+use foreign::Answer;
 pub use job::{JobSettings, RestartStrategy, SnapshotSettings};
 
 /// The shortest time between two checkpoints: each is a synced write and a barrier through the whole job.
@@ -122,12 +125,6 @@ pub const SETTINGS: &[OptionSpec] = &[
         "How many times the job is started again. Absent: without end.",
     ),
     OptionSpec::new(
-        "table.exec.state.ttl",
-        OptionKind::Span,
-        Some("0 ms"),
-        "How long state that no window bounds is kept after its last change; 0: for ever.",
-    ),
-    OptionSpec::new(
         "taskmanager.memory.managed.size",
         OptionKind::Bytes,
         Some("256 mb"),
@@ -137,7 +134,13 @@ pub const SETTINGS: &[OptionSpec] = &[
         "execution.runtime-mode",
         OptionKind::Choice(&["streaming"]),
         Some("streaming"),
-        "Flink's key; Coulee always streams, and a bounded input ends.",
+        "Flink's key; Coulee always streams, and a bounded input ends. 'batch' and 'automatic' are taken without an effect.",
+    ),
+    OptionSpec::new(
+        "table.local-time-zone",
+        OptionKind::Text,
+        Some("UTC"),
+        "The time zone in which a TIMESTAMP_LTZ is read and written as local time: a name such as 'Europe/Berlin', or an offset such as 'GMT+08:00'.",
     ),
     OptionSpec::new(
         "table.dml-sync",
@@ -163,27 +166,57 @@ pub const SETTINGS: &[OptionSpec] = &[
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     values: BTreeMap<String, String>,
+    /// What was set and has no effect.
+    idle: BTreeMap<String, String>,
 }
 
 impl Settings {
-    /// Sets a key.
+    /// Sets a key. Answers why it has no effect, where it has none.
     ///
     /// # Errors
-    /// For an unknown key (with the nearest known one) and for a value that is not of the key's form.
-    pub fn set(&mut self, key: &str, value: &str) -> Result<(), coulee_runtime::Error> {
+    /// For an unknown key (with the nearest known one), a key that is refused (why), and a value that is not of the key's form.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<Option<&'static str>, coulee_runtime::Error> {
+        let key = match foreign::answer(key, value) {
+            Some(Answer::NoEffect(why)) if !self.acts(key, value) => {
+                self.values.remove(key);
+                self.idle.insert(key.to_owned(), value.to_owned());
+                return Ok(Some(why));
+            }
+            Some(Answer::Refused(why)) if !self.acts(key, value) => {
+                return Err(coulee_runtime::Error::invalid(format!("SET: '{key}' cannot be '{value}': {why}")));
+            }
+            Some(Answer::Alias(own)) => own,
+            _ => key,
+        };
         let mut values = self.values.clone();
         values.insert(key.to_owned(), value.to_owned());
         let options = Options::new("SET", SETTINGS.iter().copied(), &values)?;
         check(key, value, &options)?;
         self.values = values;
-        Ok(())
+        self.idle.remove(key);
+        Ok(None)
+    }
+
+    /// Whether a key is one of Coulee's own, and takes the value.
+    fn acts(&self, key: &str, value: &str) -> bool {
+        let values = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        Options::new("SET", SETTINGS.iter().copied(), &values).is_ok()
     }
 
     /// Forgets a key, or all of them.
     pub(crate) fn reset(&mut self, key: Option<&str>) -> Result<()> {
         let Some(key) = key else {
             self.values.clear();
+            self.idle.clear();
             return Ok(());
+        };
+        if self.idle.remove(key).is_some() {
+            return Ok(());
+        }
+        let key = match foreign::answer(key, "") {
+            Some(Answer::Alias(own)) => own,
+            Some(_) if !SETTINGS.iter().any(|spec| spec.key == key) => return Ok(()),
+            _ => key,
         };
         // Setting and forgetting tells an unknown key from one that is not set.
         let probe = BTreeMap::from([(key.to_owned(), String::new())]);
@@ -196,9 +229,9 @@ impl Settings {
         }
     }
 
-    /// What was set, by key.
+    /// What was set, by key; what has no effect comes last.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.values.iter().chain(&self.idle).map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
     fn options(&self) -> Result<Options> {
@@ -212,6 +245,11 @@ impl Settings {
 
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(String::as_str)
+    }
+
+    /// The zone of the session, if it is not UTC.
+    pub(crate) fn zone(&self) -> Option<Zone> {
+        self.get("table.local-time-zone").and_then(|zone| Zone::parse(zone).ok().flatten())
     }
 
     pub(crate) fn idle_timeout(&self) -> Option<Duration> {
@@ -237,6 +275,9 @@ fn check(key: &str, value: &str, options: &Options) -> Result<(), coulee_runtime
         ),
         "restart-strategy.exponential-delay.backoff-multiplier" if options.number(key).is_some_and(|by| by < 1.0) => {
             wrong("1 or more: pauses do not shrink")
+        }
+        "table.local-time-zone" if Zone::parse(value).is_err() => {
+            wrong("a time zone such as 'UTC', 'Europe/Berlin' or 'GMT+08:00'")
         }
         "taskmanager.memory.managed.size" if options.bytes(key).is_some_and(|size| size < MEMORY_BYTES_MIN) => {
             wrong("1 mb or more")
@@ -268,7 +309,6 @@ mod tests {
             recovery: None,
             ignore_unclaimed_state: false,
             restart: None,
-            state_ttl: None,
             memory_budget_bytes: 256 << 20,
         };
         assert_eq!(job(&[]), Ok(expected));

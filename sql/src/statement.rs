@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use sqlparser::ast::{Expr, Ident, Query};
-use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
+use sqlparser::tokenizer::{Span, TokenWithSpan};
 
 use crate::error::{Fault, Source, SqlError};
 
@@ -42,14 +42,8 @@ impl Statement {
     }
 
     pub(crate) fn error(&self, fault: Fault) -> SqlError {
-        fault.in_source(&self.source, self.start())
+        fault.in_source(&self.source, &self.tokens)
     }
-}
-
-/// Where a word first stands, whatever its case.
-pub(crate) fn find(tokens: &[TokenWithSpan], word: &str) -> Option<Span> {
-    let is_it = |token: &&TokenWithSpan| matches!(&token.token, Token::Word(w) if w.value.eq_ignore_ascii_case(word));
-    tokens.iter().find(is_it).map(|token| token.span)
 }
 
 /// The kinds of statements.
@@ -57,7 +51,11 @@ pub(crate) fn find(tokens: &[TokenWithSpan], word: &str) -> Option<Span> {
 pub(crate) enum Body {
     CreateTable(Box<CreateTable>),
     CreateView(CreateView),
-    Drop { what: Relation, name: Ident, if_exists: bool },
+    Drop {
+        what: Relation,
+        name: Ident,
+        if_exists: bool,
+    },
     Set(Option<(Ident, Ident)>),
     Reset(Option<Ident>),
     Show(Show),
@@ -67,6 +65,8 @@ pub(crate) enum Body {
     Insert(Insert),
     StatementSet(Vec<Insert>),
     Query(Box<Query>),
+    /// A statement that does nothing here; the sentence says why, and is empty where there is nothing to say.
+    Noted(String),
 }
 
 /// A table or a view.
@@ -90,6 +90,10 @@ pub(crate) enum Show {
     Tables,
     Views,
     Functions,
+    Catalogs,
+    Databases,
+    Jars,
+    Modules,
 }
 
 #[derive(Debug, Clone)]

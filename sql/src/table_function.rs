@@ -14,7 +14,10 @@ use crate::types::{TIMESTAMP, type_name};
 
 /// Plans them; everything else is left to DataFusion.
 #[derive(Debug)]
-pub(crate) struct WindowFunctions;
+pub(crate) struct WindowFunctions {
+    /// Whether local time is UTC: then a TIMESTAMP_LTZ and the TIMESTAMP that it is converted to are the same instant.
+    pub in_utc: bool,
+}
 
 impl RelationPlanner for WindowFunctions {
     fn plan_relation(
@@ -25,7 +28,7 @@ impl RelationPlanner for WindowFunctions {
         let Some((name, arguments, alias)) = call(&relation) else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
-        let windowed = window_function(&name, &arguments, context)?;
+        let windowed = window_function(&name, &arguments, self.in_utc, context)?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(windowed, alias))))
     }
 }
@@ -52,6 +55,7 @@ fn last(name: &ObjectName) -> Option<Ident> {
 fn window_function(
     name: &Ident,
     arguments: &[FunctionArg],
+    in_utc: bool,
     context: &mut dyn RelationPlannerContext,
 ) -> datafusion_common::Result<LogicalPlan> {
     let refused = |message: String, help: &str| Err(Fault::new(message).at(name.span).help(help).into_datafusion());
@@ -67,32 +71,43 @@ fn window_function(
         }
     }
     let parts = Arguments::of(name, arguments).map_err(Fault::into_datafusion)?;
-    let input = context.plan(table_factor(parts.table.clone()))?;
+    let input = context.plan(parts.data.clone())?;
     let size = millis(context, &parts.size)?;
     let offset = parts.offset.as_ref().map_or(Ok(0), |offset| millis(context, offset))?;
     let window = Tumbling::new(size, offset);
-    assign(input, &parts, window.map_err(|error| Fault::from(error).at(parts.size.span()).into_datafusion())?)
+    assign(input, &parts, in_utc, window.map_err(|error| Fault::from(error).at(parts.size.span()).into_datafusion())?)
 }
 
 /// The input's columns and the three of the window.
-fn assign(input: LogicalPlan, parts: &Arguments, window: Tumbling) -> datafusion_common::Result<LogicalPlan> {
+fn assign(
+    input: LogicalPlan,
+    parts: &Arguments,
+    in_utc: bool,
+    window: Tumbling,
+) -> datafusion_common::Result<LogicalPlan> {
     let name = &parts.time;
     let column = match input.schema().qualified_fields_with_unqualified_name(&name.value).first() {
         Some((qualifier, field)) => Column::new(qualifier.cloned(), field.name()),
         None => return Err(unknown_column(name, input.schema()).into_datafusion()),
     };
     let data_type = input.schema().field_from_column(&column)?.data_type().clone();
-    if !is_event_time(&column, &input) {
+    if !in_utc && matches!(data_type, DataType::Timestamp(_, Some(_))) {
+        let message =
+            format!("'{}' is {}, whose windows are those of UTC in this version", name.value, type_name(&data_type));
+        let help = "RESET 'table.local-time-zone', or declare a TIMESTAMP(3) as the event time: local_ts AS CAST(ts AS TIMESTAMP(3))";
+        return Err(Fault::new(message).at(name.span).help(help).into_datafusion());
+    }
+    if !is_event_time(&column, &input, in_utc) {
         let message = format!("'{}' is {}, but not an event-time column", name.value, type_name(&data_type));
         let help = "declare it where the table is created: WATERMARK FOR column AS column - INTERVAL '5' SECOND";
         return Err(Fault::new(message).at(name.span).help(help).into_datafusion());
     }
     for added in ["window_start", "window_end", "window_time"] {
         if !input.schema().qualified_fields_with_unqualified_name(added).is_empty() {
-            let message = format!("'{}' has a column '{added}' already, which TUMBLE adds", parts.table);
+            let message = format!("{} has a column '{added}' already, which TUMBLE adds", parts.data_name());
             let help =
                 format!("give it another name where it is selected: {added} AS inner_{}", &added["window_".len()..]);
-            return Err(Fault::new(message).at(parts.table.span()).help(help).into_datafusion());
+            return Err(Fault::new(message).at(parts.data.span()).help(help).into_datafusion());
         }
     }
     let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
@@ -116,7 +131,7 @@ fn unknown_column(name: &Ident, schema: &DFSchema) -> Fault {
 
 /// What `TUMBLE` was called with.
 struct Arguments {
-    table: ObjectName,
+    data: TableFactor,
     time: Ident,
     size: ast::Expr,
     offset: Option<ast::Expr>,
@@ -142,12 +157,24 @@ impl Arguments {
             }
         }
         let [Some(table), Some(time), Some(size), offset] = found else { return Err(usage(function)) };
-        let table = match table {
-            ast::Expr::Identifier(name) => ObjectName::from(vec![name]),
-            ast::Expr::CompoundIdentifier(names) => ObjectName::from(names),
+        let data = match table {
+            ast::Expr::Identifier(name) => table_factor(ObjectName::from(vec![name])),
+            ast::Expr::CompoundIdentifier(names) => table_factor(ObjectName::from(names)),
+            ast::Expr::Subquery(subquery) => {
+                TableFactor::Derived { lateral: false, subquery, alias: None, sample: None }
+            }
             _ => return Err(usage(function)),
         };
-        Ok(Arguments { table, time: descriptor(&time).ok_or_else(|| usage(function))?, size, offset })
+        Ok(Arguments { data, time: descriptor(&time).ok_or_else(|| usage(function))?, size, offset })
+    }
+}
+
+impl Arguments {
+    fn data_name(&self) -> String {
+        match &self.data {
+            TableFactor::Table { name, .. } => format!("'{name}'"),
+            _ => "the subquery".to_owned(),
+        }
     }
 }
 

@@ -8,19 +8,22 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use coulee_model::OperatorId;
+use coulee_runtime::Subject;
 use coulee_runtime::calc::Calc;
 use coulee_runtime::connector::Sink;
 use coulee_runtime::graph::{Alignment, EventTime, Graph, NodeKind, OperatorFactory, Partitioning, Port, SourceNode};
 use coulee_runtime::table::Connectors;
+use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_common::{Column, DFSchema, TableReference};
 use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::expr::BinaryExpr as BinaryExpression;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion_expr::{Expr, LogicalPlan, TableScan};
+use datafusion_expr::{Expr, LogicalPlan, Operator, TableScan};
 use datafusion_physical_expr::expressions::{BinaryExpr, Column as PhysicalColumn};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
-use sqlparser::tokenizer::TokenWithSpan;
 
 use crate::catalog::{ScanSource, Table};
+use crate::dialect::balanced;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
 use crate::fuse::{self, is_column};
@@ -109,26 +112,25 @@ impl<'a> Translator<'a> {
         uid: &str,
         parallelism: u32,
         sink: Arc<dyn Sink>,
-        tokens: &[TokenWithSpan],
     ) -> Result<()> {
-        let stream = self.plan(plan, tokens)?;
-        let stream = self.shaped(stream, plan.schema(), schema, tokens)?;
+        let stream = self.plan(plan)?;
+        let stream = self.shaped(stream, plan.schema(), schema)?;
         let uid = self.unused(uid);
         let sink = self.graph.add(uid, parallelism, NodeKind::Sink(sink))?;
         self.connect(&stream, sink)
     }
 
     /// Translates a plan, refusing what a stream cannot do.
-    pub(crate) fn plan(&mut self, plan: &LogicalPlan, tokens: &[TokenWithSpan]) -> Result<Stream> {
+    pub(crate) fn plan(&mut self, plan: &LogicalPlan) -> Result<Stream> {
         match plan {
-            LogicalPlan::TableScan(scan) => self.scan(scan, tokens),
+            LogicalPlan::TableScan(scan) => self.scan(scan),
             LogicalPlan::SubqueryAlias(alias) => {
-                let stream = self.plan(&alias.input, tokens)?;
-                renamed(stream, &alias.alias, tokens)
+                let stream = self.plan(&alias.input)?;
+                renamed(stream, &alias.alias)
             }
             LogicalPlan::Filter(filter) => {
-                let mut stream = self.plan(&filter.input, tokens)?;
-                let mut predicate = physical(&filter.predicate, stream.output(), tokens)?;
+                let mut stream = self.plan(&filter.input)?;
+                let mut predicate = physical(&filter.predicate, stream.output())?;
                 match stream.projection.take() {
                     Some((columns, schema)) if columns.iter().all(is_column) => {
                         predicate = fuse::over(&columns, predicate)?;
@@ -141,14 +143,14 @@ impl<'a> Translator<'a> {
                     None => {}
                 }
                 stream.filter = Some(match stream.filter.take() {
-                    Some(first) => Arc::new(BinaryExpr::new(first, datafusion_expr::Operator::And, predicate)),
+                    Some(first) => Arc::new(BinaryExpr::new(first, Operator::And, predicate)),
                     None => predicate,
                 });
                 Ok(stream)
             }
             LogicalPlan::Projection(projection) => {
-                let mut stream = self.plan(&projection.input, tokens)?;
-                let exprs = projection.expr.iter().map(|expr| physical(expr, stream.output(), tokens));
+                let mut stream = self.plan(&projection.input)?;
+                let exprs = projection.expr.iter().map(|expr| physical(expr, stream.output()));
                 let mut exprs = exprs.collect::<Result<Vec<_>>>()?;
                 match stream.projection.take() {
                     Some((columns, _)) if fuse::pays(&columns, &exprs) => {
@@ -163,13 +165,13 @@ impl<'a> Translator<'a> {
                 stream.projection = Some((exprs, projection.schema.as_ref().clone()));
                 Ok(stream)
             }
-            LogicalPlan::Union(union) => self.union(&union.inputs, &union.schema, tokens),
-            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate, tokens),
-            other => Err(crate::refuse::refusal(other, tokens)),
+            LogicalPlan::Union(union) => self.union(&union.inputs, &union.schema),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            other => Err(crate::refuse::refusal(other)),
         }
     }
 
-    fn scan(&mut self, scan: &TableScan, tokens: &[TokenWithSpan]) -> Result<Stream> {
+    fn scan(&mut self, scan: &TableScan) -> Result<Stream> {
         let Some(ScanSource(table)) = scan.source.downcast_ref::<ScanSource>() else {
             return Err(Fault::new(format!("'{}' cannot be read by a job", scan.table_name)));
         };
@@ -183,8 +185,8 @@ impl<'a> Translator<'a> {
         columns.dedup();
         let parallelism = self.count(table, "scan.parallelism")?;
         let projected = table.spec.schema.project(&columns).map_err(|error| Fault::new(error.to_string()))?;
-        let schema = qualified(&scan.table_name, &projected, tokens)?;
-        let node = self.source(table, columns, parallelism, tokens)?;
+        let schema = qualified(&scan.table_name, &projected)?;
+        let node = self.source(table, columns, parallelism)?;
         let stream = Stream::new(node, parallelism, schema);
         match scan.filters.is_empty() {
             true => Ok(stream),
@@ -193,27 +195,21 @@ impl<'a> Translator<'a> {
     }
 
     /// The source node of a table and columns; a scan that is there already is shared.
-    fn source(
-        &mut self,
-        table: &Arc<Table>,
-        columns: Vec<usize>,
-        parallelism: u32,
-        tokens: &[TokenWithSpan],
-    ) -> Result<OperatorId> {
+    fn source(&mut self, table: &Arc<Table>, columns: Vec<usize>, parallelism: u32) -> Result<OperatorId> {
         let key = (table.name().to_owned(), columns);
         if let Some(&node) = self.sources.get(&key) {
             return Ok(node);
         }
         let mut spec = table.spec.clone();
         spec.created_by.clone_from(&self.context.job);
-        let at = crate::statement::find(tokens, table.name());
-        let source = table.connector.source(&spec, &key.1).map_err(|error| Fault::from(error).or_at(at))?;
-        let event_time = self.event_time(table, &source.schema(), tokens)?;
+        let subject = || Subject::Table(table.name().to_owned());
+        let source = table.connector.source(&spec, &key.1).map_err(|error| Fault::from(error).about(subject()))?;
+        let event_time = self.event_time(table, &source.schema())?;
         let rate_limit = table.common.number("scan.rate-limit");
         let kind = NodeKind::Source(SourceNode { source, event_time, rate_limit });
         let uid = self.unused(&format!("source:{}", table.name()));
         let node = self.graph.add(uid.clone(), parallelism, kind)?;
-        if let Some(sink) = table.connector.rejected_sink(&spec).map_err(|error| Fault::from(error).or_at(at))? {
+        if let Some(sink) = table.connector.rejected_sink(&spec).map_err(|error| Fault::from(error).about(subject()))? {
             let uid = uid.replacen("source:", "rejected:", 1);
             let rejected = self.graph.add(uid, 1, NodeKind::Sink(sink))?;
             self.graph.connect(node, Port::REJECTED, rejected, Partitioning::Rebalance)?;
@@ -223,9 +219,9 @@ impl<'a> Translator<'a> {
         Ok(node)
     }
 
-    fn event_time(&mut self, table: &Table, schema: &SchemaRef, tokens: &[TokenWithSpan]) -> Result<Option<EventTime>> {
+    fn event_time(&mut self, table: &Table, schema: &SchemaRef) -> Result<Option<EventTime>> {
         let Some(time) = &table.event_time else { return Ok(None) };
-        let schema = DFSchema::try_from(schema.as_ref().clone()).map_err(|error| fault(&error, tokens))?;
+        let schema = DFSchema::try_from(schema.as_ref().clone()).map_err(|error| fault(&error))?;
         let given = table.common.is_given("scan.watermark.idle-timeout");
         let own = table.common.span("scan.watermark.idle-timeout");
         let idle_timeout = if given { own } else { self.context.idle_timeout.or(own) };
@@ -235,18 +231,18 @@ impl<'a> Translator<'a> {
         if !self.event_times.contains(&line) {
             self.event_times.push(line);
         }
-        let watermark = physical(&time.watermark, &schema, tokens)?;
+        let watermark = physical(&time.watermark, &schema)?;
         let max_drift = table.common.span("scan.watermark.alignment.max-drift");
         let group = table.common.get("scan.watermark.alignment.group").unwrap_or("default");
         let alignment = max_drift.map(|max_drift| Alignment { group: group.to_owned(), max_drift });
         Ok(Some(EventTime { watermark, idle_timeout, max_future_skew, alignment }))
     }
 
-    fn union(&mut self, inputs: &[Arc<LogicalPlan>], schema: &DFSchema, tokens: &[TokenWithSpan]) -> Result<Stream> {
+    fn union(&mut self, inputs: &[Arc<LogicalPlan>], schema: &DFSchema) -> Result<Stream> {
         let mut streams = Vec::new();
         for input in inputs {
-            let stream = self.plan(input, tokens)?;
-            streams.push(self.shaped(stream, input.schema(), schema.inner().clone(), tokens)?);
+            let stream = self.plan(input)?;
+            streams.push(self.shaped(stream, input.schema(), schema.inner().clone())?);
         }
         let parallelism = streams.iter().map(|stream| stream.parallelism).max().unwrap_or(1);
         let arrow = schema.inner().clone();
@@ -272,20 +268,13 @@ impl<'a> Translator<'a> {
     }
 
     /// Does what waits so that the columns are exactly those of `to`. `from` names them as the plan does.
-    fn shaped(
-        &mut self,
-        mut stream: Stream,
-        from: &DFSchema,
-        to: SchemaRef,
-        tokens: &[TokenWithSpan],
-    ) -> Result<Stream> {
-        let schema = DFSchema::try_from(to.as_ref().clone()).map_err(|error| fault(&error, tokens))?;
+    fn shaped(&mut self, mut stream: Stream, from: &DFSchema, to: SchemaRef) -> Result<Stream> {
+        let schema = DFSchema::try_from(to.as_ref().clone()).map_err(|error| fault(&error))?;
         match stream.projection.as_mut() {
             Some((_, own)) => *own = schema,
             None if stream.filter.is_none() && stream.schema.inner() == &to => {}
             None => {
-                let columns =
-                    from.columns().into_iter().map(|column| physical(&Expr::Column(column), &stream.schema, tokens));
+                let columns = from.columns().into_iter().map(|column| physical(&Expr::Column(column), &stream.schema));
                 stream.projection = Some((columns.collect::<Result<_>>()?, schema));
             }
         }
@@ -324,7 +313,7 @@ impl<'a> Translator<'a> {
         match table.common.count(key) {
             None => Ok(self.context.parallelism),
             Some(count) => u32::try_from(count).ok().filter(|count| *count > 0).ok_or_else(|| {
-                Fault::new(format!("table '{}': option '{key}' is '{count}', expected 1 or more", table.name()))
+                Fault::from(table.common.invalid(key, format_args!("option '{key}' is '{count}', expected 1 or more")))
             }),
         }
     }
@@ -349,16 +338,16 @@ impl<'a> Translator<'a> {
 }
 
 /// The same columns, qualified by another name.
-fn renamed(mut stream: Stream, alias: &TableReference, tokens: &[TokenWithSpan]) -> Result<Stream> {
+fn renamed(mut stream: Stream, alias: &TableReference) -> Result<Stream> {
     match stream.projection.as_mut() {
-        Some((_, schema)) => *schema = qualified(alias, schema.as_arrow(), tokens)?,
-        None => stream.schema = qualified(alias, stream.schema.as_arrow(), tokens)?,
+        Some((_, schema)) => *schema = qualified(alias, schema.as_arrow())?,
+        None => stream.schema = qualified(alias, stream.schema.as_arrow())?,
     }
     Ok(stream)
 }
 
-fn qualified(name: &TableReference, schema: &arrow::datatypes::Schema, tokens: &[TokenWithSpan]) -> Result<DFSchema> {
-    DFSchema::try_from_qualified_schema(name.clone(), schema).map_err(|error| fault(&error, tokens))
+fn qualified(name: &TableReference, schema: &arrow::datatypes::Schema) -> Result<DFSchema> {
+    DFSchema::try_from_qualified_schema(name.clone(), schema).map_err(|error| fault(&error))
 }
 
 fn column(name: &str, index: usize) -> Arc<dyn PhysicalExpr> {
@@ -366,10 +355,31 @@ fn column(name: &str, index: usize) -> Arc<dyn PhysicalExpr> {
 }
 
 /// An expression that evaluates on batches of a schema.
-pub(crate) fn physical(expr: &Expr, schema: &DFSchema, tokens: &[TokenWithSpan]) -> Result<Arc<dyn PhysicalExpr>> {
-    if let Some(fault) = crate::refuse::subquery(expr, tokens) {
+pub(crate) fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+    if let Some(fault) = crate::refuse::subquery(expr) {
         return Err(fault);
     }
-    create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
-        .map_err(|error| fault(&error, tokens))
+    let expr = balanced_conditions(expr.clone()).map_err(|error| fault(&error))?;
+    create_physical_expr(&expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
+        .map_err(|error| fault(&error))
+}
+
+/// The expression with its chains of `AND` and `OR` as balanced trees: the optimizer takes conditions apart and joins them one by one, and a job
+/// evaluates them recursively on a thread with a small stack.
+fn balanced_conditions(expr: Expr) -> datafusion_common::Result<Expr> {
+    let balance = |expr: Expr| {
+        let Expr::BinaryExpr(BinaryExpression { op: op @ (Operator::And | Operator::Or), .. }) = expr else {
+            return Ok(Transformed::no(expr));
+        };
+        let (mut terms, mut open) = (Vec::new(), vec![expr]);
+        while let Some(next) = open.pop() {
+            match next {
+                Expr::BinaryExpr(inner) if inner.op == op => open.extend([*inner.right, *inner.left]),
+                term => terms.push(term),
+            }
+        }
+        let join = |left, right| Expr::BinaryExpr(BinaryExpression::new(Box::new(left), op, Box::new(right)));
+        Ok(Transformed::yes(balanced(terms, &join)))
+    };
+    expr.transform_down(balance).data()
 }

@@ -24,7 +24,8 @@ pub(crate) fn timestamp_ltz() -> DataType {
     DataType::Timestamp(TimeUnit::Millisecond, Some("+00:00".into()))
 }
 
-const NAMES: &[&str] = &[
+/// The types that there are.
+pub(crate) const NAMES: &[&str] = &[
     "STRING",
     "VARCHAR",
     "CHAR",
@@ -237,6 +238,72 @@ pub(crate) fn type_name(data_type: &DataType) -> String {
     }
 }
 
+/// A message of Arrow's or DataFusion's with Flink's names of types in place of Arrow's: `Utf8` is STRING, `Timestamp(ms)` TIMESTAMP(3).
+pub(crate) fn with_sql_types(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        if length == 0 {
+            out.push(c);
+            rest = &rest[c.len_utf8()..];
+            continue;
+        }
+        let (word, behind) = rest.split_at(length);
+        let arguments = behind.strip_prefix('(').and_then(|inner| Some(&inner[..closing(inner)?]));
+        let (name, taken) = sql_type(word, arguments.unwrap_or_default());
+        out.push_str(&name);
+        let skipped = if taken { arguments.map_or(0, |arguments| arguments.len() + 2) } else { 0 };
+        rest = &behind[skipped..];
+    }
+    out
+}
+
+/// Where the bracket closes that stands open in front of a text.
+fn closing(text: &str) -> Option<usize> {
+    let mut depth = 1_usize;
+    text.char_indices().find_map(|(at, c)| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        (depth == 0).then_some(at)
+    })
+}
+
+/// Flink's name for a type of Arrow's, and whether it replaces the arguments too; any other word as it is.
+fn sql_type(word: &str, arguments: &str) -> (String, bool) {
+    let plain = match word {
+        "Utf8" | "LargeUtf8" | "Utf8View" => "STRING",
+        "Binary" | "LargeBinary" | "BinaryView" => "BYTES",
+        "Boolean" => "BOOLEAN",
+        "Int8" => "TINYINT",
+        "Int16" => "SMALLINT",
+        "Int32" => "INT",
+        "Int64" | "UInt64" | "UInt32" => "BIGINT",
+        "Float32" => "FLOAT",
+        "Float64" => "DOUBLE",
+        "Date32" | "Date64" => "DATE",
+        "Decimal32" | "Decimal64" | "Decimal128" | "Decimal256" => "DECIMAL",
+        "Time32" | "Time64" if !arguments.is_empty() => return ("TIME".into(), true),
+        "Interval" if !arguments.is_empty() => return ("INTERVAL".into(), true),
+        "Timestamp" if !arguments.is_empty() => {
+            let unit = arguments.split(',').next().unwrap_or_default().trim();
+            let digits = match unit {
+                "s" | "Second" => 0,
+                "µs" | "us" | "Microsecond" => 6,
+                "ns" | "Nanosecond" => 9,
+                _ => 3,
+            };
+            let zone = if arguments.contains('"') { "_LTZ" } else { "" };
+            return (format!("TIMESTAMP{zone}({digits})"), true);
+        }
+        other => other,
+    };
+    (plain.into(), false)
+}
+
 /// Whether a value of one type goes into a column of another by itself: Flink's implicit casts, which lose nothing but (from exact to
 /// floating numbers) digits, and the other direction of nothing.
 pub(crate) fn converts(from: &DataType, to: &DataType) -> bool {
@@ -277,4 +344,23 @@ fn integer_digits(data_type: &DataType) -> i16 {
 /// Parses an expression, leaving the cursor behind it.
 pub(crate) fn parse_expr(words: &mut Words<'_>) -> Result<ast::Expr> {
     words.parse(Parser::parse_expr)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_sql_types() {
+        for (from, to) in [
+            ("Int32 + Utf8 to valid types", "INT + STRING to valid types"),
+            ("'Timestamp(ms)' and Timestamp(ns, \"+00:00\")", "'TIMESTAMP(3)' and TIMESTAMP_LTZ(9)"),
+            ("Timestamp(Millisecond, None)", "TIMESTAMP(3)"),
+            ("Decimal128(10, 2), Interval(MonthDayNano)", "DECIMAL(10, 2), INTERVAL"),
+            ("the column Utf8x of Binary_1 (Int64)", "the column Utf8x of Binary_1 (BIGINT)"),
+            ("ä Utf8(", "ä STRING("),
+        ] {
+            assert_eq!(with_sql_types(from), to);
+        }
+    }
 }

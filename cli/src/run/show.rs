@@ -104,6 +104,7 @@ impl Show {
     fn event(&mut self, event: ScriptEvent) -> Result<(), Failure> {
         match event {
             ScriptEvent::Done(_) => Ok(()),
+            ScriptEvent::Note(text) => note(&text),
             ScriptEvent::Text(text) => screen::data(format!("{}\n", text.trim_end()).as_bytes()),
             ScriptEvent::Table(rows) => screen::data(&crate::rows::table(&rows)?),
             ScriptEvent::Started(job) => match job.progress.filter(|progress| progress.checkpoint.0 > 0) {

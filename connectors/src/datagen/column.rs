@@ -62,7 +62,8 @@ impl Column {
 /// `Invalid`, naming the column or the option.
 pub(super) fn columns(options: &Options, schema: &Schema) -> Result<Vec<Column>> {
     for (field, _) in options.with_prefix("fields.") {
-        let unknown = |what: String| Error::invalid(format!("{}: option 'fields.{field}': {what}", options.owner()));
+        let unknown =
+            |what: String| options.invalid(&format!("fields.{field}"), format_args!("option 'fields.{field}': {what}"));
         let Some((name, setting)) = field.rsplit_once('.') else {
             return Err(unknown(format!("expected 'fields.<name>.' and one of {}", SETTINGS.join(", "))));
         };

@@ -61,6 +61,10 @@ impl Connector for FilesystemConnector {
         option_specs()
     }
 
+    fn takes_partitions(&self) -> bool {
+        true
+    }
+
     fn source(&self, table: &TableSpec, projection: &[usize]) -> Result<Arc<dyn Source>> {
         let (options, location) = self.parts(table)?;
         Ok(Arc::new(FilesystemSource::new(location, table, &options, projection)?))

@@ -173,7 +173,7 @@ impl TableOptions {
         let name = given.get("stream").unwrap_or(&table.name);
         let stream = StreamName::new(name).map_err(|error| {
             let hint = if given.is_given("stream") { "" } else { "; name the stream with the option 'stream'" };
-            Error::invalid(format!("{}: {error}{hint}", given.owner()))
+            given.invalid("stream", format_args!("{error}{hint}"))
         })?;
         let shards = given.count("shards").map(|shards| match u32::try_from(shards) {
             Ok(shards) if (1..=SHARDS_MAX).contains(&shards) => Ok(shards),
@@ -189,11 +189,9 @@ impl TableOptions {
         {
             if table.schema.field_with_name(column).is_err() {
                 let names: Vec<&str> = table.schema.fields().iter().map(|field| field.name().as_str()).collect();
-                return Err(Error::invalid(format!(
-                    "{}: option '{option}' names '{column}', which is no column; there are {}",
-                    given.owner(),
-                    names.join(", ")
-                )));
+                let columns = names.join(", ");
+                let message = format!("option '{option}' names '{column}', which is no column; there are {columns}");
+                return Err(given.invalid(option, message));
             }
         }
         Ok(TableOptions {
@@ -219,7 +217,7 @@ impl TableOptions {
 
 fn wrong(options: &Options, key: &str, expected: &str) -> Error {
     let found = options.get(key).unwrap_or_default();
-    Error::invalid(format!("{}: option '{key}' is '{found}', expected {expected}", options.owner()))
+    options.invalid(key, format_args!("option '{key}' is '{found}', expected {expected}"))
 }
 
 fn column_list(text: &str) -> Vec<String> {
@@ -310,11 +308,9 @@ fn guarantee(options: &Options) -> Result<Guarantee> {
 fn commit_on_snapshot(options: &Options) -> Result<bool> {
     let on_snapshot = options.require("sink.commit-on")? == "snapshot";
     if on_snapshot && guarantee(options)? == Guarantee::AtLeastOnce {
-        return Err(Error::invalid(format!(
-            "{}: 'sink.commit-on' = 'snapshot' commits transactions, which 'sink.delivery-guarantee' = 'at-least-once' does \
-             without: leave one of them out",
-            options.owner()
-        )));
+        let message = "'sink.commit-on' = 'snapshot' commits transactions, which 'sink.delivery-guarantee' = 'at-least-once' does \
+             without: leave one of them out";
+        return Err(options.invalid("sink.commit-on", message));
     }
     Ok(on_snapshot)
 }

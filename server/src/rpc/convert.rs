@@ -182,6 +182,7 @@ pub(super) fn script_event(event: ScriptEvent) -> Result<proto::ScriptEvent> {
     use proto::script_event::Event;
     let event = match event {
         ScriptEvent::Done(text) => Event::Done(text),
+        ScriptEvent::Note(text) => Event::Note(text),
         ScriptEvent::Text(text) => Event::Text(text),
         ScriptEvent::Table(rows) => Event::Table(write_table(&rows)?),
         ScriptEvent::Started(report) => Event::Started(report.into()),
@@ -198,6 +199,7 @@ impl TryFrom<proto::ScriptEvent> for ScriptEvent {
         use proto::script_event::Event;
         Ok(match event.event {
             Some(Event::Done(text)) => ScriptEvent::Done(text),
+            Some(Event::Note(text)) => ScriptEvent::Note(text),
             Some(Event::Text(text)) => ScriptEvent::Text(text),
             Some(Event::Table(bytes)) => ScriptEvent::Table(read_table(&bytes)?),
             Some(Event::Started(job)) => ScriptEvent::Started(job.try_into()?),

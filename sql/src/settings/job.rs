@@ -23,8 +23,6 @@ pub struct JobSettings {
     pub ignore_unclaimed_state: bool,
     /// What follows a failure that may pass by itself. Absent: as the engine is set up.
     pub restart: Option<RestartStrategy>,
-    /// How long state that is not bounded otherwise is kept after its last change. Absent: for ever.
-    pub state_ttl: Option<Duration>,
     /// What the state of all operators may take in memory, in bytes.
     pub memory_budget_bytes: u64,
 }
@@ -85,7 +83,6 @@ impl JobSettings {
             recovery: text("execution.state-recovery.path"),
             ignore_unclaimed_state: options.switch("execution.state-recovery.ignore-unclaimed-state"),
             restart: RestartStrategy::new(options),
-            state_ttl: options.span("table.exec.state.ttl").filter(|ttl| !ttl.is_zero()),
             memory_budget_bytes: options.bytes("taskmanager.memory.managed.size").unwrap_or(256 << 20),
         }
     }

@@ -23,6 +23,9 @@ impl Connector for Fake {
     }
 
     fn options(&self) -> Vec<OptionSpec> {
+        if self.0 == "bare" {
+            return Vec::new();
+        }
         vec![
             OptionSpec::new("format", OptionKind::Choice(&["json", "csv"]), Some("json"), "how records are written"),
             OptionSpec::new("key.fields", OptionKind::Text, None, "the key"),
@@ -30,6 +33,10 @@ impl Connector for Fake {
             OptionSpec::new("changes", OptionKind::Switch, None, "whether rows are also updated and deleted"),
             OptionSpec::new("rejected", OptionKind::Text, None, "where rejected records go"),
         ]
+    }
+
+    fn takes_partitions(&self) -> bool {
+        self.0 != "bare"
     }
 
     fn source(&self, table: &TableSpec, projection: &[usize]) -> Result<Arc<dyn Source>> {

@@ -40,7 +40,7 @@ fn corrected(schema: &arrow::datatypes::SchemaRef) -> Vec<Batch> {
 }
 
 /// The rows of a query with one source and no branches.
-fn evaluate(query: &str) -> Vec<String> {
+pub fn evaluate(query: &str) -> Vec<String> {
     let Effect::Query(job, _) = run(1, query).unwrap_or_else(|error| panic!("{error}")) else { panic!("a query") };
     let mut batches = Vec::new();
     for node in &job.graph.nodes {
@@ -132,5 +132,59 @@ fn flinks_functions() {
             "1969-12-31 23:59:59.999 | 23 | 1969 | A |  | 2020-10-10T12:00:00 |  | 1969-12-31",
             "1970-01-01 01:00:00.000 | 1 | 1970 | A | 1970-01-01T00:00:01Z | 2020-10-10T12:00:00 | 0 | 1970-01-01",
         ],
+    );
+}
+
+#[test]
+fn group_windows_are_the_window_table_function() {
+    let expected = [
+        "1969-12-31T23:00:00 | 1970-01-01T00:00:00 | 1969-12-31T23:59:59.999 | AA | 1",
+        "1970-01-01T00:00:00 | 1970-01-01T01:00:00 | 1970-01-01T00:59:59.999 | UA | 2",
+        "1970-01-01T01:00:00 | 1970-01-01T02:00:00 | 1970-01-01T01:59:59.999 | AA | 1",
+    ];
+    let columns = "TUMBLE_START(departed_at, INTERVAL '1' HOUR) AS s, TUMBLE_END(departed_at, INTERVAL '1' HOUR),
+         TUMBLE_ROWTIME(departed_at, INTERVAL '1' HOUR), carrier, COUNT(*)";
+    let group = "GROUP BY TUMBLE(departed_at, INTERVAL '1' HOUR), carrier";
+    check(&format!("SELECT {columns} FROM flights {group}"), &expected);
+    check(&format!("SELECT {columns} FROM flights AS f WHERE f.carrier <> 'x' {group} HAVING COUNT(*) > 0"), &expected);
+    check(&format!("SELECT {columns} FROM (SELECT * FROM flights) AS f {group}"), &expected);
+    check(
+        "SELECT f.carrier, TUMBLE_START(f.departed_at, INTERVAL '1' DAY) FROM flights f
+         GROUP BY f.carrier, TUMBLE(f.departed_at, INTERVAL '1' DAY) HAVING MAX(f.delay) > 10",
+        &["UA | 1970-01-01T00:00:00"],
+    );
+}
+
+#[test]
+fn a_window_reads_a_subquery() {
+    check(
+        "SELECT window_start, COUNT(*) FROM TABLE(TUMBLE((SELECT * FROM flights WHERE carrier = 'UA'), DESCRIPTOR(departed_at), INTERVAL '1' HOUR))
+         GROUP BY window_start",
+        &["1970-01-01T00:00:00 | 2"],
+    );
+}
+
+#[test]
+fn local_time_is_that_of_the_sessions_zone() {
+    // Central European Time is one hour ahead of UTC, in summer two.
+    let berlin = |columns: &str| {
+        evaluate(&format!(
+            "SET 'table.local-time-zone' = 'Europe/Berlin'; SELECT {columns} FROM flights WHERE delay = 5"
+        ))
+    };
+    let winter = "TO_TIMESTAMP_LTZ(delay, 0)";
+    assert_eq!(
+        berlin(&format!("CAST({winter} AS TIMESTAMP(3)), HOUR({winter}), DATE_FORMAT({winter}, 'HH:mm:ss')")),
+        ["1970-01-01T01:00:05 | 1 | 01:00:05"]
+    );
+    assert_eq!(berlin("CAST(TO_TIMESTAMP_LTZ(1720000000, 0) AS TIMESTAMP(3))"), ["2024-07-03T11:46:40"]);
+    assert_eq!(berlin("CAST(TO_TIMESTAMP_LTZ(1720044000, 0) AS DATE)"), ["2024-07-04"]);
+    assert_eq!(
+        berlin("CAST(TIMESTAMP '2024-07-03 11:46:40' AS TIMESTAMP_LTZ(3)) = TO_TIMESTAMP_LTZ(1720000000, 0)"),
+        ["true"]
+    );
+    assert_eq!(
+        evaluate("SELECT CAST(TO_TIMESTAMP_LTZ(1720000000, 0) AS TIMESTAMP(3)) FROM flights WHERE delay = 5"),
+        ["2024-07-03T09:46:40"]
     );
 }

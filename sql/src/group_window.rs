@@ -1,0 +1,225 @@
+//! The older form of windows, `GROUP BY TUMBLE(ts, INTERVAL '1' HOUR)` with `TUMBLE_START(…)`, rewritten to the window table function, which is the same.
+//!
+//! Flink deprecates it, and scripts have it. `HOP` and `SESSION` are answered with the form to write.
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident,
+    ObjectName, Query, Select, SelectItem, Spanned, TableAlias, TableFactor, TableFunctionArgs, VisitMut, VisitorMut,
+};
+use sqlparser::tokenizer::Span;
+
+use crate::error::{Fault, Result};
+
+/// Rewrites the group windows of a query and of those within it. The columns of its select lists have names already.
+///
+/// # Errors
+/// For a group window that has no equal form.
+pub(crate) fn rewrite(query: &mut Query) -> Result<()> {
+    match query.visit(&mut Rewrite) {
+        ControlFlow::Break(fault) => Err(fault),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+struct Rewrite;
+
+impl VisitorMut for Rewrite {
+    type Break = Fault;
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Fault> {
+        match rewrite_select(select) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(fault) => ControlFlow::Break(fault),
+        }
+    }
+}
+
+/// A call of `TUMBLE(ts, size)` among the groups.
+struct Window {
+    arguments: Vec<Expr>,
+    time: Ident,
+    span: Span,
+}
+
+fn rewrite_select(select: &mut Select) -> Result<()> {
+    let GroupByExpr::Expressions(groups, _) = &mut select.group_by else { return Ok(()) };
+    let Some(at) = groups.iter().position(|group| window_name(group).is_some()) else { return Ok(()) };
+    let window = window(&groups[at])?;
+    groups.remove(at);
+    if let Some(other) = groups.iter().find(|group| window_name(group).is_some()) {
+        return Err(Fault::new("a GROUP BY has one window").at(other.span()).help("write two queries"));
+    }
+    let mut columns = Columns { window: &window, uses_time: false };
+    let mut visit = |expr: &mut Expr| match expr.visit(&mut columns) {
+        ControlFlow::Break(fault) => Err(fault),
+        ControlFlow::Continue(()) => Ok(()),
+    };
+    for item in &mut select.projection {
+        if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+            visit(expr)?;
+        }
+    }
+    select.having.iter_mut().try_for_each(&mut visit)?;
+    let mut added = vec!["window_start", "window_end"];
+    added.extend(columns.uses_time.then_some("window_time"));
+    let GroupByExpr::Expressions(groups, _) = &mut select.group_by else { return Ok(()) };
+    let added = added.into_iter().map(|name| Expr::Identifier(named(name, window.span)));
+    groups.splice(at..at, added);
+    from(select, &window)
+}
+
+/// The name of a group window's call.
+fn window_name(expr: &Expr) -> Option<&Ident> {
+    let Expr::Function(function) = expr else { return None };
+    let name = function.name.0.last()?.as_ident()?;
+    ["TUMBLE", "HOP", "SESSION", "CUMULATE"].iter().any(|known| name.value.eq_ignore_ascii_case(known)).then_some(name)
+}
+
+fn window(group: &Expr) -> Result<Window> {
+    let (Expr::Function(function), Some(name)) = (group, window_name(group)) else {
+        return Err(Fault::new("the GROUP BY has no window"));
+    };
+    let usage = |message: String| {
+        Fault::new(message).at(name.span).help(
+            "write FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) … GROUP BY window_start, window_end",
+        )
+    };
+    let upper = name.value.to_uppercase();
+    if upper != "TUMBLE" {
+        let message = format!("GROUP BY {upper}(…) is Flink's older form, and {upper} windows come in a later version");
+        return Err(usage(message));
+    }
+    let arguments = arguments(function).ok_or_else(|| usage("TUMBLE takes a column and an interval here".into()))?;
+    let (Some(time), 2..=3) = (arguments.first().and_then(column), arguments.len()) else {
+        return Err(usage("TUMBLE takes a column and an interval here".into()));
+    };
+    Ok(Window { time: time.clone(), arguments, span: name.span })
+}
+
+fn arguments(function: &Function) -> Option<Vec<Expr>> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let plain = list.args.iter().map(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    });
+    plain.collect()
+}
+
+/// The name of a column, with or without its table in front.
+fn column(expr: &Expr) -> Option<&Ident> {
+    match expr {
+        Expr::Identifier(name) => Some(name),
+        Expr::CompoundIdentifier(names) => names.last(),
+        _ => None,
+    }
+}
+
+/// Puts the window's columns where `TUMBLE_START(…)` and its like stand.
+struct Columns<'a> {
+    window: &'a Window,
+    uses_time: bool,
+}
+
+impl VisitorMut for Columns<'_> {
+    type Break = Fault;
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Fault> {
+        let Expr::Function(function) = &*expr else { return ControlFlow::Continue(()) };
+        let Some(name) = function.name.0.last().and_then(|part| part.as_ident()) else {
+            return ControlFlow::Continue(());
+        };
+        let column = match name.value.to_uppercase().as_str() {
+            "TUMBLE_START" => "window_start",
+            "TUMBLE_END" => "window_end",
+            "TUMBLE_ROWTIME" => "window_time",
+            "TUMBLE_PROCTIME" => {
+                let fault = Fault::new("there is no processing time").at(name.span);
+                return ControlFlow::Break(fault.help("TUMBLE_ROWTIME is the window's last instant"));
+            }
+            _ => return ControlFlow::Continue(()),
+        };
+        if !arguments(function).is_some_and(|given| same(&given, &self.window.arguments)) {
+            let message = format!("{} has other arguments than the TUMBLE of the GROUP BY", name.value.to_uppercase());
+            return ControlFlow::Break(Fault::new(message).at(name.span).help("write the same column and interval"));
+        }
+        self.uses_time |= column == "window_time";
+        *expr = Expr::Identifier(named(column, name.span));
+        ControlFlow::Continue(())
+    }
+}
+
+/// Whether two lists of arguments are written alike, wherever they stand.
+fn same(left: &[Expr], right: &[Expr]) -> bool {
+    left.len() == right.len() && left.iter().zip(right).all(|(a, b)| a.to_string() == b.to_string())
+}
+
+/// Puts the window table function around what the query reads.
+fn from(select: &mut Select, window: &Window) -> Result<()> {
+    let [from] = select.from.as_mut_slice() else {
+        return Err(one_input(window));
+    };
+    if !from.joins.is_empty() {
+        return Err(one_input(window));
+    }
+    let (data, alias) = match &from.relation {
+        TableFactor::Table { name, alias, args: None, .. } => {
+            let names: Vec<Ident> = name.0.iter().filter_map(|part| part.as_ident().cloned()).collect();
+            let own =
+                names.last().cloned().map(|name| TableAlias { explicit: false, name, columns: Vec::new(), at: None });
+            (Expr::CompoundIdentifier(names), alias.clone().or(own))
+        }
+        TableFactor::Derived { subquery, alias, lateral: false, .. } => {
+            (Expr::Subquery(subquery.clone()), alias.clone())
+        }
+        _ => return Err(one_input(window)),
+    };
+    let mut args = vec![argument(data), argument(descriptor(&window.time))];
+    args.extend(window.arguments.iter().skip(1).cloned().map(argument));
+    from.relation = TableFactor::Table {
+        name: ObjectName::from(vec![named("TUMBLE", window.span)]),
+        alias,
+        args: Some(TableFunctionArgs { args, settings: None }),
+        with_hints: Vec::new(),
+        version: None,
+        with_ordinality: false,
+        partitions: Vec::new(),
+        json_path: None,
+        sample: None,
+        index_hints: Vec::new(),
+    };
+    Ok(())
+}
+
+fn one_input(window: &Window) -> Fault {
+    Fault::new("GROUP BY TUMBLE(…) reads one table or subquery").at(window.span).help(
+        "write FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) … GROUP BY window_start, window_end",
+    )
+}
+
+fn argument(expr: Expr) -> FunctionArg {
+    FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
+}
+
+fn descriptor(time: &Ident) -> Expr {
+    let list = FunctionArgumentList {
+        duplicate_treatment: None,
+        args: vec![argument(Expr::Identifier(time.clone()))],
+        clauses: Vec::new(),
+    };
+    Expr::Function(Function {
+        name: ObjectName::from(vec![named("DESCRIPTOR", time.span)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(list),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+fn named(name: &str, span: Span) -> Ident {
+    Ident { value: name.to_owned(), quote_style: None, span }
+}
