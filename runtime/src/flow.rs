@@ -23,7 +23,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use coulee_model::OperatorId;
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::Expr;
@@ -38,6 +38,7 @@ use crate::calc::Calc;
 use crate::connector::{Sink, Source, rejected_schema};
 use crate::graph::{EventTime, Graph, NodeKind, OperatorFactory, Partitioning, Port, SourceNode};
 use crate::operator::InputIndex;
+use crate::window::assign::millisecond_of;
 use crate::{Error, Result};
 use coerce::coerced;
 
@@ -137,9 +138,9 @@ impl<'a> Flow<'a> {
     /// Declares the event time of a source: a timestamp column, whose rows are out of order by at most `disorder`.
     ///
     /// # Errors
-    /// When this is not a source, or the column is not a timestamp in milliseconds.
+    /// When this is not a source, or the column is not a timestamp.
     pub fn event_time(self, name: &str, disorder: Duration) -> Result<Self> {
-        let column = self.timestamp(name)?;
+        let column = millisecond_of(self.timestamp(name)?);
         let watermark = self.physical(column - lit(ScalarValue::new_interval_dt(0, disorder.as_millis() as i32)))?;
         let idle_timeout = Some(Duration::from_secs(1));
         self.on_source(|source| {
@@ -255,8 +256,8 @@ impl<'a> Flow<'a> {
 
     fn timestamp(&self, name: &str) -> Result<Expr> {
         match self.schema.field_with_name(name).map(Field::data_type) {
-            Ok(DataType::Timestamp(TimeUnit::Millisecond, _)) => Ok(col(name)),
-            Ok(other) => Err(Error::invalid(format!("column '{name}' is {other}, not a timestamp in milliseconds"))),
+            Ok(DataType::Timestamp(..)) => Ok(col(name)),
+            Ok(other) => Err(Error::invalid(format!("column '{name}' is {other}, not a timestamp"))),
             Err(error) => Err(error.into()),
         }
     }

@@ -16,6 +16,7 @@ pub mod options;
 pub mod table;
 
 mod channel;
+pub mod event_time;
 pub mod job;
 pub mod metrics;
 pub mod operator;

@@ -1,14 +1,12 @@
 //! Rows, for user functions that think in rows: typed views of a batch's rows, and a writer that makes batches of them.
 
 use arrow::array::{Array, ArrayRef, AsArray, Int8Array};
-use arrow::datatypes::{
-    DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit,
-    TimestampMillisecondType,
-};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use coulee_model::Timestamp;
 use datafusion_common::ScalarValue;
 
+use crate::event_time::floor_to_millis;
 use crate::{Batch, Error, Result, RowKind};
 
 /// One row of a batch.
@@ -79,17 +77,15 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// A timestamp in milliseconds.
+    /// The millisecond that a timestamp of any precision is in.
     ///
     /// # Errors
     /// As [`Row::integer`].
     pub fn timestamp(&self, name: &str) -> Result<Option<Timestamp>> {
         let Some(column) = self.column(name)? else { return Ok(None) };
         match column.data_type() {
-            DataType::Timestamp(TimeUnit::Millisecond, _) => {
-                Ok(Some(Timestamp(column.as_primitive::<TimestampMillisecondType>().value(self.index))))
-            }
-            other => Err(other_type(name, other, "a timestamp in milliseconds")),
+            DataType::Timestamp(..) => Ok(Some(Timestamp(floor_to_millis(&column.slice(self.index, 1))?.value(0)))),
+            other => Err(other_type(name, other, "a timestamp")),
         }
     }
 }

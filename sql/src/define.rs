@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use coulee_runtime::options::{Options, nearest};
 use coulee_runtime::table::{COMMON_OPTIONS, Connector, Connectors, TableSpec};
+use coulee_runtime::window::assign::millisecond_of;
 use coulee_runtime::{OptionPart, Subject};
+use datafusion_common::tree_node::TreeNodeRecursion;
 use datafusion_common::{Column, DFSchema, TableReference};
-use datafusion_expr::{Expr, ExprSchemable};
+use datafusion_expr::{Cast, Expr, ExprSchemable};
 use sqlparser::ast::Ident;
 
 use crate::catalog::{Declaration, Table, TableColumn, TableEventTime};
@@ -19,7 +21,7 @@ use crate::lineage::without_qualifiers;
 use crate::planner::Planner;
 use crate::statement::{ColumnDef, ColumnDefKind, CreateTable, WatermarkDef};
 use crate::table_function::is_timestamp;
-use crate::types::type_name;
+use crate::types::{timestamp_ltz, type_name};
 
 /// The option that names the columns of a record's key.
 const KEY_FIELDS: &str = "key.fields";
@@ -210,8 +212,11 @@ fn event_time(
         });
     };
     if !is_timestamp(&column.data_type) {
-        let message =
-            format!("the event time '{}' is {}, expected TIMESTAMP(3)", name.value, type_name(&column.data_type));
+        let message = format!(
+            "the event time '{}' is {}, expected TIMESTAMP or TIMESTAMP_LTZ",
+            name.value,
+            type_name(&column.data_type)
+        );
         let help = format!(
             "declare it TIMESTAMP(3) or TIMESTAMP_LTZ(3), or compute one: {0}_ts AS CAST({0} AS TIMESTAMP(3))",
             name.value
@@ -223,12 +228,14 @@ fn event_time(
     let schema = DFSchema::try_from_qualified_schema(TableReference::bare(table), &Schema::new(fields))
         .map_err(|error| fault(&error))?;
     let expr = planner.expr(&watermark.expr, &schema).map_err(|fault| fault.or_at(Some(watermark.span)))?;
+    let expr = in_millis(expr, column).map_err(|error| fault(&error))?;
     let data_type = expr.get_type(&schema).map_err(|error| fault(&error))?;
     if !is_timestamp(&data_type) {
-        let message = format!("the watermark is {}, expected TIMESTAMP(3)", type_name(&data_type));
+        let message = format!("the watermark is {}, expected TIMESTAMP or TIMESTAMP_LTZ", type_name(&data_type));
         let help = format!("write for example {0} - INTERVAL '5' SECOND", name.value);
         return Err(Fault::new(message).at(watermark.span).help(help));
     }
+    let expr = if is_in_millis(&data_type) { expr } else { millisecond_of(expr) };
     let own = Expr::Column(Column::new_unqualified(&name.value));
     let value = column.computed.as_ref().map_or(own, without_qualifiers);
     Ok(TableEventTime {
@@ -237,6 +244,31 @@ fn event_time(
         watermark: over_physical(&expr, columns)?,
         text: watermark.text.clone(),
     })
+}
+
+fn is_in_millis(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(TimeUnit::Millisecond, _))
+}
+
+/// The watermark over the milliseconds of an event time with more digits: event time counts in them, and a time near the end
+/// of the range of nanoseconds has one a few seconds before it.
+fn in_millis(watermark: Expr, column: &TableColumn) -> datafusion_common::Result<Expr> {
+    use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
+    if is_in_millis(&column.data_type) {
+        return Ok(watermark);
+    }
+    let is_local = matches!(column.data_type, DataType::Timestamp(_, Some(_)));
+    let replace = |expr: Expr| {
+        Ok(match &expr {
+            Expr::Column(found) if found.name == column.name => {
+                let millis = millisecond_of(expr);
+                let millis = if is_local { Expr::Cast(Cast::new(Box::new(millis), timestamp_ltz())) } else { millis };
+                Transformed::new(millis, true, TreeNodeRecursion::Jump)
+            }
+            _ => Transformed::no(expr),
+        })
+    };
+    watermark.transform_down(replace).data()
 }
 
 /// Puts what computed columns are in their place.

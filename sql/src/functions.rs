@@ -14,6 +14,9 @@ use datafusion_expr::{
 
 use crate::types::{TIMESTAMP, timestamp_ltz};
 
+/// The milliseconds of the years 0 to 9999.
+const MILLIS: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
+
 /// DataFusion would put the time of planning into a plan that runs for months.
 pub(crate) const NOT_CONSTANT: &[&str] = &["now", "current_timestamp", "current_date", "current_time", "today"];
 
@@ -163,7 +166,9 @@ impl ScalarUDFImpl for Own {
                     _ => return plan_err!("the precision of 'TO_TIMESTAMP_LTZ' is 0 (seconds) or 3 (milliseconds)"),
                 };
                 let numbers = first.as_primitive::<Int64Type>();
-                let times = numbers.unary_opt::<_, TimestampMillisecondType>(|number| number.checked_mul(factor));
+                // As in Flink, null outside the years that a timestamp has.
+                let time = |number: i64| number.checked_mul(factor).filter(|millis| MILLIS.contains(millis));
+                let times = numbers.unary_opt::<_, TimestampMillisecondType>(time);
                 Arc::new(times.with_timezone("+00:00"))
             }
             Does::DateFormat => return plan_err!("the pattern of 'DATE_FORMAT' is a text, not a column"),

@@ -10,7 +10,7 @@ use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments, Iden
 
 use crate::error::{Fault, Result};
 use crate::lineage::is_event_time;
-use crate::types::{TIMESTAMP, type_name};
+use crate::types::{timestamp_ltz, type_name};
 
 /// Plans them; everything else is left to DataFusion.
 #[derive(Debug)]
@@ -115,7 +115,11 @@ fn assign(
     columns.push(window.bound(Bound::Start, time.clone()).alias("window_start"));
     columns.push(window.bound(Bound::End, time.clone()).alias("window_end"));
     let last = window.bound(Bound::Time, time);
-    let last = if data_type == TIMESTAMP { last } else { Expr::Cast(Cast::new(Box::new(last), data_type)) };
+    // An event time is in milliseconds, as are the bounds of its window.
+    let last = match data_type {
+        DataType::Timestamp(_, Some(_)) => Expr::Cast(Cast::new(Box::new(last), timestamp_ltz())),
+        _ => last,
+    };
     columns.push(last.alias("window_time"));
     LogicalPlanBuilder::new(input).project(columns)?.build()
 }
@@ -238,5 +242,5 @@ fn millis(context: &mut dyn RelationPlannerContext, expr: &ast::Expr) -> Result<
 
 /// Whether a type can be an event time.
 pub(crate) fn is_timestamp(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, _))
+    matches!(data_type, DataType::Timestamp(..))
 }

@@ -1,6 +1,7 @@
 //! Flink's types and Arrow's: reading, writing, and which convert without being asked.
 //!
-//! Timestamps are milliseconds whatever precision is declared; `TIMESTAMP_LTZ` is one in UTC.
+//! A timestamp or a time is held in the coarsest unit that has the digits of its precision: milliseconds, microseconds or
+//! nanoseconds. `TIMESTAMP_LTZ` is one in UTC.
 
 use std::sync::Arc;
 
@@ -13,10 +14,14 @@ use crate::error::{Fault, Result};
 use crate::parse::{Words, ident};
 
 const DECIMAL_PRECISION_MAX: u64 = 38;
+/// Digits of a second.
+const TIME_PRECISION_MAX: u64 = 9;
+/// The precision of a timestamp that has none written, as in Flink; a time has 0.
+const TIMESTAMP_PRECISION: u64 = 6;
 /// Types nest, and so does the parser: deeper than this is no table but an attack.
 const DEPTH_MAX: usize = 32;
 
-/// `TIMESTAMP(3)`.
+/// `TIMESTAMP(3)`: what Flink's functions of time return, and windows begin and end with.
 pub(crate) const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
 
 /// `TIMESTAMP_LTZ(3)`.
@@ -79,9 +84,9 @@ fn nested_type(words: &mut Words<'_>, depth: usize) -> Result<DataType> {
         }
         "DECIMAL" | "NUMERIC" | "DEC" => decimal(words, name.span)?,
         "DATE" => DataType::Date32,
-        "TIME" => sized(words, DataType::Time32(TimeUnit::Millisecond))?,
+        "TIME" => time_of_precision(time_precision(words)?.unwrap_or(0)),
         "TIMESTAMP" => timestamp(words)?,
-        "TIMESTAMP_LTZ" => sized(words, timestamp_ltz())?,
+        "TIMESTAMP_LTZ" => timestamp_of_precision(time_precision(words)?.unwrap_or(TIMESTAMP_PRECISION), true),
         "ROW" => row(words, depth)?,
         "ARRAY" | "MULTISET" => {
             words.expect(&Token::Lt)?;
@@ -109,12 +114,49 @@ fn sized(words: &mut Words<'_>, data_type: DataType) -> Result<DataType> {
 }
 
 fn timestamp(words: &mut Words<'_>) -> Result<DataType> {
-    sized(words, TIMESTAMP)?;
-    if words.accept_all(&["WITH", "LOCAL", "TIME", "ZONE"]) {
-        return Ok(timestamp_ltz());
+    let precision = time_precision(words)?.unwrap_or(TIMESTAMP_PRECISION);
+    let is_local = words.accept_all(&["WITH", "LOCAL", "TIME", "ZONE"]);
+    if !is_local {
+        words.accept_all(&["WITHOUT", "TIME", "ZONE"]);
     }
-    words.accept_all(&["WITHOUT", "TIME", "ZONE"]);
-    Ok(TIMESTAMP)
+    Ok(timestamp_of_precision(precision, is_local))
+}
+
+/// Reads `(p)`: how many digits of a second there are.
+fn time_precision(words: &mut Words<'_>) -> Result<Option<u64>> {
+    if !words.accept_token(&Token::LParen) {
+        return Ok(None);
+    }
+    let span = words.peek_span();
+    let precision = words.number()?;
+    words.expect(&Token::RParen)?;
+    if precision > TIME_PRECISION_MAX {
+        let message = format!("a second has no {precision} digits: expected a precision of 0 to {TIME_PRECISION_MAX}");
+        return Err(Fault::new(message).at(span));
+    }
+    Ok(Some(precision))
+}
+
+/// The coarsest unit that has so many digits of a second.
+fn unit_of_precision(precision: u64) -> TimeUnit {
+    match precision {
+        0..=3 => TimeUnit::Millisecond,
+        4..=6 => TimeUnit::Microsecond,
+        _ => TimeUnit::Nanosecond,
+    }
+}
+
+/// `TIMESTAMP(p)` or `TIMESTAMP_LTZ(p)`.
+pub(crate) fn timestamp_of_precision(precision: u64, is_local: bool) -> DataType {
+    DataType::Timestamp(unit_of_precision(precision), is_local.then(|| "+00:00".into()))
+}
+
+/// `TIME(p)`.
+fn time_of_precision(precision: u64) -> DataType {
+    match unit_of_precision(precision) {
+        unit @ (TimeUnit::Second | TimeUnit::Millisecond) => DataType::Time32(unit),
+        unit => DataType::Time64(unit),
+    }
 }
 
 fn decimal(words: &mut Words<'_>, span: sqlparser::tokenizer::Span) -> Result<DataType> {
@@ -178,16 +220,20 @@ pub(crate) fn not_null(words: &mut Words<'_>) -> bool {
 /// The type of `CAST(… AS type)`, where Flink means something else by it than DataFusion.
 pub(crate) fn cast_type(parsed: &ast::DataType) -> Option<DataType> {
     match parsed {
-        ast::DataType::Timestamp(_, ast::TimezoneInfo::None | ast::TimezoneInfo::WithoutTimeZone) => Some(TIMESTAMP),
-        ast::DataType::Timestamp(_, _) => Some(timestamp_ltz()),
+        ast::DataType::Timestamp(precision, zone) => {
+            let is_local = !matches!(zone, ast::TimezoneInfo::None | ast::TimezoneInfo::WithoutTimeZone);
+            Some(timestamp_of_precision(precision.unwrap_or(TIMESTAMP_PRECISION), is_local))
+        }
+        ast::DataType::Time(precision, _) => Some(time_of_precision(precision.unwrap_or(0))),
         ast::DataType::Float(_) => Some(DataType::Float32),
         ast::DataType::Decimal(ast::ExactNumberInfo::None) | ast::DataType::Numeric(ast::ExactNumberInfo::None) => {
             Some(DataType::Decimal128(10, 0))
         }
-        ast::DataType::Custom(name, _) => {
+        ast::DataType::Custom(name, modifiers) => {
             let word = name.to_string().to_uppercase();
+            let number = modifiers.first().and_then(|precision| precision.parse().ok());
             match word.as_str() {
-                "TIMESTAMP_LTZ" => Some(timestamp_ltz()),
+                "TIMESTAMP_LTZ" => Some(timestamp_of_precision(number.unwrap_or(TIMESTAMP_PRECISION), true)),
                 "STRING" => Some(DataType::Utf8),
                 _ => None,
             }
@@ -212,15 +258,10 @@ pub(crate) fn type_name(data_type: &DataType) -> String {
         DataType::Float64 => "DOUBLE".into(),
         DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
         DataType::Date32 => "DATE".into(),
-        DataType::Time32(_) | DataType::Time64(_) => "TIME".into(),
+        DataType::Time32(_) => "TIME".into(),
+        DataType::Time64(unit) => format!("TIME({})", digits(*unit)),
         DataType::Timestamp(unit, zone) => {
-            let digits = match unit {
-                TimeUnit::Second => 0,
-                TimeUnit::Millisecond => 3,
-                TimeUnit::Microsecond => 6,
-                TimeUnit::Nanosecond => 9,
-            };
-            format!("TIMESTAMP{}({digits})", if zone.is_some() { "_LTZ" } else { "" })
+            format!("TIMESTAMP{}({})", if zone.is_some() { "_LTZ" } else { "" }, digits(*unit))
         }
         DataType::Struct(fields) => {
             let fields: Vec<String> =
@@ -302,6 +343,16 @@ fn sql_type(word: &str, arguments: &str) -> (String, bool) {
         other => other,
     };
     (plain.into(), false)
+}
+
+/// How many digits of a second a unit has.
+fn digits(unit: TimeUnit) -> u64 {
+    match unit {
+        TimeUnit::Second => 0,
+        TimeUnit::Millisecond => 3,
+        TimeUnit::Microsecond => 6,
+        TimeUnit::Nanosecond => 9,
+    }
 }
 
 /// Whether a value of one type goes into a column of another by itself: Flink's implicit casts, which lose nothing but (from exact to

@@ -4,11 +4,12 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, AsArray, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
+use arrow::array::{ArrayRef, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion_common::{Result as DataFusionResult, ScalarValue, exec_err};
 use datafusion_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit};
 
+use crate::event_time::floor_to_millis;
 use crate::{Error, Result};
 
 /// Which instant of the window is wanted.
@@ -47,7 +48,7 @@ impl Tumbling {
         self.size_millis
     }
 
-    /// An instant of the window that holds `time`, a timestamp in milliseconds: one without a time zone; null for null.
+    /// An instant of the window that holds `time`, a timestamp of any precision: one in milliseconds, without a time zone; null for null.
     pub fn bound(self, bound: Bound, time: Expr) -> Expr {
         let shift = match bound {
             Bound::Start => 0,
@@ -61,6 +62,11 @@ impl Tumbling {
         let into = millis.saturating_sub(self.offset_millis).rem_euclid(self.size_millis);
         millis.saturating_sub(into)
     }
+}
+
+/// The millisecond that a timestamp of any precision is in, as a timestamp without a time zone: what a watermark is made of.
+pub fn millisecond_of(time: Expr) -> Expr {
+    Tumbling { size_millis: 1, offset_millis: 0 }.bound(Bound::Start, time)
 }
 
 /// Reads back what [`Tumbling::bound`] wrote.
@@ -109,10 +115,8 @@ impl ScalarUDFImpl for Tumble {
 
     fn return_type(&self, arguments: &[DataType]) -> DataFusionResult<DataType> {
         match arguments {
-            [DataType::Timestamp(TimeUnit::Millisecond, _), DataType::Int64, DataType::Int64, DataType::Int64] => {
-                Ok(INSTANT)
-            }
-            other => exec_err!("tumble takes a timestamp in milliseconds and three whole numbers, not {other:?}"),
+            [DataType::Timestamp(..), DataType::Int64, DataType::Int64, DataType::Int64] => Ok(INSTANT),
+            other => exec_err!("tumble takes a timestamp and three whole numbers, not {other:?}"),
         }
     }
 
@@ -123,9 +127,10 @@ impl ScalarUDFImpl for Tumble {
         let (window, shift) = (Tumbling::new(number(size)?, number(offset)?), number(shift)?);
         let window = window.map_err(|error| datafusion_common::DataFusionError::External(Box::new(error)))?;
         let times = time.to_array(args.number_rows)?;
-        let times = times.as_primitive::<TimestampMillisecondType>();
+        let times =
+            floor_to_millis(&times).map_err(|error| datafusion_common::DataFusionError::External(Box::new(error)))?;
         let bounds: TimestampMillisecondArray = times.unary(|millis| window.start(millis).saturating_add(shift));
-        Ok(ColumnarValue::Array(Arc::new(bounds.with_timezone_opt::<Arc<str>>(None)) as ArrayRef))
+        Ok(ColumnarValue::Array(Arc::new(bounds) as ArrayRef))
     }
 }
 
