@@ -1,11 +1,13 @@
 //! Rows as text: aligned columns, JSON lines, CSV.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, RecordBatch};
-use arrow::csv::WriterBuilder;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
-use arrow::json::LineDelimitedWriter;
+use arrow::json::{LineDelimitedWriter, WriterBuilder};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use coulee_server::NonFinite;
 
 use crate::args::Output;
 use crate::failure::Failure;
@@ -137,7 +139,8 @@ fn line(text: &mut String, values: &[&str], widths: &[usize], right: &[bool]) {
 }
 
 fn json(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
-    let mut writer = LineDelimitedWriter::new(Vec::new());
+    let mut writer: LineDelimitedWriter<Vec<u8>> =
+        WriterBuilder::new().with_encoder_factory(Arc::new(NonFinite)).build(Vec::new());
     writer.write(rows)?;
     writer.finish()?;
     Ok(writer.into_inner())
@@ -145,15 +148,13 @@ fn json(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
 
 fn csv(rows: &RecordBatch, header: bool) -> Result<Vec<u8>, ArrowError> {
     let mut text = Vec::new();
-    WriterBuilder::new().with_header(header).build(&mut text).write(rows)?;
+    arrow::csv::WriterBuilder::new().with_header(header).build(&mut text).write(rows)?;
     Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMillisecondArray};
+    use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMillisecondArray};
 
     use super::*;
 
@@ -181,6 +182,16 @@ mod tests {
             "carrier     n  at\n───────  ────  ───────────────────\nUA         12  2013-01-01 10:17:00\nB6       NULL  2013-01-01 10:17:00\n"
         );
         assert_eq!(written(&mut writer, &rows(&["DL"], &[Some(123_456)])), "DL       123456  2013-01-01 10:17:00\n");
+    }
+
+    #[test]
+    fn numbers_that_json_does_not_have_are_texts() {
+        let values: ArrayRef = Arc::new(Float64Array::from(vec![1.5, f64::NAN, f64::NEG_INFINITY]));
+        let rows = RecordBatch::try_from_iter([("x", values)]).unwrap();
+        assert_eq!(
+            written(&mut RowWriter::new(Output::Json), &rows),
+            "{\"x\":1.5}\n{\"x\":\"NaN\"}\n{\"x\":\"-Infinity\"}\n"
+        );
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub use coulee_sql::script_text;
 
 /// The record batches that scripts and results hand out.
 pub use arrow::record_batch::RecordBatch;
+/// How JSON output writes NaN and infinities.
+pub use coulee_connectors::format::NonFinite;
 /// Options as connectors declare them, and those that every table has, for the reference.
 pub use coulee_runtime::options::OptionSpec;
 pub use coulee_runtime::table::COMMON_OPTIONS;

@@ -1,5 +1,6 @@
 //! The first page of what a job has delivered, read back from where it was delivered to: not what the job believes it wrote.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,8 +8,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use coulee_connectors::format::{self, FormatSettings};
 use coulee_log::{Isolation, Log, Shard, Stream};
 use coulee_model::{SequenceNumber, StreamName};
+use coulee_runtime::options::Options;
 use coulee_runtime::table::TableSpec;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -177,15 +180,14 @@ fn take_values(shard: &Shard, from: SequenceNumber, rows: usize, values: &mut Ve
 
 /// The records as rows; `None` when they are not JSON of the table's columns.
 fn decode_json(schema: &SchemaRef, values: &[Vec<u8>]) -> Option<RecordBatch> {
-    let mut decoder =
-        arrow::json::ReaderBuilder::new(schema.clone()).with_batch_size(values.len()).build_decoder().ok()?;
-    let mut text = values.join(&b'\n');
-    text.push(b'\n');
-    let read = decoder.decode(&text).ok()?;
-    if read < text.len() {
-        return None;
+    let specs = [format::format_option()].into_iter().chain(format::option_specs());
+    let settings = FormatSettings::new(&Options::new("the page", specs, &BTreeMap::new()).ok()?).ok()?;
+    let all: Vec<usize> = (0..schema.fields().len()).collect();
+    let mut decoder = format::decoder(&settings, schema, &all).ok()?;
+    for value in values {
+        decoder.decode(&format::Record::of(value)).ok()?;
     }
-    decoder.flush().ok().flatten()
+    decoder.flush().ok().map(coulee_runtime::Batch::into_rows)
 }
 
 fn as_text(values: &[Vec<u8>]) -> Result<RecordBatch> {

@@ -1,13 +1,22 @@
 //! Rows of a Parquet file, from any row on: only the needed columns, in the table's types.
 
-use arrow::array::ArrayRef;
-use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, new_null_array};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::json::LineDelimitedWriter;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use coulee_runtime::{Error, Result};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
+use parquet::basic::Type as PhysicalType;
+use parquet::errors::ParquetError;
+use parquet::schema::types::SchemaDescriptor;
 
+use super::adapt::{Misfit, adapt, can_adapt, find};
 use super::location::Location;
 use crate::format::sql_type;
 
@@ -16,26 +25,58 @@ pub struct ColumnarFile {
     file: String,
     rows: ParquetRecordBatchReader,
     schema: SchemaRef,
-    /// Where each column of `schema` stands in what is read.
-    places: Vec<usize>,
+    /// Where each column of `schema` stands in what is read; `None` when the file does not have it.
+    places: Vec<Option<usize>>,
     position: u64,
 }
 
+/// Some rows of a file.
+#[derive(Debug)]
+pub struct Rows {
+    /// Those that fit the table.
+    pub rows: RecordBatch,
+    /// The others.
+    pub rejected: Vec<RejectedRow>,
+}
+
+/// A row with a value that does not fit its column.
+#[derive(Debug)]
+pub struct RejectedRow {
+    /// Its number in the file, from 1.
+    pub number: u64,
+    /// The column, what was expected and what was found.
+    pub reason: String,
+    /// The columns that were read of it, as JSON.
+    pub raw: Vec<u8>,
+}
+
 impl ColumnarFile {
-    /// Opens `file` before its row number `position` (from 0), for the columns of `schema`. May block.
+    /// Opens `file` before its row number `position` (from 0), for the columns `projection` of `columns`, which are all that the
+    /// table has in its files. A column that the file does not have is null. May block.
     ///
     /// # Errors
-    /// When the file is not Parquet, lacks a column, or ends before the position.
-    pub fn open(location: &Location, file: &str, schema: SchemaRef, batch_rows: usize, position: u64) -> Result<Self> {
+    /// When the file is not Parquet, has none of the table's columns or one of another kind, or ends before the position.
+    pub fn open(
+        location: &Location,
+        file: &str,
+        columns: &SchemaRef,
+        projection: &[usize],
+        batch_rows: usize,
+        position: u64,
+    ) -> Result<Self> {
         let input = location.open(file)?;
-        let damaged = |error: parquet::errors::ParquetError| {
+        let damaged = |error: ParquetError| {
             Error::corrupt(format!("{file} is not a readable Parquet file: {error}")).because(error)
         };
-        let builder = ParquetRecordBatchReaderBuilder::try_new(input).map_err(damaged)?;
-        let roots = roots(file, &schema, builder.schema())?;
-        let mut in_file = roots.clone();
+        let metadata = metadata(&input).map_err(damaged)?;
+        let schema = Arc::new(columns.project(projection)?);
+        check_any(file, columns, metadata.schema())?;
+        let roots = roots(file, &schema, metadata.schema())?;
+        let mut in_file: Vec<usize> = roots.iter().copied().flatten().collect();
         in_file.sort_unstable();
-        let places = roots.iter().map(|root| in_file.partition_point(|other| other < root)).collect();
+        let place = |root: &Option<usize>| root.map(|root| in_file.partition_point(|other| *other < root));
+        let places = roots.iter().map(place).collect();
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(input, metadata);
         let mask = ProjectionMask::roots(builder.parquet_schema(), in_file);
 
         // Row groups before the position are not even opened; the rest of the way is skipped within one.
@@ -69,87 +110,152 @@ impl ColumnarFile {
     /// The next rows.
     ///
     /// # Errors
-    /// When the file is damaged, or a value does not fit its column.
-    pub fn next(&mut self) -> Result<Option<RecordBatch>> {
-        let Some(rows) = self.rows.next() else { return Ok(None) };
-        let rows = rows.map_err(|error| {
+    /// When the file is damaged.
+    pub fn next(&mut self) -> Result<Option<Rows>> {
+        let Some(read) = self.rows.next() else { return Ok(None) };
+        let read = read.map_err(|error| {
             Error::corrupt(format!("{} is damaged behind row {}: {error}", self.file, self.position)).because(error)
         })?;
-        let typed = self.schema.fields().iter().zip(&self.places);
-        let columns =
-            typed.map(|(field, place)| adapt(&self.file, rows.column(*place), field)).collect::<Result<Vec<_>>>()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        let adapted = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
-            .map_err(|error| Error::invalid(format!("{}: {error}", self.file)).because(error))?;
-        self.position += rows.num_rows() as u64;
-        Ok(Some(adapted))
+        let mut misfits: Vec<Misfit> = Vec::new();
+        let mut columns = Vec::with_capacity(self.places.len());
+        for (field, place) in self.schema.fields().iter().zip(&self.places) {
+            let Some(place) = place else {
+                columns.push(new_null_array(field.data_type(), read.num_rows()));
+                continue;
+            };
+            let adapted = adapt(read.column(*place), field).map_err(|error| error.at(&self.file))?;
+            columns.push(adapted.column);
+            misfits.extend(
+                adapted
+                    .misfits
+                    .into_iter()
+                    .map(|misfit| Misfit { reason: format!("column '{}': {}", field.name(), misfit.reason), ..misfit }),
+            );
+        }
+        let rows = self.kept(columns, &read, &misfits)?;
+        let rejected = self.rejected(&read, misfits);
+        self.position += read.num_rows() as u64;
+        Ok(Some(Rows { rows, rejected }))
+    }
+
+    /// The rows without misfits.
+    fn kept(&self, columns: Vec<ArrayRef>, read: &RecordBatch, misfits: &[Misfit]) -> Result<RecordBatch> {
+        let options = RecordBatchOptions::new().with_row_count(Some(read.num_rows()));
+        let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
+            .map_err(|error| Error::internal(format!("{}: {error}", self.file)).because(error))?;
+        if misfits.is_empty() {
+            return Ok(rows);
+        }
+        let mut keep = vec![true; read.num_rows()];
+        for misfit in misfits {
+            keep[misfit.row] = false;
+        }
+        Ok(filter_record_batch(&rows, &BooleanArray::from(keep))?)
+    }
+
+    /// The rows with misfits, in order, each with the reason of its first.
+    fn rejected(&self, read: &RecordBatch, mut misfits: Vec<Misfit>) -> Vec<RejectedRow> {
+        misfits.sort_by_key(|misfit| misfit.row);
+        misfits.dedup_by_key(|misfit| misfit.row);
+        let rejected = |misfit: Misfit| {
+            let number = self.position + misfit.row as u64 + 1;
+            RejectedRow { number, reason: misfit.reason, raw: as_json(&read.slice(misfit.row, 1)) }
+        };
+        misfits.into_iter().map(rejected).collect()
     }
 }
 
-fn roots(file: &str, wanted: &SchemaRef, found: &SchemaRef) -> Result<Vec<usize>> {
-    let root = |field: &std::sync::Arc<Field>| {
-        let (index, column) = found.column_with_name(field.name()).ok_or_else(|| {
-            let names: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
-            Error::invalid(format!("{file} has no column '{}'; it has: {}", field.name(), names.join(", ")))
-        })?;
-        if !comparable(column.data_type(), field.data_type()) {
+/// A row as JSON, without a line end; nothing when it has a type without a form in JSON.
+fn as_json(row: &RecordBatch) -> Vec<u8> {
+    let mut writer = LineDelimitedWriter::new(Vec::new());
+    let written = writer.write(row).and_then(|()| writer.finish());
+    let mut json = writer.into_inner();
+    match written {
+        Ok(()) => json.truncate(json.trim_ascii_end().len()),
+        Err(_) => json.clear(),
+    }
+    json
+}
+
+/// The metadata of a file, with INT96 read as microseconds: in nanoseconds, which are Arrow's choice, the year 9999 is a time
+/// of the 19th century. Spark writes whole microseconds.
+fn metadata(input: &super::location::Input) -> Result<ArrowReaderMetadata, ParquetError> {
+    let loaded = ArrowReaderMetadata::load(input, ArrowReaderOptions::new())?;
+    let parquet = loaded.metadata().file_metadata().schema_descr_ptr();
+    let has_int96 = parquet.columns().iter().any(|column| column.physical_type() == PhysicalType::INT96);
+    if !has_int96 {
+        return Ok(loaded);
+    }
+    let mut leaf = 0;
+    let fields = with_int96_in_micros(loaded.schema().fields(), &parquet, &mut leaf);
+    let schema = Schema::new_with_metadata(fields, loaded.schema().metadata().clone());
+    ArrowReaderMetadata::try_new(loaded.metadata().clone(), ArrowReaderOptions::new().with_schema(Arc::new(schema)))
+}
+
+/// The fields, whose leaves are those of the file from `leaf` on, in their order.
+fn with_int96_in_micros(fields: &Fields, parquet: &SchemaDescriptor, leaf: &mut usize) -> Fields {
+    let mut inner = |field: &Arc<Field>| -> Arc<Field> {
+        let nested = |field: &Arc<Field>, leaf: &mut usize| {
+            let only = Fields::from(vec![field.clone()]);
+            with_int96_in_micros(&only, parquet, leaf)[0].clone()
+        };
+        let data_type = match field.data_type() {
+            DataType::List(item) => DataType::List(nested(item, leaf)),
+            DataType::LargeList(item) => DataType::LargeList(nested(item, leaf)),
+            DataType::FixedSizeList(item, length) => DataType::FixedSizeList(nested(item, leaf), *length),
+            DataType::Map(entries, sorted) => DataType::Map(nested(entries, leaf), *sorted),
+            DataType::Struct(fields) => DataType::Struct(with_int96_in_micros(fields, parquet, leaf)),
+            flat => {
+                let is_int96 = parquet.column(*leaf).physical_type() == PhysicalType::INT96;
+                *leaf += 1;
+                if is_int96 { DataType::Timestamp(TimeUnit::Microsecond, None) } else { flat.clone() }
+            }
+        };
+        Arc::new(field.as_ref().clone().with_data_type(data_type))
+    };
+    fields.iter().map(&mut inner).collect()
+}
+
+fn names(fields: &Fields) -> String {
+    let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+    names.join(", ")
+}
+
+/// A file without any of the table's columns is another table's.
+fn check_any(file: &str, wanted: &SchemaRef, found: &SchemaRef) -> Result<()> {
+    let has = |field: &Arc<Field>| !matches!(find(found.fields(), field.name()), Ok(None));
+    if wanted.fields().is_empty() || wanted.fields().iter().any(has) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{file} has none of the table's columns {}; it has: {}",
+        names(wanted.fields()),
+        names(found.fields())
+    )))
+}
+
+/// Where each wanted column is in the file.
+fn roots(file: &str, wanted: &SchemaRef, found: &SchemaRef) -> Result<Vec<Option<usize>>> {
+    let root = |field: &Arc<Field>| {
+        let name = field.name();
+        let index = find(found.fields(), name).map_err(|reason| Error::invalid(format!("{file}: {reason}")))?;
+        let Some(index) = index else {
+            return match field.is_nullable() {
+                true => Ok(None),
+                false => Err(Error::invalid(format!(
+                    "{file} has no column '{name}', which is NOT NULL; it has: {}",
+                    names(found.fields())
+                ))),
+            };
+        };
+        let column = found.field(index);
+        if !can_adapt(column.data_type(), field.data_type()) {
             let (has, wants) = (sql_type(column.data_type()), sql_type(field.data_type()));
             return Err(Error::invalid(format!(
-                "{file}: column '{}' is {has} in the file and {wants} in the table",
-                field.name()
+                "{file}: column '{name}' is {has} in the file and {wants} in the table"
             )));
         }
-        Ok(index)
+        Ok(Some(index))
     };
     wanted.fields().iter().map(root).collect()
-}
-
-/// Whether values of one type may mean the same in another. Whether each does is seen when it is read.
-fn comparable(from: &DataType, to: &DataType) -> bool {
-    let family = |data_type: &DataType| match data_type {
-        float if float.is_floating() => 1,
-        number if number.is_integer() => 2,
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => 3,
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => 4,
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => 5,
-        DataType::Timestamp(..) => 6,
-        DataType::Date32 | DataType::Date64 => 7,
-        DataType::Time32(_) | DataType::Time64(_) => 8,
-        _ => 0,
-    };
-    if let DataType::Dictionary(_, values) = from {
-        return comparable(values, to);
-    }
-    from == to
-        || match (family(from), family(to)) {
-            (0, _) | (_, 0) => from.is_nested() && to.is_nested() && can_cast_types(from, to),
-            (2, 1 | 3) | (7, 6) => true,
-            (from, to) => from == to,
-        }
-}
-
-/// The column in the table's type. Every value must survive the way there and back.
-fn adapt(file: &str, column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
-    let (from, to) = (column.data_type(), field.data_type());
-    if from == to {
-        return Ok(column.clone());
-    }
-    let strict = CastOptions { safe: false, ..Default::default() };
-    let there = cast_with_options(column, to, &strict);
-    let same = match &there {
-        Ok(there) if !matches!(from, DataType::Dictionary(..)) && !from.is_nested() => {
-            cast_with_options(there, from, &strict).is_ok_and(|back| back.to_data() == column.to_data())
-        }
-        Ok(_) => true,
-        Err(_) => false,
-    };
-    match there {
-        Ok(there) if same => Ok(there),
-        _ => {
-            let (name, has, wants) = (field.name(), sql_type(from), sql_type(to));
-            Err(Error::invalid(format!(
-                "{file}: column '{name}' is {has} in the file and {wants} in the table, and not every value fits: declare it as {has}"
-            )))
-        }
-    }
 }

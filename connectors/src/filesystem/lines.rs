@@ -9,11 +9,17 @@ use coulee_runtime::{Error, Result};
 
 use super::location::Location;
 use super::settings::LineCompression;
+use crate::format::{Frame, Framer};
 
 /// The longest record.
 const RECORD_BYTES_MAX: u64 = 64 << 20;
 
 const BUFFER_BYTES: usize = 256 << 10;
+
+/// How much of a file's beginning is shown to a framer that goes on in the middle.
+const BEGINNING_BYTES: usize = 4 << 10;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A place between two records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,17 +30,32 @@ pub struct LinePosition {
     pub lines: u64,
 }
 
+/// A record of a file.
+#[derive(Debug)]
+pub struct Line<'a> {
+    /// The number of its first line, from 1.
+    pub number: u64,
+    /// The bytes, without the line end.
+    pub bytes: &'a [u8],
+    /// Why no record can be made of them.
+    pub malformed: Option<&'static str>,
+}
+
 /// An open file of lines.
 pub struct LineFile {
     file: String,
     reader: Box<dyn BufRead + Send>,
     at: LinePosition,
-    quote: Option<u8>,
-    record: Vec<u8>,
+    framer: Box<dyn Framer>,
+    /// What was read; the next record begins at `start`.
+    buffer: Vec<u8>,
+    start: usize,
+    /// Whether the reader has no more.
+    ended: bool,
 }
 
 impl LineFile {
-    /// Opens `file` at a position. With `quote`, a line end between two quotes does not end a record. May block.
+    /// Opens `file` at a position; `framer` finds its records. May block.
     ///
     /// # Errors
     /// When the file cannot be read, or ends before the position.
@@ -42,7 +63,7 @@ impl LineFile {
         location: &Location,
         file: &str,
         compression: LineCompression,
-        quote: Option<u8>,
+        framer: Box<dyn Framer>,
         at: LinePosition,
     ) -> Result<Self> {
         let input = location.open(file)?;
@@ -52,6 +73,11 @@ impl LineFile {
             return Err(shorter(file, at, length));
         }
         let refuse = |cause| Error::io(format!("cannot read {file}"), cause);
+        let mut beginning = Vec::new();
+        let goes_on = at.offset > 0 && framer.needs_beginning();
+        if goes_on && seek > 0 {
+            input.from(0).take(BEGINNING_BYTES as u64).read_to_end(&mut beginning).map_err(refuse)?;
+        }
         let raw = BufReader::with_capacity(BUFFER_BYTES, input.from(seek));
         let mut reader: Box<dyn BufRead + Send> = match compression {
             LineCompression::None => Box::new(raw),
@@ -64,13 +90,23 @@ impl LineFile {
             }
         };
         if compression != LineCompression::None && at.offset > 0 {
-            let skipped = std::io::copy(&mut reader.by_ref().take(at.offset), &mut std::io::sink());
-            let skipped = skipped.map_err(|cause| damaged(file, at.lines, cause))?;
+            let first = reader.by_ref().take(at.offset.min(BEGINNING_BYTES as u64)).read_to_end(&mut beginning);
+            let first = first.map_err(|cause| damaged(file, at.lines, cause))? as u64;
+            let skipped = std::io::copy(&mut reader.by_ref().take(at.offset - first), &mut std::io::sink());
+            let skipped = first + skipped.map_err(|cause| damaged(file, at.lines, cause))?;
             if skipped < at.offset {
                 return Err(shorter(file, at, skipped));
             }
         }
-        Ok(LineFile { file: file.to_owned(), reader, at, quote, record: Vec::new() })
+        let mut opened =
+            LineFile { file: file.to_owned(), reader, at, framer, buffer: Vec::new(), start: 0, ended: false };
+        if goes_on {
+            opened.fill()?;
+            opened.framer.resume(&beginning, &opened.buffer);
+        } else if at.offset == 0 {
+            opened.skip_byte_order_mark()?;
+        }
+        Ok(opened)
     }
 
     /// Where the next record begins.
@@ -78,41 +114,52 @@ impl LineFile {
         self.at
     }
 
-    /// The next record, without its line end, and the number of its first line (from 1). Empty lines are passed over.
+    /// The next record. Blank lines and comments are passed over.
     ///
     /// # Errors
     /// When the file cannot be read or decompressed, or a record is too long.
-    pub fn next(&mut self) -> Result<Option<(u64, &[u8])>> {
+    pub fn next(&mut self) -> Result<Option<Line<'_>>> {
         loop {
-            self.record.clear();
-            let line = self.at.lines + 1;
-            loop {
-                let read = self.read_line()?;
-                // An odd number of quotes: the line end just read lies between two of them.
-                if read == 0 || !self.quote.is_some_and(|quote| odd(&self.record, quote)) {
-                    break;
-                }
-            }
-            if self.record.is_empty() {
+            let bytes = &self.buffer[self.start..];
+            if bytes.is_empty() && self.ended {
                 return Ok(None);
             }
-            let mut length = self.record.len();
-            while length > 0 && matches!(self.record[length - 1], b'\n' | b'\r') {
-                length -= 1;
-            }
-            let byte_order_mark = line == 1 && self.record.starts_with(b"\xef\xbb\xbf");
-            let start = if byte_order_mark { 3.min(length) } else { 0 };
-            if length > start {
-                return Ok(Some((line, &self.record[start..length])));
+            let frame = if bytes.is_empty() { Frame::Incomplete } else { self.framer.next(bytes, self.ended) };
+            let (record, end, malformed) = match frame {
+                Frame::Incomplete => {
+                    self.fill()?;
+                    continue;
+                }
+                Frame::Nothing { end } => (0..0, end, None),
+                Frame::Record { record, end } => (record, end, None),
+                Frame::Malformed { record, end, reason } => (record, end, Some(reason)),
+            };
+            let number = self.at.lines + 1 + line_ends(&bytes[..record.start]);
+            self.at.offset += end as u64;
+            self.at.lines += line_ends(&bytes[..end]);
+            let found = self.start + record.start..self.start + record.end;
+            self.start += end;
+            if !found.is_empty() || malformed.is_some() {
+                return Ok(Some(Line { number, bytes: &self.buffer[found], malformed }));
             }
         }
     }
 
-    fn read_line(&mut self) -> Result<u64> {
-        let room = RECORD_BYTES_MAX - (self.record.len() as u64).min(RECORD_BYTES_MAX);
-        let read = self.reader.by_ref().take(room).read_until(b'\n', &mut self.record);
-        let read = read.map_err(|cause| damaged(&self.file, self.at.lines, cause))? as u64;
-        if self.record.len() as u64 >= RECORD_BYTES_MAX {
+    /// Reads more behind what is there; of a long record twice as much, so that its framer looks at few bytes twice.
+    fn fill(&mut self) -> Result<()> {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        let wanted = if self.buffer.len() < 4 * BUFFER_BYTES { 1 } else { self.buffer.len() };
+        let mut filled = 0;
+        while filled < wanted && !self.ended {
+            let bytes = self.reader.fill_buf().map_err(|cause| damaged(&self.file, self.at.lines, cause))?;
+            self.buffer.extend_from_slice(bytes);
+            let length = bytes.len();
+            self.reader.consume(length);
+            filled += length;
+            self.ended = length == 0;
+        }
+        if self.buffer.len() as u64 >= RECORD_BYTES_MAX + 4 * BUFFER_BYTES as u64 {
             return Err(Error::invalid(format!(
                 "{}:{}: the record is longer than {} MB; is this a file of lines?",
                 self.file,
@@ -120,14 +167,23 @@ impl LineFile {
                 RECORD_BYTES_MAX >> 20
             )));
         }
-        self.at.offset += read;
-        self.at.lines += u64::from(read > 0);
-        Ok(read)
+        Ok(())
+    }
+
+    fn skip_byte_order_mark(&mut self) -> Result<()> {
+        while self.buffer.len() < BYTE_ORDER_MARK.len() && !self.ended {
+            self.fill()?;
+        }
+        if self.buffer.starts_with(BYTE_ORDER_MARK) {
+            self.start = BYTE_ORDER_MARK.len();
+            self.at.offset = BYTE_ORDER_MARK.len() as u64;
+        }
+        Ok(())
     }
 }
 
-fn odd(record: &[u8], quote: u8) -> bool {
-    record.iter().filter(|byte| **byte == quote).count() % 2 == 1
+fn line_ends(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
 fn shorter(file: &str, at: LinePosition, length: u64) -> Error {

@@ -3,6 +3,7 @@
 //! Reading is bounded: [`FilesystemSource`] lists the files when the job starts, and each is a split. Writing is exactly once, by
 //! spooling locally and delivering whole objects: see [`FilesystemSink`] and `docs/formats/spool.md`.
 
+mod adapt;
 mod columnar;
 mod deliver;
 mod lines;
@@ -83,9 +84,8 @@ impl Connector for FilesystemConnector {
 
     fn rejected_sink(&self, table: &TableSpec) -> Result<Option<Arc<dyn Sink>>> {
         let options = table.options(self.options())?;
-        let (FileFormat::Lines(lines), Some(dead_letters)) = (FileFormat::new(&options)?, &self.dead_letters) else {
-            return Ok(None);
-        };
-        lines.dead_letter_stream(&table.name).map(|stream| dead_letters.sink(table, &stream)).transpose()
+        let Some(dead_letters) = &self.dead_letters else { return Ok(None) };
+        let stream = FileFormat::new(&options)?.rejects().dead_letter_stream(&table.name);
+        stream.map(|stream| dead_letters.sink(table, &stream)).transpose()
     }
 }

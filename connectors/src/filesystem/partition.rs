@@ -1,24 +1,26 @@
 //! Hive-style partitions: rows to folders such as `day=2013-01-01/hour=5`, and folders back to values.
 //!
 //! Partition columns live in the path only, not in the files. Values are escaped as Hive (and Flink) does; null and the
-//! empty text are `__HIVE_DEFAULT_PARTITION__`.
+//! empty text are `__HIVE_DEFAULT_PARTITION__`. Bytes are their own text, with `%XX` for each that is no printable ASCII.
+//! Every other value has the text that CSV has for it.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, StringArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, UInt32Array, new_null_array};
 use arrow::compute::{take, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow::row::{RowConverter, SortField};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
 
-use crate::format::sql_type;
+use crate::format::{Column, PlainText, append_plain, sql_type};
 
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+/// The text of that name, which is a value.
+const NULL_TEXT: &str = "%5F_HIVE_DEFAULT_PARTITION__";
 
 /// How many partition values are remembered with their paths.
 const KNOWN_PATHS_MAX: usize = 10_000;
@@ -50,7 +52,38 @@ pub fn escape(text: &str, out: &mut String) {
     }
 }
 
-fn unescape(text: &str) -> String {
+/// Escapes bytes for a path: as text where they are printable ASCII.
+fn escape_bytes(bytes: &[u8], out: &mut String) {
+    for byte in bytes {
+        match byte {
+            b' '..=b'~' => escape(char::from(*byte).encode_utf8(&mut [0; 4]), out),
+            other => write!(out, "%{other:02X}").expect("writing to a String"),
+        }
+    }
+}
+
+/// Escapes the value of a column at a row: null and what is empty are [`NULL`].
+fn escape_value(column: &ArrayRef, row: usize, out: &mut String) -> Result<()> {
+    let before = out.len();
+    if column.is_valid(row) {
+        if let DataType::Binary = column.data_type() {
+            escape_bytes(column.as_binary::<i32>().value(row), out);
+        } else {
+            let mut text = Vec::new();
+            PlainText::new(column)?.write(row, &mut text)?;
+            escape(&String::from_utf8_lossy(&text), out);
+        }
+    }
+    if out.len() == before {
+        out.push_str(NULL);
+    } else if &out[before..] == NULL {
+        out.truncate(before);
+        out.push_str(NULL_TEXT);
+    }
+    Ok(())
+}
+
+fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, behind)) = rest.split_first() {
@@ -66,7 +99,7 @@ fn unescape(text: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
 }
 
 /// The table's columns that are in the files, and the indexes of those and of the partition columns.
@@ -174,9 +207,6 @@ impl Router {
         if let Some(known) = self.known.get(key) {
             return Ok(known.clone());
         }
-        let options = FormatOptions::new()
-            .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.3f"))
-            .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.3fZ"));
         let mut path = String::new();
         for (name, column) in self.names.iter().zip(columns) {
             if !path.is_empty() {
@@ -184,11 +214,7 @@ impl Router {
             }
             escape(name, &mut path);
             path.push('=');
-            let value = match column.is_null(row) {
-                true => String::new(),
-                false => ArrayFormatter::try_new(column, &options)?.value(row).try_to_string()?,
-            };
-            if value.is_empty() { path.push_str(NULL) } else { escape(&value, &mut path) }
+            escape_value(column, row, &mut path)?;
         }
         let path: Arc<str> = path.into();
         if self.known.len() >= KNOWN_PATHS_MAX {
@@ -212,17 +238,18 @@ pub fn value_in_path(file: &str, field: &Field) -> Result<ArrayRef> {
             "{file}: the table is PARTITIONED BY ({name}), but the path has no folder '{name}=...'"
         )));
     };
-    let value = (value != NULL).then(|| unescape(value));
-    let text: ArrayRef = Arc::new(StringArray::from(vec![value.clone()]));
-    let strict = arrow::compute::CastOptions { safe: false, ..Default::default() };
-    let typed = match field.data_type() {
-        DataType::Utf8 => Ok(text),
-        other => arrow::compute::cast_with_options(&text, other, &strict),
-    };
-    typed.map_err(|error| {
-        let (value, ty) = (value.unwrap_or_default(), sql_type(field.data_type()));
-        Error::invalid(format!("{file}: partition '{name}' is '{value}', expected {ty}")).because(error)
-    })
+    if value == NULL {
+        return Ok(new_null_array(field.data_type(), 1));
+    }
+    let bytes = unescape(value);
+    if *field.data_type() == DataType::Binary {
+        return Ok(Arc::new(BinaryArray::from(vec![bytes.as_slice()])));
+    }
+    let mut column = Column::new(field, Default::default())?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| "not UTF-8".to_owned());
+    text.and_then(|text| append_plain(&mut column, text))
+        .map_err(|reason| Error::invalid(format!("{file}: partition '{name}': {reason}")))?;
+    Ok(column.take()?)
 }
 
 /// A column of one value, `rows` times.
@@ -236,8 +263,8 @@ pub fn repeat(value: &ArrayRef, rows: usize) -> Result<ArrayRef> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{AsArray, Int32Array};
-    use arrow::datatypes::Int32Type;
+    use arrow::array::{BooleanArray, Float64Array, Int32Array, Int64Array, StringArray};
+    use arrow::datatypes::{Int32Type, TimeUnit};
 
     #[test]
     fn values_are_escaped_as_hive_does_and_come_back() {
@@ -251,7 +278,7 @@ mod tests {
             let mut escaped = String::new();
             escape(value, &mut escaped);
             assert_eq!(escaped, expected);
-            assert_eq!(unescape(&escaped), value);
+            assert_eq!(unescape(&escaped), value.as_bytes());
         }
     }
 
@@ -285,6 +312,38 @@ mod tests {
                 (null("2"), vec![4]),
             ]
         );
+    }
+
+    #[test]
+    fn values_of_every_type_come_back_from_their_path() {
+        let time = |unit, zone: Option<&str>| DataType::Timestamp(unit, zone.map(Into::into));
+        let cast = |column: ArrayRef, to: DataType| arrow::compute::cast(&column, &to).unwrap();
+        let whole: ArrayRef = Arc::new(Int64Array::from(vec![Some(-1), Some(0), Some(86_399), None]));
+        let texts = vec![Some("a/b=c"), Some(NULL), Some("100%5F"), None];
+        let bytes = vec![Some(&b"\x00\xff/%a b"[..]), Some(b"abc"), Some(NULL.as_bytes()), None];
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(texts)),
+            Arc::new(BinaryArray::from(bytes)),
+            Arc::new(BooleanArray::from(vec![Some(true), Some(false), None, None])),
+            Arc::new(Float64Array::from(vec![Some(f64::NEG_INFINITY), Some(-0.0), Some(1e-300), None])),
+            cast(whole.clone(), DataType::Int8),
+            cast(whole.clone(), DataType::Decimal128(38, 10)),
+            cast(cast(whole.clone(), DataType::Int32), DataType::Date32),
+            cast(whole.clone(), time(TimeUnit::Millisecond, None)),
+            cast(whole.clone(), time(TimeUnit::Microsecond, Some("+00:00"))),
+            cast(whole, time(TimeUnit::Nanosecond, None)),
+        ];
+        for column in columns {
+            let field = Field::new("p", column.data_type().clone(), true);
+            for row in 0..column.len() {
+                let mut path = "/x/p=".to_owned();
+                escape_value(&column, row, &mut path).unwrap();
+                path.push_str("/f");
+                assert_eq!(path.matches('/').count(), 3, "{path}");
+                let value = value_in_path(&path, &field).unwrap();
+                assert_eq!(value.to_data(), column.slice(row, 1).to_data(), "{path}");
+            }
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use super::settings::{FileFormat, SinkSettings};
-use crate::format::{CsvEncoder, FormatKind, encoder};
+use crate::format::encoder;
 
 /// A row group ends at so many rows, or when it takes so much memory.
 const GROUP_ROWS_MAX: usize = 1 << 20;
@@ -137,7 +137,7 @@ enum Output {
 impl Output {
     fn new(roll: &Roll, mut file: Summed) -> Result<Self> {
         match &roll.settings.format {
-            FileFormat::Parquet => {
+            FileFormat::Parquet(_) => {
                 let properties = WriterProperties::builder()
                     .set_compression(roll.settings.parquet_compression)
                     .set_max_row_group_row_count(Some(GROUP_ROWS_MAX))
@@ -146,12 +146,12 @@ impl Output {
                 Ok(Output::Parquet(Box::new(writer)))
             }
             FileFormat::Lines(lines) => {
-                if lines.kind == FormatKind::Csv && lines.csv_header {
-                    let mut header = CsvEncoder::new(lines, &roll.schema)?.header(&roll.schema);
+                let encoder = encoder(lines, &roll.schema)?;
+                if let Some(mut header) = encoder.header() {
                     header.push(b'\n');
                     file.write_all(&header).map_err(|cause| roll.refuse(cause))?;
                 }
-                Ok(Output::Lines(encoder(lines, &roll.schema)?, file))
+                Ok(Output::Lines(encoder, file))
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The options of `'connector' = 'filesystem'`, read once.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use coulee_runtime::connector::CommitOn;
@@ -7,7 +8,7 @@ use coulee_runtime::options::{OptionKind, OptionSpec, Options};
 use coulee_runtime::{Error, Result};
 use parquet::basic::{Compression, ZstdLevel};
 
-use crate::format::{FORMAT_OPTIONS, FormatSettings};
+use crate::format::{self, FormatSettings, RejectSettings};
 
 /// The options of this connector, without those of its record formats.
 const FILESYSTEM_OPTIONS: &[OptionSpec] = &[
@@ -16,12 +17,6 @@ const FILESYSTEM_OPTIONS: &[OptionSpec] = &[
         OptionKind::Text,
         None,
         "A file, a folder, a pattern with '*', '**' or '?', or the same as 's3://bucket/...'. A sink takes a folder.",
-    ),
-    OptionSpec::new(
-        "format",
-        OptionKind::Choice(&["json", "csv", "raw", "parquet"]),
-        None,
-        "What the files hold: a JSON object, delimited fields or a text per line, or Parquet.",
     ),
     OptionSpec::new(
         "compression",
@@ -96,17 +91,24 @@ const FILESYSTEM_OPTIONS: &[OptionSpec] = &[
 
 /// Every option of the connector and of its formats.
 pub fn option_specs() -> Vec<OptionSpec> {
-    let formats = FORMAT_OPTIONS.iter().filter(|spec| spec.key != "format");
-    FILESYSTEM_OPTIONS.iter().chain(formats).copied().collect()
+    static NAMES: LazyLock<Vec<&'static str>> =
+        LazyLock::new(|| format::FORMATS.iter().map(|format| format.name()).chain(["parquet"]).collect());
+    let format = OptionSpec::new(
+        "format",
+        OptionKind::Choice(NAMES.as_slice()),
+        None,
+        "What the files hold: a JSON object, delimited fields or a text per line, or Parquet.",
+    );
+    FILESYSTEM_OPTIONS.iter().copied().chain([format]).chain(format::option_specs()).collect()
 }
 
 /// What the files hold.
 #[derive(Debug, Clone)]
 pub enum FileFormat {
     /// A record per line (CSV: per logical line).
-    Lines(FormatSettings),
+    Lines(Box<FormatSettings>),
     /// Parquet.
-    Parquet,
+    Parquet(RejectSettings),
 }
 
 impl FileFormat {
@@ -116,8 +118,16 @@ impl FileFormat {
     /// `Invalid`, naming the option.
     pub fn new(options: &Options) -> Result<Self> {
         match options.require("format")? {
-            "parquet" => Ok(FileFormat::Parquet),
-            _ => FormatSettings::new(options).map(FileFormat::Lines),
+            "parquet" => RejectSettings::new(options).map(FileFormat::Parquet),
+            _ => Ok(FileFormat::Lines(Box::new(FormatSettings::new(options)?))),
+        }
+    }
+
+    /// What happens to what cannot become a row.
+    pub fn rejects(&self) -> &RejectSettings {
+        match self {
+            FileFormat::Lines(lines) => &lines.rejects,
+            FileFormat::Parquet(rejects) => rejects,
         }
     }
 }
@@ -204,12 +214,8 @@ impl SinkSettings {
     /// The extension of a delivered file.
     pub fn extension(&self) -> &'static str {
         match &self.format {
-            FileFormat::Parquet => "parquet",
-            FileFormat::Lines(lines) => match lines.kind {
-                crate::format::FormatKind::Json => "json",
-                crate::format::FormatKind::Csv => "csv",
-                crate::format::FormatKind::Raw => "txt",
-            },
+            FileFormat::Parquet(_) => "parquet",
+            FileFormat::Lines(lines) => lines.format.extension(),
         }
     }
 }

@@ -86,7 +86,7 @@ impl FilesystemSink {
         let schema: SchemaRef = Arc::new(table.schema.project(&files)?);
         match &settings.format {
             FileFormat::Lines(lines) => drop(encoder(lines, &schema).map_err(|error| error.at(options.owner()))?),
-            FileFormat::Parquet => {
+            FileFormat::Parquet(_) => {
                 parquet::arrow::ArrowSchemaConverter::new().convert(&schema).map_err(|error| {
                     Error::invalid(format!("{}: a column has no form in Parquet: {error}", options.owner()))
                         .because(error)

@@ -22,7 +22,7 @@ use super::listing::{full_match, list};
 use super::location::Location;
 use super::partition::{repeat, split_columns, value_in_path};
 use super::settings::{FileFormat, LineCompression};
-use crate::format::{FormatKind, FormatSettings, OnError, Rejects, decoder};
+use crate::format::{FormatSettings, OnError, Record, Reject, Rejects, decoder};
 
 /// How many batches may wait between the reading thread and the job.
 const BATCHES_WAITING_MAX: usize = 2;
@@ -201,7 +201,7 @@ impl Reading<'_> {
         let constants = self.constants()?;
         let listened = match &self.plan.format {
             FileFormat::Lines(lines) => self.lines(lines, &constants, position, batch_rows)?,
-            FileFormat::Parquet => self.parquet(&constants, position, batch_rows)?,
+            FileFormat::Parquet(_) => self.parquet(&constants, position, batch_rows)?,
         };
         let event = SourceEvent::Ended { split: self.split };
         Ok(listened && self.send(event, None, &mut Rejects::default(), 0))
@@ -235,13 +235,24 @@ impl Reading<'_> {
     }
 
     fn parquet(&mut self, constants: &[Option<ArrayRef>], position: Position, batch_rows: usize) -> Result<bool> {
-        let schema = Arc::new(self.plan.file_columns.project(&self.plan.file_projection)?);
-        let mut file = ColumnarFile::open(&self.plan.location, self.file, schema, batch_rows, position.rows)?;
-        while let Some(rows) = file.next()? {
-            let rows = self.assemble(&rows, constants)?;
-            let event = SourceEvent::Rows { split: self.split, rows, rejected: None };
+        let (columns, projection) = (&self.plan.file_columns, &self.plan.file_projection);
+        let mut file =
+            ColumnarFile::open(&self.plan.location, self.file, columns, projection, batch_rows, position.rows)?;
+        let on_error = self.plan.format.rejects().on_error;
+        while let Some(found) = file.next()? {
+            let mut rejects = Rejects::default();
+            for row in &found.rejected {
+                let origin = format!("{}:row {}", self.file, row.number);
+                if on_error == OnError::Fail {
+                    return Err(Error::invalid(format!("{origin}: {}", row.reason)));
+                }
+                rejects.push(&origin, &row.reason, &row.raw);
+            }
+            let rows = self.assemble(&found.rows, constants)?;
+            let kept = rejects.take()?.filter(|_| on_error == OnError::DeadLetter);
+            let event = SourceEvent::Rows { split: self.split, rows, rejected: kept };
             let position = Position { rows: file.position(), ..position };
-            if !self.send(event, Some(position), &mut Rejects::default(), 0) {
+            if !self.send(event, Some(position), &mut rejects, found.rejected.len() as u64) {
                 return Ok(false);
             }
         }
@@ -250,8 +261,8 @@ impl Reading<'_> {
 
     fn open_lines(&self, settings: &FormatSettings, at: LinePosition) -> Result<LineFile> {
         let compression = LineCompression::of(self.plan.compression.as_deref(), self.file);
-        let quote = settings.csv_quote.filter(|_| settings.kind == FormatKind::Csv);
-        LineFile::open(&self.plan.location, self.file, compression, quote, at)
+        let framer = settings.format.framer(&settings.options)?;
+        LineFile::open(&self.plan.location, self.file, compression, framer, at)
     }
 
     fn lines(
@@ -263,10 +274,10 @@ impl Reading<'_> {
     ) -> Result<bool> {
         let mut decoder = decoder(settings, &self.plan.file_columns, &self.plan.file_projection)?;
         let start = LinePosition { offset: position.offset, lines: position.lines };
-        let mut file = if settings.kind == FormatKind::Csv && settings.csv_header {
+        let mut file = if settings.format.has_header(&settings.options) {
             let mut file = self.open_lines(settings, LinePosition::default())?;
-            if let Some((_, header)) = file.next()? {
-                decoder.header(header).map_err(|error| error.at(self.file))?;
+            if let Some(header) = file.next()? {
+                decoder.header(header.bytes).map_err(|error| error.at(self.file))?;
             }
             if start.offset > 0 { self.open_lines(settings, start)? } else { file }
         } else {
@@ -278,14 +289,16 @@ impl Reading<'_> {
         loop {
             let record = file.next()?;
             let ended = record.is_none();
-            if let Some((line, record)) = record
-                && let Err(reject) = decoder.decode(record)
+            if let Some(line) = record
+                && let Err(reject) = line
+                    .malformed
+                    .map_or_else(|| decoder.decode(&Record::of(line.bytes)), |reason| Err(Reject::new(reason)))
             {
-                let origin = format!("{}:{line}", self.file);
-                if settings.on_error == OnError::Fail {
+                let origin = format!("{}:{}", self.file, line.number);
+                if settings.rejects.on_error == OnError::Fail {
                     return Err(Error::invalid(format!("{origin}: {}", reject.reason)));
                 }
-                rejects.push(&origin, &reject.reason, record);
+                rejects.push(&origin, &reject.reason, line.bytes);
                 rejected += 1;
             }
             let at = file.position();
@@ -294,8 +307,8 @@ impl Reading<'_> {
                 continue;
             }
             if !(decoder.is_empty() && rejects.is_empty()) {
-                let rows = self.assemble(&decoder.flush()?, constants)?;
-                let kept = rejects.take()?.filter(|_| settings.on_error == OnError::DeadLetter);
+                let rows = self.assemble(decoder.flush()?.rows(), constants)?;
+                let kept = rejects.take()?.filter(|_| settings.rejects.on_error == OnError::DeadLetter);
                 let event = SourceEvent::Rows { split: self.split, rows, rejected: kept };
                 if !self.send(event, Some(Position::of_lines(at)), &mut rejects, rejected) {
                     return Ok(false);

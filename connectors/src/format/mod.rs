@@ -1,27 +1,120 @@
 //! Records as bytes, rows as columns: the formats that all connectors share.
 //!
-//! A [`RecordDecoder`] appends records, one by one, to columns of the projected schema; a [`RecordEncoder`] turns the
-//! rows of a batch into records, all in one buffer. What frames a record (a line, a log record) is the connector's
-//! business. A record that cannot become a row is a [`Reject`]; what then happens to it is the table's [`OnError`].
+//! A [`Format`] makes decoders and encoders for the columns of a table and declares its own options. A [`RecordDecoder`]
+//! appends records to columns of the projected schema: one record may give no, one or several rows, with row kinds where
+//! the format has them. A [`RecordEncoder`] turns the rows of a batch into records, all in one buffer. A [`Framer`] finds
+//! the records in a file of text; a log frames its records itself. A record that cannot become rows is a [`Reject`]; what
+//! then happens to it is the table's [`OnError`].
+//!
+//! A new format is a file that implements [`Format`], and a line in [`registry`].
 
 mod csv;
+mod decimal;
+mod framing;
 mod json;
+mod plain;
 mod raw;
+mod registry;
 mod rejects;
 mod sql_type;
 mod temporal;
 
+use std::fmt::Debug;
+
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use coulee_runtime::options::{OptionKind, OptionSpec, Options};
-use coulee_runtime::{Error, Result};
+use coulee_model::Timestamp;
+use coulee_runtime::options::{OptionSpec, Options};
+use coulee_runtime::{Batch, Result};
 
+pub use framing::{Frame, Framer, LineFramer};
+pub use json::NonFinite;
+pub use registry::{FORMATS, FormatSettings, OnError, RejectSettings, format_option, option_specs};
 pub use rejects::Rejects;
 
-pub(crate) use csv::CsvEncoder;
+pub(crate) use decimal::parse_decimal;
+pub(crate) use json::Column;
+pub(crate) use plain::{PlainText, append_plain};
 pub(crate) use sql_type::sql_type;
+pub(crate) use temporal::{rescale_timestamp, timestamp_of_millis};
 
-/// Why a record could not become a row: the column or the byte, what was expected and what was found.
+/// A way to lay out records.
+///
+/// **Operations** `decoder` and `encoder` are made once per reader and writer; `framer` once per file.
+/// **Guarantees** asked of an implementation: what an encoder writes for the columns of a schema, its decoder reads back as
+/// the same values, whatever batches the rows came in and whatever columns are projected. `conformance` tests it.
+/// **Failure** A column's type without a form in the format is refused when the decoder or the encoder is made.
+pub trait Format: Send + Sync + Debug {
+    /// The value of the option `format`.
+    fn name(&self) -> &'static str;
+
+    /// The options that only this format has; their keys begin with its name and a dot.
+    fn options(&self) -> &'static [OptionSpec];
+
+    /// The extension of files that are written, without a dot.
+    fn extension(&self) -> &'static str;
+
+    /// Whether decoders give row kinds, so that a table of this format is a changelog.
+    fn is_changelog(&self) -> bool {
+        false
+    }
+
+    /// Whether the first record of a file names the columns: see [`RecordDecoder::header`] and [`RecordEncoder::header`].
+    fn has_header(&self, options: &Options) -> bool {
+        let _ = options;
+        false
+    }
+
+    /// Checks the options against each other.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the option.
+    fn check(&self, options: &Options) -> Result<()> {
+        let _ = options;
+        Ok(())
+    }
+
+    /// What finds the records in a file.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    fn framer(&self, options: &Options) -> Result<Box<dyn Framer>>;
+
+    /// A decoder of records that hold `columns`, in that order, for the columns `projection` (indexes into `columns`).
+    /// The batches have the projected columns, in the order of `projection`.
+    ///
+    /// # Errors
+    /// `Invalid` when a column's type cannot be read from the format.
+    fn decoder(&self, options: &Options, columns: &SchemaRef, projection: &[usize]) -> Result<Box<dyn RecordDecoder>>;
+
+    /// An encoder of rows of `schema`.
+    ///
+    /// # Errors
+    /// `Invalid` when a column's type cannot be written in the format.
+    fn encoder(&self, options: &Options, schema: &SchemaRef) -> Result<Box<dyn RecordEncoder>>;
+}
+
+/// A record as its carrier holds it. A line of a file has a value only.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Record<'a> {
+    /// The key.
+    pub key: Option<&'a [u8]>,
+    /// The data; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Names and values beside the data; empty unless [`RecordDecoder::reads_headers`].
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    /// When the record was made, as its producer says.
+    pub timestamp: Option<Timestamp>,
+}
+
+impl<'a> Record<'a> {
+    /// A record of data alone.
+    pub fn of(value: &'a [u8]) -> Self {
+        Record { value: Some(value), ..Record::default() }
+    }
+}
+
+/// Why a record could not become rows: the column or the byte, what was expected and what was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reject {
     /// One line for a person.
@@ -36,11 +129,11 @@ impl Reject {
 
 /// Turns record bytes into rows of a projected schema.
 pub trait RecordDecoder: Send {
-    /// Appends one record as one row.
+    /// Appends a record, and says how many rows it gave. A tombstone gives none in a format that does not know deletions.
     ///
     /// # Errors
     /// [`Reject`] when the record is malformed; nothing was appended then.
-    fn decode(&mut self, record: &[u8]) -> Result<(), Reject>;
+    fn decode(&mut self, record: &Record<'_>) -> Result<usize, Reject>;
 
     /// The names of the columns, for a format whose files begin with them. Call before the first `decode`.
     ///
@@ -51,6 +144,11 @@ pub trait RecordDecoder: Send {
         Ok(())
     }
 
+    /// Whether `decode` looks at headers.
+    fn reads_headers(&self) -> bool {
+        false
+    }
+
     /// How many rows were decoded since the last `flush`.
     fn len(&self) -> usize;
 
@@ -59,11 +157,11 @@ pub trait RecordDecoder: Send {
         self.len() == 0
     }
 
-    /// The rows so far, in the projected schema; empties the decoder.
+    /// The rows so far, in the projected schema, with kinds if the format has them; empties the decoder.
     ///
     /// # Errors
     /// `Internal` when the columns do not make a batch: a fault of the decoder.
-    fn flush(&mut self) -> Result<RecordBatch>;
+    fn flush(&mut self) -> Result<Batch>;
 }
 
 /// Turns rows into records.
@@ -73,6 +171,11 @@ pub trait RecordEncoder: Send {
     /// # Errors
     /// `Invalid` when a value has no form in the format.
     fn encode(&mut self, rows: &RecordBatch) -> Result<EncodedRows>;
+
+    /// The record that a file begins with, without a line end, for a format with a header.
+    fn header(&self) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// The records of a batch: row `i` is `bytes[offsets[i]..offsets[i + 1]]`.
@@ -113,232 +216,25 @@ impl EncodedRows {
     }
 }
 
-/// How a record is laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FormatKind {
-    /// One JSON object; columns are found by name.
-    Json,
-    /// One line of delimited fields; columns are found by position, or by the header's names.
-    Csv,
-    /// The record is the one column.
-    Raw,
-}
-
-/// What happens to a record that cannot become a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnError {
-    /// The job stops with an error that names the record.
-    Fail,
-    /// It is counted and dropped.
-    Skip,
-    /// It is counted and kept beside the table, with the reason.
-    DeadLetter,
-}
-
-/// How timestamps are written in JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimestampStandard {
-    /// `2013-01-01 10:17:00.000`
-    Sql,
-    /// `2013-01-01T10:17:00.000`
-    Iso8601,
-}
-
-/// The format options of a table, read once.
-#[derive(Debug, Clone)]
-pub struct FormatSettings {
-    /// How a record is laid out.
-    pub kind: FormatKind,
-    /// What happens to a malformed record.
-    pub on_error: OnError,
-    /// The stream that keeps malformed records; `None` means `<table>_dead_letter`.
-    pub dead_letter_stream: Option<String>,
-    /// How JSON timestamps are written. Both forms are read.
-    pub timestamps: TimestampStandard,
-    /// Whether a JSON record without a column's field is malformed. Otherwise the column is null.
-    pub fail_on_missing_field: bool,
-    /// Whether JSON leaves out fields that are null.
-    pub ignore_null_fields: bool,
-    /// What separates CSV fields.
-    pub csv_delimiter: u8,
-    /// What quotes CSV fields; `None` when quotes have no meaning.
-    pub csv_quote: Option<u8>,
-    /// The CSV text that means null, besides an empty unquoted field of a column that is not text.
-    pub csv_null: Option<String>,
-    /// Whether CSV files begin with the columns' names. Streams never do.
-    pub csv_header: bool,
-}
-
-/// Every option of every record format; Flink's names where Flink has them.
-pub const FORMAT_OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new("format", OptionKind::Choice(&["json", "csv", "raw"]), Some("json"), "How a record is laid out."),
-    OptionSpec::new(
-        "format.on-error",
-        OptionKind::Choice(&["fail", "skip", "dead-letter"]),
-        Some("dead-letter"),
-        "What happens to a record that cannot become a row: stop the job, count and drop it, or count it and keep it with the reason.",
-    ),
-    OptionSpec::new(
-        "format.dead-letter.stream",
-        OptionKind::Text,
-        None,
-        "The stream that keeps such records. Absent: the table's name with '_dead_letter' behind it.",
-    ),
-    OptionSpec::new(
-        "json.timestamp-format.standard",
-        OptionKind::Choice(&["SQL", "ISO-8601"]),
-        Some("SQL"),
-        "How timestamps are written: '2013-01-01 10:17:00.000' or '2013-01-01T10:17:00.000'. Both are read.",
-    ),
-    OptionSpec::new(
-        "json.ignore-parse-errors",
-        OptionKind::Switch,
-        Some("false"),
-        "Flink's word for 'format.on-error' = 'skip'.",
-    ),
-    OptionSpec::new(
-        "json.fail-on-missing-field",
-        OptionKind::Switch,
-        Some("false"),
-        "Whether a record without a column's field is malformed. Otherwise the column is null.",
-    ),
-    OptionSpec::new(
-        "json.encode.ignore-null-fields",
-        OptionKind::Switch,
-        Some("false"),
-        "Whether fields that are null are left out when writing.",
-    ),
-    OptionSpec::new(
-        "csv.field-delimiter",
-        OptionKind::Text,
-        Some(","),
-        "The one character between fields; '\\t' for a tab.",
-    ),
-    OptionSpec::new("csv.quote-character", OptionKind::Text, Some("\""), "The one character around quoted fields."),
-    OptionSpec::new(
-        "csv.disable-quote-character",
-        OptionKind::Switch,
-        Some("false"),
-        "Whether quotes are ordinary characters.",
-    ),
-    OptionSpec::new(
-        "csv.null-literal",
-        OptionKind::Text,
-        None,
-        "The text that means null. An empty field is null in any column that is not text.",
-    ),
-    OptionSpec::new(
-        "csv.header",
-        OptionKind::Switch,
-        Some("true"),
-        "Whether files begin with a line of column names: columns are then found by name when reading, and the line is written when writing. Streams have none.",
-    ),
-    OptionSpec::new(
-        "csv.ignore-parse-errors",
-        OptionKind::Switch,
-        Some("false"),
-        "Flink's word for 'format.on-error' = 'skip'.",
-    ),
-];
-
-impl FormatSettings {
-    /// Reads the options that [`FORMAT_OPTIONS`] declares.
-    ///
-    /// # Errors
-    /// `Invalid` when two options contradict or a character option is not one ASCII character.
-    pub fn new(options: &Options) -> Result<Self> {
-        let kind = match options.require("format")? {
-            "json" => FormatKind::Json,
-            "csv" => FormatKind::Csv,
-            "raw" => FormatKind::Raw,
-            other => {
-                let owner = options.owner();
-                return Err(Error::invalid(format!("{owner}: format '{other}' does not hold one record at a time")));
-            }
-        };
-        let quotes = !options.switch("csv.disable-quote-character");
-        let timestamps = match options.get("json.timestamp-format.standard") {
-            Some("ISO-8601") => TimestampStandard::Iso8601,
-            _ => TimestampStandard::Sql,
-        };
-        Ok(FormatSettings {
-            kind,
-            on_error: on_error(options)?,
-            dead_letter_stream: options.get("format.dead-letter.stream").map(str::to_owned),
-            timestamps,
-            fail_on_missing_field: options.switch("json.fail-on-missing-field"),
-            ignore_null_fields: options.switch("json.encode.ignore-null-fields"),
-            csv_delimiter: one_character(options, "csv.field-delimiter")?,
-            csv_quote: quotes.then(|| one_character(options, "csv.quote-character")).transpose()?,
-            csv_null: options.get("csv.null-literal").map(str::to_owned),
-            csv_header: options.switch("csv.header"),
-        })
-    }
-
-    /// The stream for the rejected records of `table`, when that is what should happen to them.
-    pub fn dead_letter_stream(&self, table: &str) -> Option<String> {
-        (self.on_error == OnError::DeadLetter)
-            .then(|| self.dead_letter_stream.clone().unwrap_or_else(|| format!("{table}_dead_letter")))
-    }
-}
-
-fn on_error(options: &Options) -> Result<OnError> {
-    let ignore =
-        ["json.ignore-parse-errors", "csv.ignore-parse-errors"].into_iter().find(|option| options.switch(option));
-    let asked = match options.get("format.on-error") {
-        Some("fail") => OnError::Fail,
-        Some("skip") => OnError::Skip,
-        _ => OnError::DeadLetter,
-    };
-    match ignore {
-        None => Ok(asked),
-        Some(_) if !options.is_given("format.on-error") || asked == OnError::Skip => Ok(OnError::Skip),
-        Some(option) => Err(Error::invalid(format!(
-            "{}: '{option}' = 'true' and 'format.on-error' = '{}' contradict each other; keep one of them",
-            options.owner(),
-            options.get("format.on-error").unwrap_or_default()
-        ))),
-    }
-}
-
-fn one_character(options: &Options, key: &str) -> Result<u8> {
-    match options.require(key)? {
-        "\\t" => Ok(b'\t'),
-        text if text.len() == 1 => Ok(text.as_bytes()[0]),
-        text => Err(Error::invalid(format!(
-            "{}: option '{key}' is '{text}', expected one ASCII character",
-            options.owner()
-        ))),
-    }
-}
-
-/// A decoder of records whose body holds `columns`, in that order, for the columns `projection` (indexes into `columns`).
-/// The batches have the projected columns, in the order of `projection`.
+/// A decoder as [`Format::decoder`] makes it, with the format and the options of a table.
 ///
 /// # Errors
 /// `Invalid` when a column's type cannot be read from the format.
 pub fn decoder(settings: &FormatSettings, columns: &SchemaRef, projection: &[usize]) -> Result<Box<dyn RecordDecoder>> {
-    Ok(match settings.kind {
-        FormatKind::Json => {
-            let schema = SchemaRef::new(columns.project(projection)?);
-            Box::new(json::JsonDecoder::new(schema, settings.fail_on_missing_field)?)
-        }
-        FormatKind::Csv => Box::new(csv::CsvDecoder::new(settings, columns, projection)?),
-        FormatKind::Raw => Box::new(raw::RawDecoder::new(columns, projection)?),
-    })
+    settings.format.decoder(&settings.options, columns, projection)
 }
 
-/// An encoder of rows of `schema`.
+/// An encoder as [`Format::encoder`] makes it, with the format and the options of a table.
 ///
 /// # Errors
 /// `Invalid` when a column's type cannot be written in the format.
 pub fn encoder(settings: &FormatSettings, schema: &SchemaRef) -> Result<Box<dyn RecordEncoder>> {
-    Ok(match settings.kind {
-        FormatKind::Json => Box::new(json::JsonEncoder::new(schema, settings.timestamps, settings.ignore_null_fields)?),
-        FormatKind::Csv => Box::new(csv::CsvEncoder::new(settings, schema)?),
-        FormatKind::Raw => Box::new(raw::RawEncoder::new(schema)?),
-    })
+    settings.format.encoder(&settings.options, schema)
 }
 
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod flink_tests;
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,40 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BinaryBuilder, StringBuilder};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use coulee_runtime::{Error, Result};
+use coulee_runtime::options::{OptionSpec, Options};
+use coulee_runtime::{Batch, Error, Result};
 
-use super::{EncodedRows, RecordDecoder, RecordEncoder, Reject, sql_type};
+use super::{EncodedRows, Format, Framer, LineFramer, Record, RecordDecoder, RecordEncoder, Reject, sql_type};
+
+/// `'format' = 'raw'`.
+#[derive(Debug)]
+pub struct Raw;
+
+impl Format for Raw {
+    fn name(&self) -> &'static str {
+        "raw"
+    }
+
+    fn options(&self) -> &'static [OptionSpec] {
+        &[]
+    }
+
+    fn extension(&self) -> &'static str {
+        "txt"
+    }
+
+    fn framer(&self, _: &Options) -> Result<Box<dyn Framer>> {
+        Ok(Box::new(LineFramer { skips_white_space: false }))
+    }
+
+    fn decoder(&self, _: &Options, columns: &SchemaRef, projection: &[usize]) -> Result<Box<dyn RecordDecoder>> {
+        Ok(Box::new(RawDecoder::new(columns, projection)?))
+    }
+
+    fn encoder(&self, _: &Options, schema: &SchemaRef) -> Result<Box<dyn RecordEncoder>> {
+        Ok(Box::new(RawEncoder::new(schema)?))
+    }
+}
 
 fn only_column(schema: &SchemaRef) -> Result<&DataType> {
     match schema.fields().as_ref() {
@@ -44,7 +75,8 @@ impl RawDecoder {
 }
 
 impl RecordDecoder for RawDecoder {
-    fn decode(&mut self, record: &[u8]) -> Result<(), Reject> {
+    fn decode(&mut self, record: &Record<'_>) -> Result<usize, Reject> {
+        let Some(record) = record.value else { return Ok(0) };
         if self.text {
             let text = std::str::from_utf8(record)
                 .map_err(|error| Reject::new(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
@@ -53,18 +85,18 @@ impl RecordDecoder for RawDecoder {
             self.bytes.append_value(record);
         }
         self.rows += 1;
-        Ok(())
+        Ok(1)
     }
 
     fn len(&self) -> usize {
         self.rows
     }
 
-    fn flush(&mut self) -> Result<RecordBatch> {
+    fn flush(&mut self) -> Result<Batch> {
         let column: ArrayRef = if self.text { Arc::new(self.texts.finish()) } else { Arc::new(self.bytes.finish()) };
         let options = RecordBatchOptions::new().with_row_count(Some(std::mem::take(&mut self.rows)));
         let columns = self.schema.fields().iter().map(|_| column.clone()).collect();
-        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+        Ok(Batch::inserts(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?))
     }
 }
 

@@ -16,7 +16,8 @@ pub fn sql_type(data_type: &DataType) -> String {
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTES".to_owned(),
         DataType::Date32 => "DATE".to_owned(),
         DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
-        DataType::Time32(_) | DataType::Time64(_) => "TIME".to_owned(),
+        DataType::Time32(_) => "TIME".to_owned(),
+        DataType::Time64(unit) => format!("TIME({})", if *unit == TimeUnit::Microsecond { 6 } else { 9 }),
         DataType::Timestamp(unit, zone) => {
             let digits = match unit {
                 TimeUnit::Second => 0,

@@ -5,9 +5,19 @@
 
 use arrow::datatypes::TimeUnit;
 
-use super::TimestampStandard;
-
 const NANOS: i64 = 1_000_000_000;
+
+/// The seconds of the years 0 to 9999, which are those that have a text: Flink's range of TIMESTAMP.
+const SECONDS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
+
+/// How timestamps are written. Both forms are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestampStandard {
+    /// `2013-01-01 10:17:00.000`
+    Sql,
+    /// `2013-01-01T10:17:00.000`
+    Iso8601,
+}
 
 /// A reader of fixed digits; `None` at the first byte that does not fit.
 struct Digits<'a>(&'a [u8]);
@@ -127,10 +137,38 @@ pub fn per_second(unit: TimeUnit) -> i64 {
     }
 }
 
-/// Seconds and nanoseconds in a unit, finer digits dropped; `None` when that does not fit.
+/// Seconds and nanoseconds in a unit, finer digits dropped, as Flink does. `None` outside the years 0 to 9999, and in
+/// nanoseconds outside 1677-09-21 to 2262-04-11.
 pub fn in_unit(seconds: i64, nanos: i64, unit: TimeUnit) -> Option<i64> {
+    if !SECONDS.contains(&seconds) {
+        return None;
+    }
     let factor = per_second(unit);
-    seconds.checked_mul(factor)?.checked_add(nanos / (NANOS / factor))
+    let fraction = nanos / (NANOS / factor);
+    // The first nanoseconds of all are in a second that begins before them.
+    match seconds.checked_mul(factor) {
+        Some(whole) => whole.checked_add(fraction),
+        None => (seconds + 1).checked_mul(factor)?.checked_add(fraction - factor),
+    }
+}
+
+/// Milliseconds since the epoch in a unit; `None` as [`in_unit`].
+pub fn timestamp_of_millis(millis: i64, unit: TimeUnit) -> Option<i64> {
+    rescale_timestamp(millis, TimeUnit::Millisecond, unit)
+}
+
+/// A timestamp of one unit in another; `None` as [`in_unit`].
+pub fn rescale_timestamp(value: i64, from: TimeUnit, to: TimeUnit) -> Option<i64> {
+    let factor = per_second(from);
+    in_unit(value.div_euclid(factor), value.rem_euclid(factor) * (NANOS / factor), to)
+}
+
+/// The first and the last date whose timestamps have a value in the unit, for messages.
+pub fn range_of(unit: TimeUnit) -> &'static str {
+    match unit {
+        TimeUnit::Nanosecond => "1677-09-21 to 2262-04-11",
+        _ => "0000-01-01 to 9999-12-31",
+    }
 }
 
 /// Appends a timestamp as text; with a `Z` behind it when it is a point in time rather than a wall-clock reading.
@@ -139,12 +177,24 @@ pub fn write_timestamp(value: i64, unit: TimeUnit, utc: bool, standard: Timestam
     let (seconds, fraction) = (value.div_euclid(factor), value.rem_euclid(factor));
     write_date(seconds.div_euclid(86_400), out);
     out.push(if standard == TimestampStandard::Sql { b' ' } else { b'T' });
-    let of_day = seconds.rem_euclid(86_400);
-    two(of_day / 3_600, out);
+    write_clock(seconds.rem_euclid(86_400), fraction, factor, out);
+    if utc {
+        out.push(b'Z');
+    }
+}
+
+/// Appends a time of day as text, with the digits of its unit.
+pub fn write_time(value: i64, unit: TimeUnit, out: &mut Vec<u8>) {
+    let factor = per_second(unit);
+    write_clock(value.div_euclid(factor), value.rem_euclid(factor), factor, out);
+}
+
+fn write_clock(seconds: i64, fraction: i64, factor: i64, out: &mut Vec<u8>) {
+    two(seconds / 3_600, out);
     out.push(b':');
-    two(of_day / 60 % 60, out);
+    two(seconds / 60 % 60, out);
     out.push(b':');
-    two(of_day % 60, out);
+    two(seconds % 60, out);
     let mut digit = factor / 10;
     if digit > 0 {
         out.push(b'.');
@@ -153,12 +203,10 @@ pub fn write_timestamp(value: i64, unit: TimeUnit, utc: bool, standard: Timestam
         out.push(b'0' + (fraction / digit % 10) as u8);
         digit /= 10;
     }
-    if utc {
-        out.push(b'Z');
-    }
 }
 
-fn write_date(days: i64, out: &mut Vec<u8>) {
+/// Appends a date (days since the epoch) as text.
+pub fn write_date(days: i64, out: &mut Vec<u8>) {
     let (year, month, day) = civil_from_days(days);
     if (0..10_000).contains(&year) {
         two(year / 100, out);
@@ -253,6 +301,17 @@ mod tests {
         ] {
             assert_eq!(millis(bad), None, "{bad}");
         }
+        // Years without a text, and nanoseconds beyond 64 bits.
+        let nanos =
+            |text: &str| parse_timestamp(text.as_bytes()).and_then(|(s, n)| in_unit(s, n, TimeUnit::Nanosecond));
+        assert_eq!(millis("9999-12-31 23:59:59.999"), Some(253_402_300_799_999));
+        assert_eq!(millis("9999-12-31 23:59:59-01:00"), None);
+        assert_eq!(nanos("2262-04-11 23:47:16.854775807"), Some(i64::MAX));
+        assert_eq!(nanos("2262-04-11 23:47:16.854775808"), None);
+        assert_eq!(nanos("1677-09-21 00:12:43.145224192"), Some(i64::MIN));
+        assert_eq!(nanos("1677-09-21 00:12:43.145224191"), None);
+        assert_eq!(timestamp_of_millis(1_714_564_800_000_000, TimeUnit::Millisecond), None);
+        assert_eq!(timestamp_of_millis(-1, TimeUnit::Microsecond), Some(-1_000));
         assert_eq!(parse_time(b"10:17:00.250"), Some(37_020_250_000_000));
         assert_eq!(parse_date(b"2000-02-29"), Some(11_016));
         assert_eq!(parse_date(b"2000-02-29 "), None);

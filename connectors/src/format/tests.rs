@@ -9,25 +9,41 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn settings(pairs: &[(&str, &str)]) -> FormatSettings {
+pub(super) fn try_settings(pairs: &[(&str, &str)]) -> Result<FormatSettings> {
     let values = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    FormatSettings::new(&Options::new("table 't'", FORMAT_OPTIONS.iter().copied(), &values).unwrap()).unwrap()
+    let specs = [format_option()].into_iter().chain(option_specs());
+    FormatSettings::new(&Options::new("table 't'", specs, &values)?)
 }
 
-fn one(data_type: DataType) -> SchemaRef {
+pub(super) fn settings(pairs: &[(&str, &str)]) -> FormatSettings {
+    try_settings(pairs).unwrap()
+}
+
+/// Decodes a record of data alone: how many rows it gave, or why it was refused.
+pub(super) fn decode(decoder: &mut dyn RecordDecoder, record: &[u8]) -> Result<usize, String> {
+    decoder.decode(&Record::of(record)).map_err(|reject| reject.reason)
+}
+
+pub(super) fn one(data_type: DataType) -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("x", data_type, true)]))
 }
 
 /// The value of a one-column record as text, or why it was refused.
 fn read(format: &str, schema: &SchemaRef, record: &str) -> String {
-    let mut decoder = decoder(&settings(&[("format", format)]), schema, &[0]).unwrap();
-    if let Err(reject) = decoder.decode(record.as_bytes()) {
-        assert_eq!(decoder.flush().unwrap().num_rows(), 0, "{record}");
-        return reject.reason;
+    read_with(&[("format", format)], schema, record)
+}
+
+/// The values of the first column of a record as text, or why it was refused.
+pub(super) fn read_with(options: &[(&str, &str)], schema: &SchemaRef, record: &str) -> String {
+    let mut decoder = decoder(&settings(options), schema, &[0]).unwrap();
+    if let Err(reason) = decode(decoder.as_mut(), record.as_bytes()) {
+        assert_eq!(decoder.flush().unwrap().len(), 0, "{record}");
+        return reason;
     }
-    let rows = decoder.flush().unwrap();
+    let rows = decoder.flush().unwrap().into_rows();
     let options = FormatOptions::new().with_null("NULL");
-    ArrayFormatter::try_new(rows.column(0), &options).unwrap().value(0).to_string()
+    let values = ArrayFormatter::try_new(rows.column(0), &options).unwrap();
+    (0..rows.num_rows()).map(|row| values.value(row).to_string()).collect::<Vec<_>>().join(" | ")
 }
 
 #[test]
@@ -67,7 +83,11 @@ fn json_values_become_values_of_the_columns_type() {
         (timestamp.clone(), "\"2013-01-01 10:17:00\"", "2013-01-01T10:17:00"),
         (timestamp.clone(), "\"2013-01-01T11:17:00.250+01:00\"", "2013-01-01T10:17:00.250"),
         (timestamp.clone(), "1357035420000", "2013-01-01T10:17:00"),
-        (timestamp.clone(), "\"noon\"", "field 'x': expected TIMESTAMP(3), found text \"noon\""),
+        (
+            timestamp.clone(),
+            "\"noon\"",
+            "field 'x': expected TIMESTAMP(3) from 0000-01-01 to 9999-12-31, found text \"noon\"",
+        ),
         (list.clone(), "[1,null,3]", "[1, NULL, 3]"),
         (list, "[1,\"x\"]", "field 'x': expected INT, found text \"x\""),
         (row.clone(), r#"{"b":"y","a":1,"b":"z"}"#, "{a: 1, b: z}"),
@@ -93,14 +113,19 @@ fn a_json_record_is_one_complete_object() {
         (r#"{"x":1"#, "not a JSON object: expected ',' or '}' at byte 6, found the end"),
         (r#"{"x":1,"y":"abc"#, "not a JSON object: expected the closing '\"' of a text at byte 15, found the end"),
         (r#"{"x":}"#, "not a JSON object: expected a value at byte 5, found '}'"),
-        ("[1]", "not a JSON object: expected a JSON object at byte 0, found '['"),
+        ("\u{feff}{\"x\":1}", "1"),
+        ("[1]", "not a JSON object: expected a JSON object at byte 1, found '1'"),
+        (" [ {\"x\":1} , {},{\"x\":3}] ", "1 | NULL | 3"),
+        ("[]", ""),
+        (r#"[{"x":1},{"x":"a"}]"#, "field 'x': expected BIGINT, found text \"a\""),
+        (r#"[{"x":1}"#, "not a JSON object: expected ',' or ']' at byte 8, found the end"),
         ("", "not a JSON object: expected a JSON object at byte 0, found the end"),
         ("x=1", "not a JSON object: expected a JSON object at byte 0, found 'x'"),
     ] {
         assert_eq!(read("json", &schema, record), expected, "{record}");
     }
     let mut decoder = decoder(&settings(&[]), &schema, &[0]).unwrap();
-    assert_eq!(decoder.decode(b"{\"x\":\xff}").unwrap_err().reason, "not UTF-8 at byte 5");
+    assert_eq!(decode(decoder.as_mut(), b"{\"x\":\xff}").unwrap_err(), "not UTF-8 at byte 5");
 }
 
 #[test]
@@ -109,9 +134,9 @@ fn a_missing_field_is_null_where_the_column_allows_it() {
         Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, true), Field::new("b", DataType::Int64, false)]));
     let reason = |options: &[(&str, &str)], record: &str| {
         let mut decoder = decoder(&settings(options), &schema, &[0, 1]).unwrap();
-        decoder.decode(record.as_bytes()).map_err(|reject| reject.reason)
+        decode(decoder.as_mut(), record.as_bytes())
     };
-    assert_eq!(reason(&[], r#"{"b":1}"#), Ok(()));
+    assert_eq!(reason(&[], r#"{"b":1}"#), Ok(1));
     assert_eq!(reason(&[], r#"{"a":1}"#), Err("field 'b' is missing".to_owned()));
     assert_eq!(reason(&[], r#"{"b":null}"#), Err("field 'b': expected BIGINT NOT NULL, found null".to_owned()));
     let strict = [("json.fail-on-missing-field", "true")];
@@ -128,9 +153,9 @@ fn a_rejected_record_leaves_nothing_behind() {
     let mut decoder = decoder(&settings(&[]), &schema, &[0, 1, 2]).unwrap();
     let good = r#"{"a":1,"t":"x","l":[1,2]}"#;
     for record in [good, r#"{"a":null,"t":"lost","l":[3,4"#, r#"{"l":[9],"t":"lost","a":"no"}"#, good] {
-        decoder.decode(record.as_bytes()).ok();
+        decode(decoder.as_mut(), record.as_bytes()).ok();
     }
-    let rows = decoder.flush().unwrap();
+    let rows = decoder.flush().unwrap().into_rows();
     assert_eq!(rows.num_rows(), 2);
     assert_eq!(rows.column(0).as_primitive::<Int64Type>().values(), &[1, 1]);
     assert_eq!(rows.column(0).null_count(), 0);
@@ -145,15 +170,17 @@ fn csv_is_read_by_position_or_by_header() {
     let settings = settings(&[("format", "csv"), ("csv.null-literal", "NA")]);
     let mut decoder = decoder(&settings, &schema, &[0, 1]).unwrap();
     for (record, expected) in [
-        ("1,a", Ok(())),
-        (",\"x,\"\"y\"\"\nz\"", Ok(())),
-        ("NA,NA", Ok(())),
+        ("1,a", Ok(1)),
+        (",\"x,\"\"y\"\"\nz\"", Ok(1)),
+        ("NA,NA", Ok(1)),
         ("1", Err("expected 2 fields, found 1".to_owned())),
+        ("1,a,", Err("expected 2 fields, found 3".to_owned())),
         ("1.5,a", Err("column 'n': expected BIGINT, found text \"1.5\"".to_owned())),
+        ("1,\"a", Err("a quoted field is not closed".to_owned())),
     ] {
-        assert_eq!(decoder.decode(record.as_bytes()).map_err(|reject| reject.reason), expected, "{record}");
+        assert_eq!(decode(decoder.as_mut(), record.as_bytes()), expected, "{record}");
     }
-    let rows = decoder.flush().unwrap();
+    let rows = decoder.flush().unwrap().into_rows();
     assert_eq!(rows.column(0).null_count(), 2);
     assert_eq!(rows.column(1).as_string::<i32>().value(1), "x,\"y\"\nz");
     let encoded = encoder(&settings, &schema).unwrap().encode(&rows).unwrap();
@@ -162,8 +189,8 @@ fn csv_is_read_by_position_or_by_header() {
 
     let mut swapped = super::decoder(&settings, &schema, &[1]).unwrap();
     swapped.header(b"t,other,n").unwrap();
-    swapped.decode(b"text,?,7").unwrap();
-    assert_eq!(swapped.flush().unwrap().column(0).as_string::<i32>().value(0), "text");
+    decode(swapped.as_mut(), b"text,?,7").unwrap();
+    assert_eq!(swapped.flush().unwrap().rows().column(0).as_string::<i32>().value(0), "text");
     let message = swapped.header(b"a,b").unwrap_err().to_string();
     assert_eq!(
         message,
@@ -189,9 +216,9 @@ fn json_is_written_in_flinks_forms() {
     ]));
     let record = r#"{"at":"2013-01-01 10:17:00.000","utc":"2013-01-01 10:17:00.250Z","bytes":"aGk=","price":12.30,"name":"a\"b"}"#;
     let mut decoder = decoder(&settings(&[]), &schema, &[0, 1, 2, 3, 4]).unwrap();
-    decoder.decode(record.as_bytes()).unwrap();
-    decoder.decode(b"{}").unwrap();
-    let rows = decoder.flush().unwrap();
+    decode(decoder.as_mut(), record.as_bytes()).unwrap();
+    decode(decoder.as_mut(), b"{}").unwrap();
+    let rows = decoder.flush().unwrap().into_rows();
     let write = |options: &[(&str, &str)], row: usize| {
         let encoded = encoder(&settings(options), &schema).unwrap().encode(&rows).unwrap();
         assert_eq!(encoded.len(), 2);
@@ -202,17 +229,6 @@ fn json_is_written_in_flinks_forms() {
     assert_eq!(write(&[("json.encode.ignore-null-fields", "true")], 1), "{}");
     let iso = write(&[("json.timestamp-format.standard", "ISO-8601")], 0);
     assert!(iso.contains(r#""utc":"2013-01-01T10:17:00.250Z""#), "{iso}");
-}
-
-#[test]
-fn options_that_contradict_are_refused() {
-    let values = [("json.ignore-parse-errors", "true"), ("format.on-error", "fail")];
-    let values = values.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let options = Options::new("table 't'", FORMAT_OPTIONS.iter().copied(), &values).unwrap();
-    let message = FormatSettings::new(&options).unwrap_err().to_string();
-    assert!(message.contains("contradict"), "{message}");
-    assert_eq!(settings(&[("json.ignore-parse-errors", "true")]).on_error, OnError::Skip);
-    assert_eq!(settings(&[]).dead_letter_stream("bids").as_deref(), Some("bids_dead_letter"));
 }
 
 prop_compose! {
@@ -253,18 +269,18 @@ proptest! {
         let mut arrows = arrow::json::ReaderBuilder::new(schema.clone()).build_decoder().unwrap();
         for record in &records {
             let text = text(record).unwrap();
-            ours.decode(text.as_bytes()).unwrap();
+            decode(ours.as_mut(), text.as_bytes()).unwrap();
             arrows.decode(text.as_bytes()).unwrap();
         }
-        let rows = ours.flush().unwrap();
+        let rows = ours.flush().unwrap().into_rows();
         prop_assert_eq!(&rows, &arrows.flush().unwrap().unwrap());
 
         // What is written is read back.
         let encoded = encoder(&settings(&[]), &schema).unwrap().encode(&rows).unwrap();
         for record in encoded.iter() {
-            ours.decode(record).unwrap();
+            decode(ours.as_mut(), record).unwrap();
         }
-        prop_assert_eq!(ours.flush().unwrap(), rows);
+        prop_assert_eq!(ours.flush().unwrap().into_rows(), rows);
     }
 
     /// Any cut of a record is refused and leaves the decoder as it was.
@@ -274,7 +290,7 @@ proptest! {
         let schema = one(DataType::Utf8);
         let mut decoder = decoder(&settings(&[]), &schema, &[0]).unwrap();
         let end = (text.len() as f64 * cut) as usize;
-        prop_assert!(decoder.decode(&text.as_bytes()[..end]).is_err());
+        prop_assert!(decode(decoder.as_mut(), &text.as_bytes()[..end]).is_err());
         prop_assert_eq!(decoder.len(), 0);
     }
 }

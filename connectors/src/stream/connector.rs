@@ -68,7 +68,7 @@ impl Connector for StreamConnector {
     }
 
     fn rejected_sink(&self, table: &TableSpec) -> Result<Option<Arc<dyn Sink>>> {
-        let stream = TableOptions::new(table)?.format.dead_letter_stream(&table.name);
+        let stream = TableOptions::new(table)?.format.rejects.dead_letter_stream(&table.name);
         let sink = |stream: String| StreamDeadLetters::new(Arc::clone(&self.log)).sink(table, &stream);
         stream.map(sink).transpose()
     }

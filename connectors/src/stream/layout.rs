@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array, StringArray, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use coulee_runtime::options::nearest;
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
+
+use crate::format::timestamp_of_millis;
 
 /// What a record has beside its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +186,10 @@ impl Envelopes {
 
     fn column(&self, metadata: Metadata, origin: &Origin, as_type: &DataType, rows: usize) -> ArrayRef {
         match metadata {
-            Metadata::Timestamp => Arc::new(TimestampMillisecondArray::from(self.timestamps.clone())),
+            // A producer may say anything: a time outside the years that timestamps have is none.
+            Metadata::Timestamp => Arc::new(TimestampMillisecondArray::from_iter(
+                self.timestamps.iter().map(|millis| timestamp_of_millis(*millis, TimeUnit::Millisecond)),
+            )),
             Metadata::Shard => Arc::new(Int64Array::from(vec![i64::from(origin.shard); rows])),
             Metadata::Sequence => Arc::new(Int64Array::from_iter_values(self.sequences.iter().map(|s| *s as i64))),
             Metadata::Stream => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&origin.stream, rows))),

@@ -86,7 +86,11 @@ impl ShardReader {
                 }
                 self.position.next = portion.next;
                 self.said_caught_up = false;
-                return Ok(Some(SourceEvent::Rows { split, rows: portion.rows, rejected: portion.rejected }));
+                let rejected = portion.rejected;
+                return Ok(Some(match portion.rows.kinds() {
+                    None => SourceEvent::Rows { split, rows: portion.rows.into_rows(), rejected },
+                    Some(_) => SourceEvent::Changes { split, changes: portion.rows, rejected },
+                }));
             }
             if self.decoded >= self.stop() {
                 self.ended = true;

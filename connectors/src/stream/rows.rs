@@ -2,12 +2,12 @@
 
 use coulee_log::DecodedBatch;
 use coulee_runtime::metrics::SubtaskMetrics;
-use coulee_runtime::{Error, Result};
+use coulee_runtime::{Batch, Error, Result};
 
 use arrow::record_batch::RecordBatch;
 
 use super::layout::{Envelopes, Layout, Origin};
-use crate::format::{OnError, RecordDecoder, Rejects};
+use crate::format::{OnError, Record, RecordDecoder, Rejects};
 
 /// Decodes the records of one reader's shards, one shard at a time.
 pub(super) struct Rows {
@@ -24,8 +24,8 @@ pub(super) struct Rows {
 /// reading can go on between any two.
 #[derive(Debug)]
 pub(super) struct Chunk {
-    rows: RecordBatch,
-    /// Of each row.
+    rows: Batch,
+    /// Of each row; several rows of one record have the same.
     sequences: Vec<u64>,
     rejected: Option<RecordBatch>,
     /// Of each rejected record.
@@ -39,7 +39,7 @@ pub(super) struct Chunk {
 /// A portion of a chunk.
 #[derive(Debug)]
 pub(super) struct Portion {
-    pub(super) rows: RecordBatch,
+    pub(super) rows: Batch,
     pub(super) rejected: Option<RecordBatch>,
     /// Where to read on behind it.
     pub(super) next: u64,
@@ -63,12 +63,12 @@ impl Rows {
         self.decoder.len()
     }
 
-    /// Decodes the records from `from` to before `stop`. Tombstones (records without a value) are no rows.
+    /// Decodes the records from `from` to before `stop`.
     ///
     /// # Errors
     /// `Invalid`, naming the record, when one is malformed and the table says to fail.
     pub(super) fn decode(&mut self, batch: &DecodedBatch, from: u64, stop: u64, origin: &Origin) -> Result<()> {
-        let has_key = self.layout.has_key();
+        let (has_key, reads_headers) = (self.layout.has_key(), self.decoder.reads_headers());
         for record in batch.records() {
             let sequence = record.sequence.0;
             if sequence < from {
@@ -77,16 +77,20 @@ impl Rows {
             if sequence >= stop {
                 break;
             }
-            let Some(value) = record.value else { continue };
-            match self.decoder.decode(value) {
-                Ok(()) => {
-                    self.envelopes.timestamps.push(record.timestamp.0);
-                    self.envelopes.sequences.push(sequence);
-                    if has_key {
-                        self.envelopes.keys.push(record.key.map(<[u8]>::to_vec));
+            let headers: Vec<_> = if reads_headers { record.headers().collect() } else { Vec::new() };
+            let read =
+                Record { key: record.key, value: record.value, headers: &headers, timestamp: Some(record.timestamp) };
+            match self.decoder.decode(&read) {
+                Ok(rows) => {
+                    for _ in 0..rows {
+                        self.envelopes.timestamps.push(record.timestamp.0);
+                        self.envelopes.sequences.push(sequence);
+                        if has_key {
+                            self.envelopes.keys.push(record.key.map(<[u8]>::to_vec));
+                        }
                     }
                 }
-                Err(reject) => self.reject(&reject.reason, sequence, value, origin)?,
+                Err(reject) => self.reject(&reject.reason, sequence, record.value.unwrap_or_default(), origin)?,
             }
         }
         Ok(())
@@ -125,7 +129,7 @@ impl Rows {
             return Ok(None);
         }
         let decoded = self.decoder.flush()?;
-        let rows = self.layout.assemble(&decoded, &self.envelopes, origin)?;
+        let rows = decoded.with_rows(self.layout.assemble(decoded.rows(), &self.envelopes, origin)?);
         let sequences = std::mem::take(&mut self.envelopes.sequences);
         self.envelopes.clear();
         Ok(Some(Chunk { rows, sequences, rejected, reject_sequences, taken_rows: 0, taken_rejects: 0, end }))
@@ -133,10 +137,16 @@ impl Rows {
 }
 
 impl Chunk {
-    /// The next rows, at most `rows_max` of them, with the rejected records that lie before the row that follows.
+    /// The next rows, at most `rows_max` of them but no part of a record's, with the rejected records that lie before the row that follows.
     pub(super) fn take(&mut self, rows_max: usize) -> Portion {
         let from = self.taken_rows;
         self.taken_rows = from.saturating_add(rows_max.max(1)).min(self.sequences.len());
+        // A position is behind a record: its rows stay together.
+        while (1..self.sequences.len()).contains(&self.taken_rows)
+            && self.sequences[self.taken_rows] == self.sequences[self.taken_rows - 1]
+        {
+            self.taken_rows += 1;
+        }
         let next = self.sequences.get(self.taken_rows).copied().unwrap_or(self.end);
         let rejects_from = self.taken_rejects;
         self.taken_rejects = self.reject_sequences.partition_point(|sequence| *sequence < next);

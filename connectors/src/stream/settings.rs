@@ -8,7 +8,7 @@ use coulee_runtime::options::{OptionKind, OptionSpec, Options};
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
 
-use crate::format::{FORMAT_OPTIONS, FormatSettings};
+use crate::format::{FormatSettings, format_option, option_specs};
 
 /// Property of a stream: the columns that its records' keys are made of.
 const KEY_FIELDS: &str = "key.fields";
@@ -119,7 +119,7 @@ const STREAM_OPTIONS: &[OptionSpec] = &[
 
 /// All options of the connector.
 pub(super) fn options() -> Vec<OptionSpec> {
-    STREAM_OPTIONS.iter().chain(FORMAT_OPTIONS).copied().collect()
+    STREAM_OPTIONS.iter().copied().chain([format_option()]).chain(option_specs()).collect()
 }
 
 /// Where reading begins.

@@ -71,6 +71,10 @@ impl Source for StreamSource {
         self.options.bounded != Bounded::Unbounded
     }
 
+    fn is_changelog(&self) -> bool {
+        self.options.format.format.is_changelog()
+    }
+
     /// The log knows the end of each shard.
     fn knows_its_end(&self) -> bool {
         true
@@ -89,7 +93,7 @@ impl Source for StreamSource {
         let shards = shards.await.map_err(|cause| Error::internal(format!("opening shards failed: {cause}")))??;
         let format = &self.options.format;
         let decoder = format::decoder(format, self.layout.body(), self.layout.decoded())?;
-        let rows = Rows::new(self.layout.clone(), decoder, format.on_error);
+        let rows = Rows::new(self.layout.clone(), decoder, format.rejects.on_error);
         Ok(Box::new(StreamReader::new(shards, rows, context)))
     }
 }

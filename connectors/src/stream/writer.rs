@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
+use arrow::array::Array;
 use async_trait::async_trait;
 use bytes::Bytes;
 use coulee_log::{Log, Record, Stream, TransactionRef};
 use coulee_model::{CheckpointId, Clock, ShardId, SubtaskIndex, Timestamp};
 use coulee_runtime::connector::{SinkContext, SinkWriter};
+use coulee_runtime::event_time::floor_to_millis;
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::{Batch, Error, Result, RowKind};
 use futures::future::join_all;
@@ -89,19 +89,16 @@ impl StreamWriter {
             Some(body) => self.encoder.encode(&rows.project(body)?)?,
         };
         let mut keys = Keys::new(rows, &self.recipe.key)?;
-        let timestamps = self
-            .recipe
-            .timestamp
-            .map(|column| arrow::compute::cast(rows.column(column), &DataType::Timestamp(TimeUnit::Millisecond, None)));
-        let timestamps = timestamps.transpose()?;
-        let timestamps = timestamps.as_ref().map(|array| array.as_primitive::<TimestampMillisecondType>());
+        let timestamps = self.recipe.timestamp.map(|column| floor_to_millis(rows.column(column))).transpose()?;
         let has_shards = stream.shard_count() > 1;
         for (row, value) in records.iter().enumerate() {
             let key = keys.of(row)?;
             // Hashing a key is dear, and one shard needs no choice.
             let shard = if has_shards { stream.route(key) } else { ShardId(0) };
-            let timestamp =
-                timestamps.filter(|array| array.is_valid(row)).map_or(now, |array| Timestamp(array.value(row)));
+            let timestamp = timestamps
+                .as_ref()
+                .filter(|array| array.is_valid(row))
+                .map_or(now, |array| Timestamp(array.value(row)));
             let record = Record { key, value: Some(value), timestamp, headers: &[] };
             self.outbox.push(stream, shard, &record)?;
         }

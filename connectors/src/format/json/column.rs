@@ -19,6 +19,15 @@ use coulee_runtime::{Error, Result};
 
 use super::decode::Fields;
 
+/// What a column does with a field that is not there or does not parse.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leniency {
+    /// A record without the field is refused. Otherwise the column is null.
+    pub fail_on_missing: bool,
+    /// A value that does not fit is null, where the column allows it. Otherwise the record is refused.
+    pub ignore_parse_errors: bool,
+}
+
 /// Whether each value is there. The vector stays empty until the first null: most columns never have one.
 #[derive(Debug, Default)]
 struct Validity {
@@ -101,6 +110,7 @@ pub struct Column {
     pub data_type: DataType,
     pub nullable: bool,
     pub values: Values,
+    pub ignore_parse_errors: bool,
     validity: Validity,
 }
 
@@ -109,7 +119,7 @@ impl Column {
     ///
     /// # Errors
     /// `Invalid` when the type cannot be read from JSON.
-    pub fn new(field: &Field, fail_on_missing_field: bool) -> Result<Self> {
+    pub fn new(field: &Field, leniency: Leniency) -> Result<Self> {
         let values = match field.data_type() {
             DataType::Boolean => Values::Boolean(Vec::new()),
             DataType::Int8 => Values::Int8(Vec::new()),
@@ -125,11 +135,11 @@ impl Column {
             DataType::Time32(unit) | DataType::Time64(unit) => Values::Time(Vec::new(), *unit),
             DataType::Timestamp(unit, _) => Values::Timestamp(Vec::new(), *unit),
             DataType::List(item) => {
-                let items = Column::new(item, fail_on_missing_field)?;
+                let items = Column::new(item, leniency)?;
                 Values::List(Varied::new(Box::new(items)), item.clone())
             }
-            DataType::Map(entries, _) => Self::map(entries, fail_on_missing_field)?,
-            DataType::Struct(fields) => Values::Struct(Fields::new(fields, fail_on_missing_field)?),
+            DataType::Map(entries, _) => Self::map(entries, leniency)?,
+            DataType::Struct(fields) => Values::Struct(Fields::new(fields, leniency)?),
             other => {
                 let name = field.name();
                 return Err(Error::invalid(format!(
@@ -138,14 +148,20 @@ impl Column {
             }
         };
         let validity = Validity::default();
-        Ok(Column { data_type: field.data_type().clone(), nullable: field.is_nullable(), values, validity })
+        Ok(Column {
+            data_type: field.data_type().clone(),
+            nullable: field.is_nullable(),
+            values,
+            ignore_parse_errors: leniency.ignore_parse_errors,
+            validity,
+        })
     }
 
-    fn map(entries: &FieldRef, fail_on_missing_field: bool) -> Result<Values> {
+    fn map(entries: &FieldRef, leniency: Leniency) -> Result<Values> {
         match entries.data_type() {
             DataType::Struct(pair) if pair.len() == 2 && *pair[0].data_type() == DataType::Utf8 => {
-                let keys = Box::new(Column::new(&pair[0], fail_on_missing_field)?);
-                let values = Box::new(Column::new(&pair[1], fail_on_missing_field)?);
+                let keys = Box::new(Column::new(&pair[0], leniency)?);
+                let values = Box::new(Column::new(&pair[1], leniency)?);
                 Ok(Values::Map(Varied::new(keys), values, entries.clone()))
             }
             _ => Err(Error::invalid("a JSON object has texts as keys: expected MAP<STRING, ...>")),

@@ -1,23 +1,29 @@
 //! JSON objects to columns, in one pass over the bytes: a needed field is parsed straight into its column, any other is
 //! checked and skipped.
 //!
-//! A record is one complete object; a truncated one and one with anything behind it are refused. Of fields with the same
-//! name the last wins, as in Jackson and `serde_json`. Numbers, booleans and nested values are taken as text by a STRING
-//! column, and numbers in quotes by a numeric one, as Flink does.
+//! A record is one complete object, or an array of them, which are as many rows; a truncated one and one with anything
+//! behind it are refused. Of fields with the same name the last wins, as in Jackson and `serde_json`. Numbers, booleans and
+//! nested values are taken as text by a STRING column, and numbers in quotes by a numeric one, as Flink does.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use arrow::compute::kernels::cast_utils::parse_decimal;
-use arrow::datatypes::{DataType, Decimal128Type, Fields as ArrowFields, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Fields as ArrowFields, SchemaRef, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use coulee_runtime::{Error, Result};
+use coulee_runtime::{Batch, Error, Result};
 
-use super::column::{Column, Values, Varied};
+use super::column::{Column, Leniency, Values, Varied};
 use super::scan::{Scanner, Syntax, Text};
-use crate::format::temporal::{in_unit, parse_date, parse_time, parse_timestamp, per_second};
-use crate::format::{RecordDecoder, Reject, sql_type};
+use crate::format::decimal::parse_decimal;
+use crate::format::plain::{parse_float32, parse_float64, truth, whole_as};
+use crate::format::temporal::{
+    in_unit, parse_date, parse_time, parse_timestamp, per_second, range_of, timestamp_of_millis,
+};
+use crate::format::{Record, RecordDecoder, Reject, sql_type};
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Up to so many columns, comparing a key with each of them (by length first) is cheaper than hashing it.
 const SCANNED_COLUMNS_MAX: usize = 16;
@@ -51,7 +57,7 @@ pub struct Fields {
     names: Vec<Box<[u8]>>,
     columns: Vec<Column>,
     by_name: HashMap<Box<[u8]>, usize>,
-    fail_on_missing: bool,
+    leniency: Leniency,
     /// The column behind the one found last: records tend to have their keys in one order.
     next: usize,
     unescaped: Vec<u8>,
@@ -62,14 +68,14 @@ impl Fields {
     ///
     /// # Errors
     /// `Invalid` when a type cannot be read from JSON.
-    pub fn new(fields: &ArrowFields, fail_on_missing: bool) -> Result<Self> {
+    pub fn new(fields: &ArrowFields, leniency: Leniency) -> Result<Self> {
         let names: Vec<Box<[u8]>> = fields.iter().map(|field| field.name().as_bytes().into()).collect();
-        let columns = fields.iter().map(|field| Column::new(field, fail_on_missing)).collect::<Result<Vec<_>>>()?;
+        let columns = fields.iter().map(|field| Column::new(field, leniency)).collect::<Result<Vec<_>>>()?;
         let mut by_name = HashMap::new();
         if names.len() > SCANNED_COLUMNS_MAX {
             by_name.extend(names.iter().enumerate().map(|(i, name)| (name.clone(), i)));
         }
-        Ok(Fields { names, columns, by_name, fail_on_missing, next: 0, unescaped: Vec::new() })
+        Ok(Fields { names, columns, by_name, leniency, next: 0, unescaped: Vec::new() })
     }
 
     /// The columns, in order.
@@ -144,7 +150,7 @@ impl Fields {
             if self.columns[i].len() > row {
                 continue;
             }
-            if self.fail_on_missing || !self.columns[i].nullable {
+            if self.leniency.fail_on_missing || !self.columns[i].nullable {
                 return wrong("is missing").map_err(|fault| self.within(i, fault));
             }
             self.columns[i].push_null();
@@ -166,9 +172,40 @@ impl Fields {
 }
 
 impl Column {
-    /// Appends the value that the scanner stands before. After an error, `truncate` restores the column.
+    /// Appends the value that the scanner stands before, or null for one that does not fit when such errors are ignored.
+    /// After an error, `truncate` restores the column.
     #[inline]
     fn append(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
+        let start = scanner.position();
+        let appended = self.append_value(scanner);
+        if self.ignore_parse_errors && appended.is_err() {
+            return self.append_null_instead(appended, scanner, start);
+        }
+        appended
+    }
+
+    /// The scanner stopped somewhere within a value that begins at `start`: passes it over whole, and appends null.
+    #[cold]
+    fn append_null_instead(
+        &mut self,
+        appended: Result<(), Fault>,
+        scanner: &mut Scanner<'_>,
+        start: usize,
+    ) -> Result<(), Fault> {
+        match appended {
+            Err(Fault::Value(_)) if self.nullable => {
+                scanner.go_to(start);
+                scanner.skip_value()?;
+                self.truncate(self.len());
+                self.push_null();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    #[inline(always)]
+    fn append_value(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
         let row = self.len();
         match scanner.peek() {
             Some(b'n') => return self.append_null(scanner),
@@ -182,9 +219,12 @@ impl Column {
             Values::Int16(values) => values.push(integer(scanner, ty)?),
             Values::Int32(values) => values.push(integer(scanner, ty)?),
             Values::Int64(values) => values.push(integer(scanner, ty)?),
-            Values::Float32(values) => values.push(float(scanner, ty)? as f32),
-            Values::Float64(values) => values.push(float(scanner, ty)?),
-            Values::Decimal(values, precision, scale) => values.push(decimal(scanner, ty, *precision, *scale)?),
+            Values::Float32(values) => values.push(parsed(scanner, ty, |text| parse_float32(text.trim()))?),
+            Values::Float64(values) => values.push(parsed(scanner, ty, |text| parse_float64(text.trim()))?),
+            Values::Decimal(values, precision, scale) => {
+                let (precision, scale) = (*precision, *scale);
+                values.push(parsed(scanner, ty, |text| parse_decimal(text.trim().as_bytes(), precision, scale))?);
+            }
             Values::Utf8(varied) => append_text(scanner, varied)?,
             Values::Binary(varied) => append_bytes(scanner, ty, varied)?,
             Values::Date(values) => values.push(temporal(scanner, ty, parse_date)?),
@@ -234,7 +274,7 @@ fn mismatch<T>(scanner: &mut Scanner<'_>, ty: &DataType) -> Result<T, Fault> {
     wrong(format!("expected {}, found {found}", sql_type(ty)))
 }
 
-fn quoted(bytes: &[u8]) -> String {
+pub fn quoted(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     match text.char_indices().nth(QUOTED_CHARACTERS_MAX) {
         None => text.into_owned(),
@@ -242,52 +282,63 @@ fn quoted(bytes: &[u8]) -> String {
     }
 }
 
-/// A value's text without its quotes: of a number as written, of a string its contents, `None` for anything else.
+/// Reads a number or a text through its characters; what does not parse is quoted in the error.
 #[inline]
-fn plain<'a>(scanner: &mut Scanner<'a>) -> Result<Option<&'a str>, Fault> {
+fn parsed<T>(scanner: &mut Scanner<'_>, ty: &DataType, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Fault> {
+    let start = scanner.position();
     let raw = match scanner.peek() {
-        Some(b'"') => scanner.string()?.raw,
+        Some(b'"') => {
+            let text = scanner.string()?;
+            if text.escaped {
+                return parsed_escaped(scanner.since(start), text, ty, parse);
+            }
+            text.raw
+        }
         Some(b'-' | b'0'..=b'9') => scanner.number()?.0,
-        _ => return Ok(None),
+        _ => return mismatch(scanner, ty),
     };
-    Ok(std::str::from_utf8(raw).ok())
+    match std::str::from_utf8(raw).ok().and_then(parse) {
+        Some(value) => Ok(value),
+        None => unparsed(scanner.since(start), ty),
+    }
 }
 
-/// Reads a value through its text; what does not parse is quoted in the error.
-#[inline]
-fn parsed<'a, T>(
-    scanner: &mut Scanner<'a>,
+#[cold]
+fn parsed_escaped<T>(
+    written: &[u8],
+    text: Text<'_>,
     ty: &DataType,
-    parse: impl FnOnce(&'a str) -> Option<T>,
+    parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T, Fault> {
-    let start = scanner.position();
-    let Some(text) = plain(scanner)? else { return mismatch(scanner, ty) };
-    match parse(text) {
+    match std::str::from_utf8(&unescaped(text)).ok().and_then(parse) {
         Some(value) => Ok(value),
-        None => {
-            let written = scanner.since(start);
-            let kind = if written.first() == Some(&b'"') { "text" } else { "number" };
-            wrong(format!("expected {}, found {kind} {}", sql_type(ty), quoted(written)))
-        }
+        None => unparsed(written, ty),
     }
+}
+
+/// The characters of a text with escapes; not UTF-8, and so no value, when it has half of a surrogate pair.
+#[cold]
+fn unescaped(text: Text<'_>) -> Cow<'_, [u8]> {
+    let mut characters = Vec::with_capacity(text.raw.len());
+    match text.unescape(&mut characters) {
+        Ok(()) => Cow::Owned(characters),
+        Err(_) => Cow::Borrowed(b"\xff"),
+    }
+}
+
+#[cold]
+fn unparsed<T>(written: &[u8], ty: &DataType) -> Result<T, Fault> {
+    let kind = if written.first() == Some(&b'"') { "text" } else { "number" };
+    let range = match ty {
+        DataType::Timestamp(unit, _) => format!(" from {}", range_of(*unit)),
+        _ => String::new(),
+    };
+    wrong(format!("expected {}{range}, found {kind} {}", sql_type(ty), quoted(written)))
 }
 
 #[inline]
 fn integer<T: TryFrom<i64>>(scanner: &mut Scanner<'_>, ty: &DataType) -> Result<T, Fault> {
-    parsed(scanner, ty, whole_as)
-}
-
-/// A whole number; `12.0` and `1e3` are whole, too.
-#[inline]
-fn whole(text: &str) -> Option<i64> {
-    text.trim().parse().ok().or_else(|| {
-        let value: f64 = text.trim().parse().ok()?;
-        (value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0).then_some(value as i64)
-    })
-}
-
-fn float(scanner: &mut Scanner<'_>, ty: &DataType) -> Result<f64, Fault> {
-    parsed(scanner, ty, |text| text.trim().parse().ok())
+    parsed(scanner, ty, |text| whole_as(text.trim()))
 }
 
 fn boolean(scanner: &mut Scanner<'_>, ty: &DataType) -> Result<bool, Fault> {
@@ -297,11 +348,6 @@ fn boolean(scanner: &mut Scanner<'_>, ty: &DataType) -> Result<bool, Fault> {
         Some(b'"') => parsed(scanner, ty, truth),
         _ => mismatch(scanner, ty),
     }
-}
-
-/// Digits beyond the scale are dropped, as Arrow's own parser does.
-fn decimal(scanner: &mut Scanner<'_>, ty: &DataType, precision: u8, scale: i8) -> Result<i128, Fault> {
-    parsed(scanner, ty, |text| parse_decimal::<Decimal128Type>(text.trim(), precision, scale).ok())
 }
 
 fn temporal<T>(scanner: &mut Scanner<'_>, ty: &DataType, parse: fn(&[u8]) -> Option<T>) -> Result<T, Fault> {
@@ -319,7 +365,7 @@ fn timestamp(scanner: &mut Scanner<'_>, ty: &DataType, unit: TimeUnit) -> Result
             let (seconds, nanos) = parse_timestamp(text.as_bytes())?;
             in_unit(seconds, nanos, unit)
         }),
-        _ => parsed(scanner, ty, |text| millis(text, unit)),
+        _ => parsed(scanner, ty, |text| timestamp_of_millis(whole_as(text)?, unit)),
     }
 }
 
@@ -345,7 +391,9 @@ fn append_bytes(scanner: &mut Scanner<'_>, ty: &DataType, varied: &mut Varied<Ve
         return mismatch(scanner, ty);
     }
     let text = scanner.string()?;
-    if BASE64_STANDARD.decode_vec(text.raw, &mut varied.values).is_err() {
+    // Some writers escape '/' and '+'.
+    let encoded = if text.escaped { unescaped(text) } else { Cow::Borrowed(text.raw) };
+    if BASE64_STANDARD.decode_vec(encoded.as_ref(), &mut varied.values).is_err() {
         return wrong(format!("expected BYTES as base64, found text {}", quoted(text.raw)));
     }
     end_value(varied)
@@ -406,69 +454,6 @@ fn append_map(
     Ok(())
 }
 
-/// Appends a value that is written without quotes and escapes, as a CSV field is. After an error, `truncate` restores the column.
-///
-/// # Errors
-/// What was expected and what was found.
-pub fn append_plain(column: &mut Column, text: &str) -> Result<(), String> {
-    let ty = &column.data_type;
-    let expected = || format!("expected {}, found text \"{}\"", sql_type(ty), quoted(text.as_bytes()));
-    let number = text.trim();
-    match &mut column.values {
-        Values::Boolean(values) => values.push(truth(number).ok_or_else(expected)?),
-        Values::Int8(values) => values.push(whole_as(number).ok_or_else(expected)?),
-        Values::Int16(values) => values.push(whole_as(number).ok_or_else(expected)?),
-        Values::Int32(values) => values.push(whole_as(number).ok_or_else(expected)?),
-        Values::Int64(values) => values.push(whole_as(number).ok_or_else(expected)?),
-        Values::Float32(values) => values.push(number.parse().map_err(|_| expected())?),
-        Values::Float64(values) => values.push(number.parse().map_err(|_| expected())?),
-        Values::Decimal(values, precision, scale) => {
-            let value = parse_decimal::<Decimal128Type>(number, *precision, *scale).map_err(|_| expected())?;
-            values.push(value);
-        }
-        Values::Utf8(varied) => {
-            varied.values.extend_from_slice(text.as_bytes());
-            varied.offsets.push(i32::try_from(varied.values.len()).map_err(|_| expected())?);
-        }
-        Values::Binary(varied) => {
-            BASE64_STANDARD.decode_vec(number, &mut varied.values).map_err(|_| expected())?;
-            varied.offsets.push(i32::try_from(varied.values.len()).map_err(|_| expected())?);
-        }
-        Values::Date(values) => values.push(parse_date(number.as_bytes()).ok_or_else(expected)?),
-        Values::Time(values, unit) => {
-            let nanos = parse_time(number.as_bytes()).ok_or_else(expected)?;
-            values.push(nanos / (1_000_000_000 / per_second(*unit)));
-        }
-        Values::Timestamp(values, unit) => {
-            let time = parse_timestamp(number.as_bytes());
-            let value =
-                time.and_then(|(seconds, nanos)| in_unit(seconds, nanos, *unit)).or_else(|| millis(number, *unit));
-            values.push(value.ok_or_else(expected)?);
-        }
-        Values::List(..) | Values::Map(..) | Values::Struct(_) => return Err(expected()),
-    }
-    column.mark_valid();
-    Ok(())
-}
-
-fn whole_as<T: TryFrom<i64>>(text: &str) -> Option<T> {
-    whole(text).and_then(|value| T::try_from(value).ok())
-}
-
-fn truth(text: &str) -> Option<bool> {
-    match text {
-        text if text.eq_ignore_ascii_case("true") => Some(true),
-        text if text.eq_ignore_ascii_case("false") => Some(false),
-        _ => None,
-    }
-}
-
-/// A whole number of milliseconds since the epoch.
-fn millis(text: &str, unit: TimeUnit) -> Option<i64> {
-    let millis = whole(text)?;
-    in_unit(millis.div_euclid(1_000), millis.rem_euclid(1_000) * 1_000_000, unit)
-}
-
 /// Decodes JSON objects into rows.
 #[derive(Debug)]
 pub struct JsonDecoder {
@@ -482,33 +467,60 @@ impl JsonDecoder {
     ///
     /// # Errors
     /// `Invalid` when a column's type cannot be read from JSON.
-    pub fn new(schema: SchemaRef, fail_on_missing_field: bool) -> Result<Self> {
-        let fields = Fields::new(schema.fields(), fail_on_missing_field)?;
+    pub fn new(schema: SchemaRef, leniency: Leniency) -> Result<Self> {
+        let fields = Fields::new(schema.fields(), leniency)?;
         Ok(JsonDecoder { schema, fields, rows: 0 })
     }
 
+    /// Appends an object, or each object of an array, and returns how many there were.
     #[inline]
-    fn append(&mut self, record: &[u8]) -> Result<(), Fault> {
+    fn append(&mut self, record: &[u8]) -> Result<usize, Fault> {
         let mut scanner = Scanner::new(record);
-        self.fields.append(&mut scanner, self.rows)?;
-        Ok(scanner.end()?)
+        let rows = match scanner.peek() {
+            Some(b'[') => self.append_array(&mut scanner)?,
+            _ => {
+                self.fields.append(&mut scanner, self.rows)?;
+                1
+            }
+        };
+        scanner.end()?;
+        Ok(rows)
+    }
+
+    #[cold]
+    fn append_array(&mut self, scanner: &mut Scanner<'_>) -> Result<usize, Fault> {
+        scanner.take(b'[', "'['")?;
+        let mut rows = 0;
+        if !scanner.take_if(b']') {
+            loop {
+                self.fields.append(scanner, self.rows + rows)?;
+                rows += 1;
+                if !scanner.take_if(b',') {
+                    break;
+                }
+            }
+            scanner.take(b']', "',' or ']'")?;
+        }
+        Ok(rows)
     }
 }
 
 impl RecordDecoder for JsonDecoder {
-    fn decode(&mut self, record: &[u8]) -> Result<(), Reject> {
-        if let Err(error) = std::str::from_utf8(record) {
+    fn decode(&mut self, record: &Record<'_>) -> Result<usize, Reject> {
+        let Some(value) = record.value else { return Ok(0) };
+        let value = value.strip_prefix(BYTE_ORDER_MARK).unwrap_or(value);
+        if let Err(error) = std::str::from_utf8(value) {
             return Err(Reject::new(format!("not UTF-8 at byte {}", error.valid_up_to())));
         }
-        match self.append(record) {
-            Ok(()) => {
-                self.rows += 1;
-                Ok(())
+        match self.append(value) {
+            Ok(rows) => {
+                self.rows += rows;
+                Ok(rows)
             }
             Err(fault) => {
                 let rows = self.rows;
                 self.fields.columns_mut().for_each(|column| column.truncate(rows));
-                Err(reject(record, fault))
+                Err(reject(value, fault))
             }
         }
     }
@@ -517,12 +529,13 @@ impl RecordDecoder for JsonDecoder {
         self.rows
     }
 
-    fn flush(&mut self) -> Result<RecordBatch> {
+    fn flush(&mut self) -> Result<Batch> {
         let rows = std::mem::take(&mut self.rows);
         let columns = self.fields.columns_mut().map(Column::take).collect::<Result<Vec<_>, _>>();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         columns
             .and_then(|columns| RecordBatch::try_new_with_options(self.schema.clone(), columns, &options))
+            .map(Batch::inserts)
             .map_err(|error| Error::internal(format!("decoded JSON does not make a batch: {error}")).because(error))
     }
 }
