@@ -163,3 +163,35 @@ impl Chunk {
         self.taken_rows == self.sequences.len() && self.taken_rejects == self.reject_sequences.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int8Array, Int64Array};
+
+    use super::*;
+
+    #[test]
+    fn the_rows_of_a_record_stay_together() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..5));
+        let rows = RecordBatch::try_from_iter([("n", numbers)]).expect("rows");
+        let mut chunk = Chunk {
+            rows: Batch::changes(rows, Int8Array::from(vec![0, 1, 2, 3, 0])),
+            sequences: vec![1, 1, 1, 2, 5],
+            rejected: None,
+            reject_sequences: Vec::new(),
+            taken_rows: 0,
+            taken_rejects: 0,
+            end: 9,
+        };
+        let mut portions = Vec::new();
+        while !chunk.is_done() {
+            let portion = chunk.take(2);
+            let kinds: Vec<&str> = (0..portion.rows.len()).map(|row| portion.rows.kind(row).symbol()).collect();
+            portions.push((kinds.join(" "), portion.next));
+        }
+        // A position lies behind a record: reading again from there repeats none of its rows.
+        assert_eq!(portions, [("+I -U +U".to_owned(), 2), ("-D +I".to_owned(), 9)]);
+    }
+}
