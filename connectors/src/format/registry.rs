@@ -107,10 +107,9 @@ impl RejectSettings {
 
 /// With `<format>.ignore-parse-errors`, what is no record at all is dropped, as in Flink, unless the table asks to keep it.
 fn on_error(options: &Options) -> Result<OnError> {
-    let ignore = option_specs()
-        .into_iter()
-        .map(|spec| spec.key)
-        .find(|key| key.ends_with(".ignore-parse-errors") && options.switch(key));
+    let format = FORMATS.iter().find(|format| options.get("format") == Some(format.name()));
+    let mut own = format.into_iter().flat_map(|format| format.options()).map(|spec| spec.key);
+    let ignore = own.find(|key| key.ends_with(".ignore-parse-errors") && options.switch(key));
     let asked = match options.get("format.on-error") {
         Some("fail") => OnError::Fail,
         Some("skip") => OnError::Skip,
