@@ -205,7 +205,7 @@ async fn malformed_records_leave_beside_the_rows() -> Result<()> {
     let (one, two) = (json(1), json(2));
     // A tombstone is neither a row nor malformed.
     let tombstone: &[u8] = b"";
-    place.append(0, &[b"{bad", &one, tombstone, b"\xff", &two, b"[]"]);
+    place.append(0, &[b"{bad", &one, tombstone, b"\xff", &two, b"[1]"]);
     for batch_rows in [1, 100] {
         let source = source(&place, &[]);
         let mut reader = open(&*source, &[("shard-00000", None)], batch_rows).await;
