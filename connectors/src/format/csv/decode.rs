@@ -59,7 +59,7 @@ impl CsvDecoder {
         let parts = Parts { null: self.null.as_deref(), element_delimiter: &self.element_delimiter };
         for (i, column) in self.columns.iter_mut().enumerate() {
             let appended = match self.places[i] {
-                place if place < found => parts.append(column, self.splitter.field(place).0),
+                place if place < found => parts.append(column, self.splitter.field(place)),
                 _ => parts.append_null(column),
             };
             if let Err(reason) = appended {
@@ -141,7 +141,7 @@ impl RecordDecoder for CsvDecoder {
     fn header(&mut self, record: &[u8]) -> Result<()> {
         self.splitter.split(record).map_err(|reason| Error::invalid(format!("the header cannot be read: {reason}")))?;
         let names: Vec<String> = (0..self.splitter.len())
-            .map(|i| String::from_utf8_lossy(self.splitter.field(i).0).trim().to_owned())
+            .map(|i| String::from_utf8_lossy(self.splitter.field(i)).trim().to_owned())
             .collect();
         for (place, field) in self.places.iter_mut().zip(self.schema.fields()) {
             *place = names.iter().position(|name| name == field.name()).ok_or_else(|| {

@@ -21,8 +21,8 @@ pub(super) struct Dialect {
 pub(super) struct Splitter {
     dialect: Dialect,
     bytes: Vec<u8>,
-    /// Where each field ends in `bytes`, and whether it was quoted.
-    fields: Vec<(usize, bool)>,
+    /// Where each field ends in `bytes`.
+    ends: Vec<usize>,
 }
 
 /// Why a record cannot be split.
@@ -30,19 +30,18 @@ pub(super) const UNCLOSED: &str = "a quoted field is not closed";
 
 impl Splitter {
     pub fn new(dialect: Dialect) -> Self {
-        Splitter { dialect, bytes: Vec::new(), fields: Vec::new() }
+        Splitter { dialect, bytes: Vec::new(), ends: Vec::new() }
     }
 
     /// How many fields the record has.
     pub fn len(&self) -> usize {
-        self.fields.len()
+        self.ends.len()
     }
 
-    /// A field without its quotes, and whether it had some.
-    pub fn field(&self, index: usize) -> (&[u8], bool) {
-        let start = if index == 0 { 0 } else { self.fields[index - 1].0 };
-        let (end, quoted) = self.fields[index];
-        (&self.bytes[start..end], quoted)
+    /// A field without its quotes.
+    pub fn field(&self, index: usize) -> &[u8] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.bytes[start..self.ends[index]]
     }
 
     /// Splits a record.
@@ -51,15 +50,14 @@ impl Splitter {
     /// When a quoted field is still open at the end.
     pub fn split(&mut self, record: &[u8]) -> Result<(), &'static str> {
         self.bytes.clear();
-        self.fields.clear();
+        self.ends.clear();
         let mut at = 0;
         loop {
-            let quoted = record.get(at).is_some_and(|byte| Some(*byte) == self.dialect.quote);
-            if quoted {
+            if record.get(at).is_some_and(|byte| Some(*byte) == self.dialect.quote) {
                 at = self.quoted(record, at + 1)?;
             }
             at = self.plain(record, at);
-            self.fields.push((self.bytes.len(), quoted));
+            self.ends.push(self.bytes.len());
             if at == record.len() {
                 return Ok(());
             }
@@ -129,7 +127,7 @@ mod tests {
     fn split(dialect: Dialect, record: &str) -> Vec<String> {
         let mut splitter = Splitter::new(dialect);
         match splitter.split(record.as_bytes()) {
-            Ok(()) => (0..splitter.len()).map(|i| String::from_utf8(splitter.field(i).0.to_vec()).unwrap()).collect(),
+            Ok(()) => (0..splitter.len()).map(|i| String::from_utf8(splitter.field(i).to_vec()).unwrap()).collect(),
             Err(reason) => vec![format!("!{reason}")],
         }
     }
