@@ -42,7 +42,7 @@ fn describe_shows_types_keys_metadata_computed_columns_and_the_watermark() {
             "at_ms | BIGINT | TRUE |  |  | ",
             "k | STRING | TRUE |  | METADATA FROM 'key' VIRTUAL | ",
             "ts | TIMESTAMP_LTZ(3) | TRUE |  | AS TO_TIMESTAMP_LTZ(at_ms, 3) | ts - INTERVAL '5' SECOND",
-            "local | TIMESTAMP(3) | TRUE |  |  | ",
+            "local | TIMESTAMP(6) | TRUE |  |  | ",
         ]
     );
 }
