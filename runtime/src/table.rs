@@ -118,6 +118,15 @@ pub trait Connector: Send + Sync + Debug {
         table.options(self.options()).map(drop)
     }
 
+    /// Whether there is something to read, as far as it is known at once: for the statement that starts a job, so that the error can show its option.
+    ///
+    /// # Errors
+    /// `Invalid` when there is nothing; about the option that says where.
+    fn check_source(&self, table: &TableSpec) -> Result<()> {
+        let _ = table;
+        Ok(())
+    }
+
     /// Whether `PARTITIONED BY` means something to it.
     fn takes_partitions(&self) -> bool {
         false

@@ -65,6 +65,10 @@ impl Connector for Remembering {
         self.inner.options()
     }
 
+    fn check_source(&self, table: &TableSpec) -> coulee_runtime::Result<()> {
+        self.inner.check_source(table)
+    }
+
     fn takes_partitions(&self) -> bool {
         self.inner.takes_partitions()
     }

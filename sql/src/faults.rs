@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use arrow::error::ArrowError;
+use coulee_model::ErrorKind;
 use coulee_runtime::Subject;
 use coulee_runtime::options::nearest;
 use datafusion_common::{DataFusionError, SchemaError, TableReference};
@@ -38,6 +39,22 @@ pub(crate) fn fault(error: &DataFusionError) -> Fault {
                 .or_clause(&["WHERE", "HAVING"])
                 .help("compare it with a value")
         }
+        DataFusionError::NotImplemented(text) if text.starts_with("GetFieldAccess not supported") => {
+            let column = quoted(text).last().unwrap_or_default().to_owned();
+            Fault::new("the elements of an array or a map (a[1], m['k']) come in a later version")
+                .about(Subject::Column { table: None, column })
+                .help("keep it as a column; the fields of a ROW are read by a dot: a.field")
+        }
+        DataFusionError::Internal(text) | DataFusionError::Plan(text)
+            if text.contains("failed to match any signature") =>
+        {
+            let name = quoted(text).next().unwrap_or_default().to_owned();
+            Fault::new(format!("function '{name}' does not take arguments of these types"))
+                .about(Subject::Function(name))
+                .help("CAST the argument to a type that it takes")
+        }
+        DataFusionError::Internal(text) => Fault { kind: ErrorKind::Internal, ..plain(&with_sql_types(text)) }
+            .help("this is a fault of Coulee: please report it with the statement"),
         DataFusionError::NotImplemented(text) if text.starts_with("Unsupported SQL type ") => {
             let name = text.trim_start_matches("Unsupported SQL type ").to_owned();
             let fault = Fault::new(format!("unknown type '{name}'"));

@@ -1,9 +1,10 @@
-//! Refuses comparisons of text with numbers, as Flink does: which of both would be converted is a guess, and a row that does not convert stops the job.
+//! Refuses comparisons of text with numbers, and a CASE that gives both, as Flink does: which of both would be converted is a guess, and a row that does
+//! not convert stops the job.
 
 use arrow::datatypes::DataType;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, DataFusionError};
-use datafusion_expr::expr::{Between, BinaryExpr, InList, Like};
+use datafusion_expr::expr::{Between, BinaryExpr, Case, InList, Like};
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
 
 use crate::error::{Fault, Result};
@@ -51,6 +52,22 @@ fn mismatch(expr: &Expr, schema: &DFSchema) -> Option<Fault> {
         Expr::InList(InList { expr, list, .. }) => list.iter().find_map(|item| compared(expr, item, "IN", schema)),
         Expr::Between(Between { expr, low, high, .. }) => {
             [low, high].into_iter().find_map(|bound| compared(expr, bound, "BETWEEN", schema))
+        }
+        Expr::Case(Case { expr, when_then_expr, else_expr }) => {
+            let values = when_then_expr.iter().map(|(when, _)| when);
+            let wrong =
+                expr.as_ref().and_then(|expr| values.into_iter().find_map(|when| compared(expr, when, "WHEN", schema)));
+            if wrong.is_some() {
+                return wrong;
+            }
+            let results = when_then_expr.iter().map(|(_, then)| then).chain(else_expr);
+            let typed: Vec<(&Expr, DataType)> =
+                results.filter_map(|result| Some((result.as_ref(), result.get_type(schema).ok()?))).collect();
+            let a_text = typed.iter().find(|(_, found)| is_text(found))?;
+            let other = typed.iter().find(|(_, found)| found.is_numeric() || *found == DataType::Boolean)?;
+            let message = format!("CASE gives {} and {}", type_name(&a_text.1), type_name(&other.1));
+            let help = format!("write CAST({} AS STRING)", text(other.0));
+            Some(Fault::new(message).or_at(span(other.0)).or_clause(&["CASE"]).help(help))
         }
         Expr::Like(Like { expr, pattern, .. }) => [expr, pattern].into_iter().find_map(|side| {
             let found = side.get_type(schema).ok()?;

@@ -135,7 +135,7 @@ impl Planner<'_> {
             let help = "the time at which a row is processed is another after a restart; use an event-time column";
             return fault.help(help);
         }
-        if !is_function {
+        if !is_function || fault.help.is_some() {
             return fault;
         }
         let known: Vec<&str> = self.functions.list().into_iter().map(|(name, _)| name).collect();

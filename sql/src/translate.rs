@@ -203,6 +203,9 @@ impl<'a> Translator<'a> {
         let mut spec = table.spec.clone();
         spec.created_by.clone_from(&self.context.job);
         let subject = || Subject::Table(table.name().to_owned());
+        if self.context.creates {
+            table.connector.check_source(&spec).map_err(|error| Fault::from(error).about(subject()))?;
+        }
         let source = table.connector.source(&spec, &key.1).map_err(|error| Fault::from(error).about(subject()))?;
         let event_time = self.event_time(table, &source.schema())?;
         let rate_limit = table.common.number("scan.rate-limit");

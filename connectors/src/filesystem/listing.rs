@@ -64,6 +64,16 @@ pub async fn list(location: &Location, only: Option<&Regex>) -> Result<Vec<Strin
     Ok(files)
 }
 
+/// Whether a local path, or the folder that a pattern begins with, is there.
+///
+/// # Errors
+/// `Invalid` when it is not.
+pub fn check_local(path: &Path) -> Result<()> {
+    let text = path.to_str().ok_or_else(|| Error::invalid(format!("{} is not UTF-8", path.display())))?;
+    let (folder, _) = pattern(text)?;
+    std::fs::metadata(&folder).map(drop).map_err(|cause| Error::io(format!("cannot read {folder}"), cause))
+}
+
 fn list_local(path: &Path) -> Result<Vec<String>> {
     let text = path.to_str().ok_or_else(|| Error::invalid(format!("{} is not UTF-8", path.display())))?;
     let absolute = |path: &Path| std::path::absolute(path).map_err(|cause| Error::io(path.display(), cause));

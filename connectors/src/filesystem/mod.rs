@@ -62,6 +62,16 @@ impl Connector for FilesystemConnector {
         option_specs()
     }
 
+    fn check_source(&self, table: &TableSpec) -> Result<()> {
+        let (options, location) = self.parts(table)?;
+        match location {
+            Location::Local(path) => {
+                listing::check_local(&path).map_err(|error| options.invalid("path", &error).because(error))
+            }
+            Location::Object { .. } => Ok(()),
+        }
+    }
+
     fn takes_partitions(&self) -> bool {
         true
     }

@@ -31,8 +31,17 @@ impl Connector for Fake {
             OptionSpec::new("key.fields", OptionKind::Text, None, "the key"),
             OptionSpec::new("shards", OptionKind::Count, None, "how many shards"),
             OptionSpec::new("changes", OptionKind::Switch, None, "whether rows are also updated and deleted"),
+            OptionSpec::new("path", OptionKind::Text, None, "what is never there"),
             OptionSpec::new("rejected", OptionKind::Text, None, "where rejected records go"),
         ]
+    }
+
+    fn check_source(&self, table: &TableSpec) -> Result<()> {
+        let options = table.options(self.options())?;
+        match table.options.get("path") {
+            Some(path) => Err(options.invalid("path", format_args!("cannot read {path}"))),
+            None => Ok(()),
+        }
     }
 
     fn takes_partitions(&self) -> bool {
