@@ -42,7 +42,7 @@ def test_a_sum_of_thousands_of_terms_is_an_error_with_its_place(tmp_path):
 
 
 def test_no_statement_takes_the_server_with_it(server, tmp_path):
-    deep = ["(" * 100_000 + "1" + ")" * 100_000, "NOT " * 100_000 + "TRUE", "n IS NULL " * 100_000, " + ".join(["n"] * 100_000)]
+    deep = ["(" * 100_000 + "1" + ")" * 100_000, "NOT " * 100_000 + "TRUE", "n " + "IS NULL " * 100_000, " + ".join(["n"] * 100_000)]
     for expression in deep:
         (tmp_path / "deep.sql").write_text(f"{TABLES}INSERT INTO o SELECT {expression} FROM t;")
         refused = server.run("job", "submit", str(tmp_path / "deep.sql"), check=False)
