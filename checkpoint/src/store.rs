@@ -15,9 +15,9 @@ mod settings;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use coulee_model::{CheckpointId, Clock, OperatorId, Timestamp};
+use coulee_model::{CheckpointId, Clock, OperatorId, Stopwatch, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, WriteBatch, WriteOptions};
 use serde::{Deserialize, Serialize};
@@ -171,7 +171,7 @@ impl JobStore {
     /// [`Error::OutOfOrder`] unless `record.id` is above the last one; [`Error::ShortValue`] for a value of an expiring table without
     /// an expiry: both leave the store usable. [`Error::Store`] when the write fails, [`Error::MustReopen`] ever after.
     pub fn commit(&self, record: CheckpointRecord, changes: impl IntoIterator<Item = Changes>) -> Result<CommitStats> {
-        let started = Instant::now();
+        let started = Stopwatch::start();
         if self.failed.load(Ordering::Acquire) {
             return Err(Error::MustReopen { dir: self.dir.clone() });
         }

@@ -3,11 +3,12 @@
 mod show;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coulee_server::client::Client;
 use coulee_server::{JobReport, JobState, ScriptEvent, proto};
 use futures::StreamExt;
+use tokio::time::Instant;
 
 use crate::args::{Job, Jobs, ScriptOptions, ShowOptions};
 use crate::failure::Failure;

@@ -1,10 +1,11 @@
 //! What people see of running jobs: a block on a terminal, a line elsewhere. Text is made here, drawn in `screen`.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coulee_model::{Clock, JobName, SystemClock, Timestamp};
 use coulee_server::{JobReport, Progress};
+use tokio::time::Instant;
 
 use crate::figures::{bar, bytes, count, counted, short, span, time};
 

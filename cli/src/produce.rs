@@ -1,8 +1,9 @@
 //! `coulee produce`: appends the lines of the standard input to a stream.
 
 use std::io::Read;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use coulee_model::Stopwatch;
 use coulee_server::proto;
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
@@ -35,14 +36,14 @@ pub async fn produce(args: Produce, settings: Settings) -> Result<(), Failure> {
     };
     let reader = std::thread::spawn(move || read_lines(std::io::stdin().lock(), first, &chunks));
     let requests = stream::unfold(received, |mut received| async { Some((received.recv().await?, received)) });
-    let started = Instant::now();
+    let started = Stopwatch::start();
     let mut answers = connected.client.produce(requests).await?;
-    let (mut last, mut drawn) = (proto::ProduceResponse::default(), Instant::now());
+    let (mut last, mut drawn) = (proto::ProduceResponse::default(), Stopwatch::start());
     let is_live = screen::is_live();
     while let Some(answer) = answers.next().await {
         last = answer?;
         if is_live && drawn.elapsed() >= REDRAW {
-            drawn = Instant::now();
+            drawn = Stopwatch::start();
             let rate = last.records as f64 / started.elapsed().as_secs_f64();
             screen::draw(&[format!("{} durable  {}/s", counted(last.records, "record"), short(rate))])?;
         }
@@ -55,7 +56,7 @@ pub async fn produce(args: Produce, settings: Settings) -> Result<(), Failure> {
     tell(&args.stream, &last, read, started)
 }
 
-fn tell(stream: &str, last: &proto::ProduceResponse, read: u64, started: Instant) -> Result<(), Failure> {
+fn tell(stream: &str, last: &proto::ProduceResponse, read: u64, started: Stopwatch) -> Result<(), Failure> {
     let elapsed = started.elapsed();
     let rate = last.records as f64 / elapsed.as_secs_f64().max(1e-6);
     note(&format!(

@@ -105,6 +105,10 @@ impl Drop for Committers {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a thread that waits on a condition variable waits by the monotonic clock"
+)]
 fn run(work: &Work) {
     let mut scratch = Vec::new();
     // Shards that were written without a sync, by when it is due. Few: only those of interval streams, once each.

@@ -45,7 +45,8 @@ impl Log {
         settings.check()?;
         let folder = Folder::open(folder)?;
         let committers = Committers::start(settings.committer_threads, folder.root())?;
-        let (transactions, open) = Coordinator::open(&folder.transactions(), &storage, random())?;
+        let (transactions, open) =
+            Coordinator::open(&folder.transactions(), &storage, coulee_model::unique_u64() as u32)?;
         let parts = Parts { settings, storage, clock, committers, transactions };
         let mut streams = BTreeMap::new();
         for name in folder.streams()? {
@@ -183,12 +184,6 @@ impl Drop for Log {
         shards().for_each(|shard| shard.shut_down());
         self.parts.transactions.finish();
     }
-}
-
-/// A number that no other log is likely to have.
-fn random() -> u32 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id()) as u32
 }
 
 impl std::fmt::Debug for Log {

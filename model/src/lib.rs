@@ -5,10 +5,12 @@
 
 mod error;
 mod ids;
+mod random;
 mod time;
 
 pub use error::{Classify, ErrorKind};
 pub use ids::{
     CheckpointId, JobName, KeyGroup, NameError, OperatorId, SequenceNumber, ShardId, StreamName, SubtaskIndex,
 };
-pub use time::{Clock, ManualClock, SystemClock, Timestamp};
+pub use random::unique_u64;
+pub use time::{Clock, ManualClock, Stopwatch, SystemClock, Timestamp};

@@ -6,6 +6,7 @@ use coulee_model::{CheckpointId, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::batch::BATCH_ROWS;
+use crate::watermark::Activity;
 use crate::{Batch, Result};
 
 /// The most bytes of rows that wait in one channel. Small enough that a barrier is never far behind, large enough for two batches.
@@ -30,8 +31,9 @@ pub struct Barrier {
 pub(crate) enum Element {
     Batch(Batch),
     Watermark(Timestamp),
-    /// The sender holds back no watermark until it sends rows or a watermark again.
-    Idle,
+    /// Whether the sender holds back the watermark. A sender that was idle is active again from its next rows, watermark, or `Active` on; it says
+    /// `Active` where its rows end on the way (in a filter, a window).
+    Activity(Activity),
     Barrier(Barrier),
     /// No rows follow; barriers still do.
     End,

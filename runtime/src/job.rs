@@ -18,6 +18,7 @@ mod drift;
 mod launch;
 mod route;
 mod source_task;
+mod source_watermark;
 mod task;
 
 pub use coordinator::{Action, Coordinator, Event, Phase};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use coulee_model::{OperatorId, SubtaskIndex, Timestamp};
+use coulee_model::{OperatorId, Stopwatch, SubtaskIndex, Timestamp};
 use parking_lot::Mutex;
 
 /// Counters of one operator's subtask.
@@ -38,9 +38,9 @@ pub struct SubtaskMetrics {
     /// Records that a source has still to read; `u64::MAX` where that is not known.
     lag: AtomicU64,
     /// Since when it waits for room downstream, if it does.
-    blocked_since: Mutex<Option<Instant>>,
+    blocked_since: Mutex<Option<Stopwatch>>,
     /// Since when a sink has been making a checkpoint visible, if it is.
-    delivering_since: Mutex<Option<Instant>>,
+    delivering_since: Mutex<Option<Stopwatch>>,
     last_reject: Mutex<Option<String>>,
     /// Of a source: its splits.
     splits: Mutex<Vec<SplitFigures>>,
@@ -142,7 +142,7 @@ impl SubtaskMetrics {
 
     /// It begins to send, and may have to wait for room downstream.
     pub fn begin_blocked(&self) {
-        *self.blocked_since.lock() = Some(Instant::now());
+        *self.blocked_since.lock() = Some(Stopwatch::start());
     }
 
     /// It has sent.
@@ -160,7 +160,7 @@ impl SubtaskMetrics {
 
     /// A sink begins to make a checkpoint visible, or has done so.
     pub(crate) fn set_delivering(&self, delivering: bool) {
-        *self.delivering_since.lock() = delivering.then(Instant::now);
+        *self.delivering_since.lock() = delivering.then(Stopwatch::start);
     }
 
     /// Bytes of state held now.
@@ -302,7 +302,7 @@ pub struct SubtaskFigures {
     pub next_result: Option<Timestamp>,
     /// Of a sink: for how long it has been making a checkpoint visible; `None` when it does nothing of the kind.
     pub delivering: Option<Duration>,
-    /// Of a source: its splits. Refreshed with every checkpoint and whenever one becomes idle.
+    /// Of a source: its splits. Refreshed with every checkpoint, and whenever one becomes idle, is paused, or is read again.
     pub splits: Vec<SplitFigures>,
     /// Why the last rejected record was rejected.
     pub last_reject: Option<String>,

@@ -11,17 +11,51 @@ struct Part {
     idle: bool,
 }
 
+impl Part {
+    /// A part that has ended neither holds event time back nor lets it run.
+    fn has_ended(&self) -> bool {
+        self.watermark == Timestamp::MAX
+    }
+}
+
+/// Whether a sender of watermarks holds event time back (Flink's `WatermarkStatus`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// It does: rows may follow.
+    Active,
+    /// It does not, until it sends rows or a watermark again.
+    Idle,
+}
+
 /// The merged watermark of several parts: the least of those that are not idle. It never falls.
+///
+/// **Operations** `advance`, `set_idle` and `wake` say what a part did; `take_activity` and `take_advance` say what has changed for those downstream.
+/// **Guarantees** A part that was idle holds the watermark back again from its next row on. With every part idle, event time stands still, also when other
+/// parts have ended: running on to the end of time would make every later row late.
 #[derive(Debug, Clone)]
 pub struct MergedWatermark {
     parts: Vec<Part>,
+    /// What the merged watermark was when the job was stopped; the first answer is not below it.
+    resumed: Timestamp,
     merged: Timestamp,
+    /// What those downstream were told last.
+    told: Activity,
 }
 
 impl MergedWatermark {
     /// `parts` parts that have said nothing yet.
     pub fn new(parts: usize) -> Self {
-        MergedWatermark { parts: vec![Part { watermark: Timestamp::MIN, idle: false }; parts], merged: Timestamp::MIN }
+        Self::resumed(parts, Timestamp::MIN)
+    }
+
+    /// The same where event time had come to `resumed` before: it never goes back behind that.
+    pub fn resumed(parts: usize, resumed: Timestamp) -> Self {
+        MergedWatermark {
+            parts: vec![Part { watermark: Timestamp::MIN, idle: false }; parts],
+            resumed,
+            merged: Timestamp::MIN,
+            told: Activity::Active,
+        }
     }
 
     /// A part has reached `watermark`, and holds the others back again if it was idle.
@@ -32,8 +66,13 @@ impl MergedWatermark {
     }
 
     /// A part holds nobody back until it advances or is woken.
-    pub fn set_idle(&mut self, part: usize, idle: bool) {
-        self.parts[part].idle = idle;
+    pub fn set_idle(&mut self, part: usize) {
+        self.parts[part].idle = true;
+    }
+
+    /// Rows of a part came, whatever their times are: it holds the others back at what it had reached.
+    pub fn wake(&mut self, part: usize) {
+        self.parts[part].idle = false;
     }
 
     /// Whether a part holds nobody back.
@@ -46,14 +85,26 @@ impl MergedWatermark {
         self.parts[part].watermark
     }
 
-    /// Whether nothing holds the watermark, so that it must not advance on its own either.
+    /// Whether no part holds the watermark that may still bring rows, so that it must not advance on its own either.
     pub fn all_idle(&self) -> bool {
-        self.parts.iter().all(|part| part.idle)
+        let mut open = self.parts.iter().filter(|part| !part.has_ended()).peekable();
+        open.peek().is_some() && open.all(|part| part.idle)
+    }
+
+    /// Whether all parts together have become idle or active since the last call.
+    ///
+    /// To be told before the rows that woke them: those may end in a filter or a window, and say nothing to those downstream.
+    pub fn take_activity(&mut self) -> Option<Activity> {
+        let now = if self.all_idle() { Activity::Idle } else { Activity::Active };
+        (std::mem::replace(&mut self.told, now) != now).then_some(now)
     }
 
     /// The merged watermark, if it has risen since the last call.
     pub fn take_advance(&mut self) -> Option<Timestamp> {
-        let least = self.parts.iter().filter(|part| !part.idle).map(|part| part.watermark).min()?;
+        if self.all_idle() {
+            return None;
+        }
+        let least = self.parts.iter().filter(|part| !part.idle).map(|part| part.watermark).min()?.max(self.resumed);
         if least <= self.merged {
             return None;
         }
@@ -111,17 +162,72 @@ mod tests {
         merged.advance(0, Timestamp(10));
         merged.advance(1, Timestamp(20));
         assert_eq!(merged.take_advance(), None, "the third part has said nothing");
-        merged.set_idle(2, true);
+        merged.set_idle(2);
         assert_eq!(merged.take_advance(), Some(Timestamp(10)));
         merged.advance(0, Timestamp(5));
         assert_eq!(merged.take_advance(), None, "a watermark never falls");
-        merged.set_idle(0, true);
+        merged.set_idle(0);
         assert_eq!(merged.take_advance(), Some(Timestamp(20)));
         merged.advance(2, Timestamp(15));
         assert_eq!(merged.take_advance(), None);
-        merged.set_idle(1, true);
-        merged.set_idle(2, true);
+        merged.set_idle(1);
+        merged.set_idle(2);
         assert!(merged.all_idle());
         assert_eq!(merged.take_advance(), None, "with everything idle time stands still");
+    }
+
+    #[test]
+    fn rows_make_an_idle_part_hold_the_others_back_again() {
+        let mut merged = MergedWatermark::new(2);
+        merged.advance(0, Timestamp(10));
+        merged.advance(1, Timestamp(20));
+        merged.set_idle(0);
+        assert_eq!(merged.take_advance(), Some(Timestamp(20)));
+        merged.wake(0);
+        merged.advance(1, Timestamp(40));
+        assert_eq!(merged.take_advance(), None, "the woken part stands at 10");
+        merged.advance(0, Timestamp(30));
+        assert_eq!(merged.take_advance(), Some(Timestamp(30)));
+    }
+
+    #[test]
+    fn activity_is_told_once_and_before_any_watermark() {
+        let mut merged = MergedWatermark::new(2);
+        assert_eq!(merged.take_activity(), None, "a sender is active until it says otherwise");
+        merged.set_idle(0);
+        assert_eq!(merged.take_activity(), None);
+        merged.set_idle(1);
+        assert_eq!(merged.take_activity(), Some(Activity::Idle));
+        assert_eq!(merged.take_activity(), None);
+        merged.wake(1);
+        assert_eq!((merged.take_activity(), merged.take_advance()), (Some(Activity::Active), None));
+    }
+
+    #[test]
+    fn the_end_of_one_part_does_not_let_event_time_run_while_the_others_are_idle() {
+        let mut merged = MergedWatermark::new(2);
+        merged.advance(0, Timestamp(10));
+        merged.advance(1, Timestamp(10));
+        assert_eq!(merged.take_advance(), Some(Timestamp(10)));
+        merged.set_idle(0);
+        merged.advance(1, Timestamp::MAX);
+        assert!(merged.all_idle());
+        assert_eq!((merged.take_activity(), merged.take_advance()), (Some(Activity::Idle), None));
+        merged.advance(0, Timestamp(15));
+        assert_eq!(merged.take_advance(), Some(Timestamp(15)));
+        merged.advance(0, Timestamp::MAX);
+        assert!(!merged.all_idle(), "all have ended");
+        assert_eq!(merged.take_advance(), Some(Timestamp::MAX));
+    }
+
+    #[test]
+    fn event_time_goes_on_from_where_it_was() {
+        let mut merged = MergedWatermark::resumed(2, Timestamp(50));
+        merged.advance(0, Timestamp(60));
+        assert_eq!(merged.take_advance(), Some(Timestamp(50)), "the other part has said nothing");
+        merged.advance(1, Timestamp(40));
+        assert_eq!(merged.take_advance(), None);
+        merged.advance(1, Timestamp(55));
+        assert_eq!(merged.take_advance(), Some(Timestamp(55)));
     }
 }

@@ -1,6 +1,7 @@
 //! The engine: a data folder with its log, its connectors and its jobs.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
 use crate::folder::{DataFolder, remove_folder};
-use crate::job::{self, Job, JobRecord, JobReport, Parts, Plan, RECORD_FILE, Wish};
+use crate::job::{self, Job, JobRecord, JobReport, JobThreads, Parts, Plan, RECORD_FILE, Wish};
 use crate::plan::{self, targets};
 use crate::registry;
 use crate::restart::RestartPolicy;
@@ -93,6 +94,8 @@ pub struct Engine {
     pub(crate) settings: EngineSettings,
     pub(crate) parts: Parts,
     closing: AtomicBool,
+    // Before what jobs hold on to.
+    threads: JobThreads,
     // Before the folder, whose lock must outlive it.
     log: Arc<Log>,
     pub(crate) folder: DataFolder,
@@ -122,12 +125,21 @@ impl Engine {
         let state = StoreSettings::from(&settings.state);
         let shared = StoreResources::shared(state.block_cache_bytes, WRITE_BUFFERS * state.write_buffer_bytes);
         let resources = shared.with_clock(clock.clone());
+        let threads = JobThreads::start()?;
         let engine = Arc::new(Engine {
             connectors: registry::connectors(&log, &base, print),
             jobs: Mutex::new(jobs),
-            parts: Parts { clock, state, resources, restart: settings.restart.clone(), base },
+            parts: Parts {
+                clock,
+                state,
+                resources,
+                restart: settings.restart.clone(),
+                base,
+                threads: threads.handle(),
+            },
             settings,
             closing: AtomicBool::new(false),
+            threads,
             log,
             folder,
         });
@@ -227,7 +239,7 @@ impl Engine {
             })
             .await?;
             // What it delivers from now on is told from what it delivered before.
-            job.update(JobRecord::begin_anew)?;
+            job.update(JobRecord::begin_anew).await?;
         }
         match kept {
             Some(kept) => self.restore_job(job, &kept).await,
@@ -255,17 +267,18 @@ impl Engine {
         let job = self.find(name)?;
         if job.is_active() {
             // First on disk: a server that dies meanwhile must not start it again.
-            job.update(|record| record.desired = desired)?;
+            job.update(|record| record.desired = desired).await?;
             job.ask(wish);
             job.ended().await;
         } else if job.record().is_to_resume() {
-            job.update(|record| {
+            let ended = job.update(|record| {
                 record.desired = desired;
                 record.state = match wish {
                     Wish::Cancel => job::JobState::Cancelled,
                     _ => job::JobState::Stopped,
                 };
-            })?;
+            });
+            ended.await?;
         }
         Ok(job.report())
     }
@@ -366,8 +379,10 @@ impl Engine {
                 let Some(engine) = engine.upgrade() else { return };
                 let log = engine.log.clone();
                 drop(engine);
-                if let Ok(Err(error)) = tokio::task::spawn_blocking(move || log.enforce_retention()).await {
-                    tracing::warn!(%error, "old records could not be removed");
+                match tokio::task::spawn_blocking(move || log.enforce_retention()).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "old records could not be removed"),
+                    Err(error) => tracing::error!(%error, "the removal of old records broke off; it is tried again"),
                 }
             }
         });
@@ -376,14 +391,19 @@ impl Engine {
     /// Takes the figures of all jobs, now and then, as long as the engine lives: of all at once, so that many idle ones wake it up once.
     fn keep_figures(self: &Arc<Self>) {
         let engine = Arc::downgrade(self);
-        tokio::spawn(async move {
+        self.threads.handle().spawn(async move {
             let mut ticks = tokio::time::interval(FIGURES_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {
                 ticks.tick().await;
                 let Some(engine) = engine.upgrade() else { return };
                 let jobs: Vec<Arc<Job>> = engine.jobs.lock().values().cloned().collect();
-                jobs.iter().for_each(|job| job.sample());
+                for job in jobs {
+                    // A fault in the figures of one job must not end those of all.
+                    if std::panic::catch_unwind(AssertUnwindSafe(|| job.sample())).is_err() {
+                        tracing::error!(job = %job.name(), "the job's figures could not be taken");
+                    }
+                }
             }
         });
     }

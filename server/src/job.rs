@@ -6,6 +6,7 @@ mod progress;
 mod recent;
 mod record;
 mod supervise;
+mod threads;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +25,9 @@ use recent::Recent;
 pub use record::{Desired, Failure, JobState, SinkTarget};
 pub(crate) use record::{JobRecord, RECORD_FILE, StoredScript};
 pub(crate) use supervise::{Parts, Plan, start};
+pub(crate) use threads::JobThreads;
 
+use crate::engine::blocking;
 use crate::{Error, Result};
 
 /// A job that has failed and will be started again.
@@ -145,6 +148,8 @@ pub(crate) struct Job {
     /// Whether there is a record on disk; a query that prints has none.
     is_kept: bool,
     record: Mutex<JobRecord>,
+    /// Held by whoever writes the record down.
+    writing: Mutex<()>,
     live: Mutex<Option<Live>>,
     /// The tables that it writes to, as its last plan had them.
     outputs: Mutex<Vec<TableSpec>>,
@@ -161,6 +166,7 @@ impl Job {
             folder,
             is_kept,
             record: Mutex::new(record),
+            writing: Mutex::new(()),
             live: Mutex::new(None),
             outputs: Mutex::new(Vec::new()),
             retry: Mutex::new(None),
@@ -207,14 +213,24 @@ impl Job {
         Ok(AtRest(self.clone()))
     }
 
-    /// Changes the record and writes it. Blocks for an fsync.
+    /// Changes the record, and answers once that is on disk. Reports do not wait for the disk: the record is locked for the change alone.
     ///
     /// # Errors
     /// When it cannot be written; the change then holds in memory only.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut JobRecord)) -> Result<()> {
-        let mut record = self.record.lock();
-        change(&mut record);
-        if self.is_kept { record.save(&self.folder) } else { Ok(()) }
+    pub(crate) async fn update(self: &Arc<Self>, change: impl FnOnce(&mut JobRecord)) -> Result<()> {
+        change(&mut self.record.lock());
+        if !self.is_kept {
+            return Ok(());
+        }
+        let job = self.clone();
+        blocking(move || job.write_down()).await
+    }
+
+    /// Writes the record as it is by the time that it is this one's turn: what is on disk never goes back to an earlier one. Blocks for an fsync.
+    fn write_down(&self) -> Result<()> {
+        let _turn = self.writing.lock();
+        let record = self.record.lock().clone();
+        record.save(&self.folder)
     }
 
     /// Asks a running job to end. A stronger wish is not taken back by a weaker one.

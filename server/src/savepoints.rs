@@ -124,7 +124,7 @@ impl Engine {
         let mut places = self.places(&job);
         if !places.contains(&place) {
             places.push(place.clone());
-            job.update(|record| record.places = places)?;
+            job.update(|record| record.places = places).await?;
         }
         Ok(KeptSnapshot { place, manifest })
     }
@@ -252,7 +252,8 @@ impl Engine {
             return Err(Error::JobState { name: job.name(), state: "has state of its own", advice });
         }
         // Without state, a spool is what a start that came to nothing left.
-        crate::folder::remove_folder(&spool)?;
+        let left = spool.clone();
+        blocking(move || crate::folder::remove_folder(&left)).await?;
         let store = self.store(&kept.place, &kept.manifest.job).await?;
         restore(&store, &kept.manifest.name(), &state, &spool).await?;
         tracing::info!(job = %job.name(), snapshot = kept.url(), "the job begins with a snapshot");

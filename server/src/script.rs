@@ -144,9 +144,13 @@ impl Engine {
         let stored = self.stored(&script)?;
         parse_script(&stored.text, &stored.origin)?;
         let scripts = self.folder.scripts();
-        std::fs::create_dir_all(&scripts).map_err(|e| Error::io("create", &scripts, e))?;
         let path = scripts.join(format!("{}.json", stored.name));
-        write_json(&path, &stored)?;
+        let written = path.clone();
+        blocking(move || {
+            std::fs::create_dir_all(&scripts).map_err(|e| Error::io("create", &scripts, e))?;
+            write_json(&written, &stored)
+        })
+        .await?;
         let run = self.run_statements(script, goes_on, events).await;
         if !self.is_closing()
             && let Err(error) = std::fs::remove_file(&path)
@@ -163,7 +167,14 @@ impl Engine {
             let read = std::fs::read(&path).map_err(|e| e.to_string());
             let stored = read.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string()));
             match stored {
-                Ok(stored) => drop(tokio::spawn(go_on(self.clone(), stored))),
+                Ok(stored) => {
+                    let running = tokio::spawn(go_on(self.clone(), stored));
+                    tokio::spawn(async move {
+                        if let Err(error) = running.await {
+                            tracing::error!(path = %path.display(), %error, "the script broke off; it is run again at the next start");
+                        }
+                    });
+                }
                 Err(error) => tracing::error!(path = %path.display(), error, "the script cannot go on"),
             }
         }
@@ -302,15 +313,20 @@ impl Running {
     ) -> Result<Arc<Job>> {
         let folder = self.engine.folder.job(name);
         // Remains of a start that was killed before there was a record.
-        remove_folder(&folder)?;
-        std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+        let made = folder.clone();
+        blocking(move || {
+            remove_folder(&made)?;
+            std::fs::create_dir_all(&made).map_err(|e| Error::io("create", &made, e))
+        })
+        .await?;
         let now = self.engine.parts.clock.now();
         let job = Job::new(folder, JobRecord::new(name.clone(), self.stored.clone(), index, now), true);
         self.engine.jobs.lock().insert(name.clone(), job.clone());
         let launched = self.begin(&job, planned, outputs).await;
         if let Err(error) = launched {
             self.engine.jobs.lock().remove(name);
-            remove_folder(&job.folder)?;
+            let remains = job.folder.clone();
+            blocking(move || remove_folder(&remains)).await?;
             return Err(error);
         }
         Ok(job)
@@ -322,7 +338,7 @@ impl Running {
         let settings = &planned.settings;
         // Where the job's own names are looked for.
         let places = crate::snapshots::places_of(settings);
-        job.update(|record| record.places = places)?;
+        job.update(|record| record.places = places).await?;
         let from = self.restore.wanted.clone().or_else(|| settings.recovery.clone());
         if let Some(from) = from {
             let kept = self.engine.savepoint(&from, Some(name.as_str())).await?;

@@ -1,9 +1,9 @@
 //! Deleting objects that no snapshot refers to. Why this is safe is argued in the [module](super).
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use coulee_model::Timestamp;
+use coulee_model::{Stopwatch, Timestamp};
 use object_store::ObjectStoreExt;
 use object_store::path::Path as ObjectPath;
 
@@ -63,7 +63,7 @@ impl SnapshotStore {
         if candidates.is_empty() {
             return Ok(report);
         }
-        let begun = Instant::now();
+        let begun = Stopwatch::start();
         let named = self.named_objects(now).await?;
         for meta in due.into_iter().filter(|meta| !named.contains(&meta.location)) {
             if begun.elapsed() >= grace / 2 && !grace.is_zero() {

@@ -1,12 +1,13 @@
 //! Pins: what an upload or a restore under way refers to, so that garbage collection leaves it alone. See the [module](super).
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use coulee_model::Timestamp;
 use object_store::ObjectStoreExt;
 use object_store::path::Path as ObjectPath;
+use tokio::time::Instant;
 
 use super::{PINS, SnapshotStore};
 use crate::{Error, Result};

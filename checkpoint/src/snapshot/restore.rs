@@ -153,8 +153,5 @@ fn partial(dir: &Path) -> PathBuf {
 
 /// A name for the pin of a restore that no other restore uses, in any process.
 fn holder(name: &SnapshotName) -> String {
-    use std::hash::{BuildHasher, Hasher};
-    // Seeded by the system: the only source of chance that needs no dependency.
-    let chance = std::collections::hash_map::RandomState::new().build_hasher().finish();
-    format!("restore-{name}-{}-{chance:016x}", std::process::id())
+    format!("restore-{name}-{}-{:016x}", std::process::id(), coulee_model::unique_u64())
 }

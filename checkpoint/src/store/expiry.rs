@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use coulee_model::{Clock, Timestamp};
+use coulee_model::{Clock, Stopwatch, Timestamp};
 use rocksdb::compaction_filter::CompactionFilter;
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 use rocksdb::{BottommostLevelCompaction, CompactOptions, CompactionDecision, LiveFile, ReadOptions};
@@ -95,7 +95,7 @@ impl JobStore {
     /// # Errors
     /// [`Error::Store`](crate::Error::Store).
     pub fn reclaim(&self, max_duration: Duration) -> Result<Reclaimed> {
-        let started = Instant::now();
+        let started = Stopwatch::start();
         let now = self.clock.now();
         let mut schedule = self.reclaim.lock();
         let files = self.expiring_files()?;

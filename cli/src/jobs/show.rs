@@ -1,8 +1,7 @@
 //! `coulee job show`: a job's facts, figures and operators, and why it shows no output when it shows none.
 
-use std::time::Instant;
-
 use coulee_server::{Finding, JobReport, JobState, Operator, OperatorKind, Progress, Rates as OperatorRates, Split};
+use tokio::time::Instant;
 
 use crate::figures::{bytes, count, counted, short, span, time};
 use crate::live::{self, Rates};

@@ -3,10 +3,11 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coulee_server::{Closing, Engine, JobReport, JobState, PrintGuard, RecordBatch, ScriptEvent};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
+use tokio::time::Instant;
 
 use crate::args::Output;
 use crate::failure::Failure;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use coulee_model::{CheckpointId, Clock, SubtaskIndex, Timestamp};
+use coulee_model::{CheckpointId, Clock, SubtaskIndex, Timestamp, unique_u64};
 use coulee_runtime::connector::{SinkContext, SinkWriter};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::{Batch, Error, Result};
@@ -162,7 +162,7 @@ impl FilesystemWriter {
         let folder = if open.partition.is_empty() { String::new() } else { format!("{}/", open.partition) };
         let key = format!("{folder}part-{}-{}-{number:08}.{extension}", self.incarnation, self.subtask);
         // A thread of a dropped writer may still be at work; a random part keeps its file apart from the next writer's.
-        let file = format!("{}/roll-{number}-{:08x}.{extension}", self.subtask, rand::random::<u32>());
+        let file = format!("{}/roll-{number}-{:08x}.{extension}", self.subtask, unique_u64() >> 32);
         let roll = Roll {
             from: self.spool.join(&open.file),
             length: open.length,

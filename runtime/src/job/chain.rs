@@ -1,10 +1,9 @@
 //! A chain: operators that run one after the other in one task, without a channel between them.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use coulee_checkpoint::Changes;
-use coulee_model::{CheckpointId, Timestamp};
+use coulee_model::{CheckpointId, Stopwatch, Timestamp};
 use futures::future::BoxFuture;
 
 use super::route::{Route, Stuck};
@@ -123,6 +122,11 @@ impl Chain {
         self.sink.as_ref().and_then(|sink| sink.writer.next_flush())
     }
 
+    /// When, by the wall clock, the first of its operators or the sink wants to be called.
+    pub(super) fn next_call(&self) -> Option<Timestamp> {
+        self.next_time().into_iter().chain(self.next_flush()).min()
+    }
+
     /// The wall clock has reached what `next_flush` said.
     pub(super) async fn flush(&mut self, now: Timestamp) -> Result<(), Stuck> {
         self.write(SinkInput::Flush(now)).await
@@ -193,7 +197,7 @@ impl Chain {
             return Err(Error::internal(format!("'{}' was called like an operator", link.uid)).into());
         };
         let mut out = Output::default();
-        let mut started = Instant::now();
+        let mut started = Stopwatch::start();
         let mut result = call(operator.as_mut(), &mut out);
         let mut more = true;
         while more {
@@ -210,7 +214,7 @@ impl Chain {
             for item in std::mem::take(&mut out.items) {
                 self.emitted(index, item).await?;
             }
-            started = Instant::now();
+            started = Stopwatch::start();
         }
         Ok(())
     }
@@ -268,7 +272,7 @@ impl Chain {
         let (Some(sink), Some(link)) = (&mut self.sink, self.links.last_mut()) else {
             return Err(Error::internal("rows for a sink that is not there").into());
         };
-        let started = Instant::now();
+        let started = Stopwatch::start();
         let written = match input {
             SinkInput::Rows(batch) => sink.writer.write(batch).await,
             SinkInput::Flush(now) => sink.writer.flush(now).await,

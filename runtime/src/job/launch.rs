@@ -10,12 +10,14 @@ pub use handle::{JobHandle, JobStatus, SnapshotFigures};
 pub use snapshots::{SPOOL_FOLDER, STATE_FOLDER, Snapshots, restore, savepoint_at_rest};
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coulee_checkpoint::{CheckpointRecord, JobStore};
 use coulee_model::{CheckpointId, Clock, JobName};
+use futures::FutureExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -27,7 +29,7 @@ use crate::graph::{Graph, Node, NodeKind};
 use crate::metrics::Totals;
 use crate::state::MemoryBudget;
 use crate::{Error, Result};
-use driver::Driver;
+use driver::{Driver, TaskEnd, panicked};
 use handle::{Progress, Wish};
 use snapshots::{Origin, Snapshooter};
 
@@ -161,7 +163,9 @@ pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
         settled_at: None,
     };
     tokio::spawn(async move {
-        let outcome = driver.run().await;
+        // Whatever ends without a word is a failure: a job that nobody ended must not look like one that was cancelled.
+        let ran = AssertUnwindSafe(driver.run()).catch_unwind().await;
+        let outcome = ran.unwrap_or_else(|panic| Outcome::Failed(Arc::new(panicked("the driver", panic))));
         ended.send_replace(Some(outcome));
     });
     Ok(handle)
@@ -203,7 +207,7 @@ fn check_commits(graph: &Graph, environment: &Environment) -> Result<()> {
 
 /// The tasks of a job, and the lines to them.
 pub(super) struct Tasks {
-    pub(super) running: JoinSet<()>,
+    pub(super) running: JoinSet<TaskEnd>,
     pub(super) controls: Vec<mpsc::UnboundedSender<Control>>,
     pub(super) sources: BTreeSet<TaskId>,
     pub(super) sinks: BTreeSet<TaskId>,

@@ -7,12 +7,13 @@ use arrow::array::AsArray;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
 use arrow::record_batch::RecordBatch;
 use coulee_checkpoint::{Changes, StateKey, TableId};
-use coulee_model::{Clock, KeyGroup, OperatorId, Timestamp};
+use coulee_model::{Clock, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
 use tokio::time::Instant;
 
 use super::Control;
 use super::drift::{Drift, DriftGroups};
 use super::route::Stuck;
+use super::source_watermark::SourceWatermark;
 use super::task::{Ran, Task, Turn};
 use crate::channel::{Barrier, Element};
 use crate::connector::{SourceEvent, SourceReader, SplitId};
@@ -32,6 +33,9 @@ pub(super) struct SourceTask {
     pub(super) operator: OperatorId,
     pub(super) reader: Box<dyn SourceReader>,
     pub(super) splits: Splits,
+    /// Which subtask of the source, and the event time of all of them.
+    pub(super) subtask: SubtaskIndex,
+    pub(super) merged: Arc<SourceWatermark>,
     pub(super) pace: Option<Pace>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) budget: Arc<MemoryBudget>,
@@ -43,17 +47,20 @@ pub(super) struct Splits {
     watermarks: MergedWatermark,
     idleness: Idleness,
     ended: Vec<bool>,
-    said_idle: bool,
     /// Which splits are not read for now.
     paused: Vec<bool>,
     drift: Option<Drift>,
 }
 
 impl Splits {
-    /// For splits that had reached these watermarks.
-    pub(super) fn new(event_time: Option<EventTime>, reached: &[Timestamp], groups: &DriftGroups) -> Self {
+    /// For splits that had reached these watermarks, of a source whose event time had come to `resumed`.
+    pub(super) fn new(
+        event_time: Option<EventTime>,
+        (reached, resumed): (&[Timestamp], Timestamp),
+        groups: &DriftGroups,
+    ) -> Self {
         let timeout = event_time.as_ref().and_then(|time| time.idle_timeout);
-        let mut watermarks = MergedWatermark::new(reached.len());
+        let mut watermarks = MergedWatermark::resumed(reached.len(), resumed);
         for (split, watermark) in reached.iter().enumerate() {
             watermarks.advance(split, *watermark);
         }
@@ -66,7 +73,6 @@ impl Splits {
             watermarks,
             idleness: Idleness::new(reached.len(), timeout),
             ended: vec![false; reached.len()],
-            said_idle: false,
         }
     }
 
@@ -78,15 +84,18 @@ impl Splits {
         }
     }
 
-    /// Decides anew which splits are read.
-    fn align(&mut self, reader: &mut dyn SourceReader) {
-        let Some(drift) = &self.drift else { return };
+    /// Decides anew which splits are read. Whether that has changed.
+    fn align(&mut self, reader: &mut dyn SourceReader) -> bool {
+        let Some(drift) = &self.drift else { return false };
+        let mut has_changed = false;
         for split in 0..self.paused.len() {
             let paused = !self.ended[split] && drift.is_ahead(self.watermarks.of_part(split));
             if std::mem::replace(&mut self.paused[split], paused) != paused {
                 reader.set_paused(split, paused);
+                has_changed = true;
             }
         }
+        has_changed
     }
 
     /// Whether there is no split to read.
@@ -109,11 +118,17 @@ impl Splits {
         self.ended.iter().all(|ended| *ended)
     }
 
+    /// Something of a split came: it holds event time back again if it was idle, whatever it brought.
+    fn woken(&mut self, split: usize) {
+        self.idleness.active(split);
+        if self.watermarks.is_idle(split) {
+            self.watermarks.wake(split);
+            self.publish(split);
+        }
+    }
+
     /// Rows of a split came: how far do they let its watermark be?
     fn rows(&mut self, split: usize, rows: &RecordBatch, clock: &dyn Clock) -> Result<()> {
-        self.idleness.active(split);
-        self.said_idle = false;
-        self.watermarks.set_idle(split, false);
         let Some(event_time) = &self.event_time else { return Ok(()) };
         if rows.num_rows() == 0 {
             return Ok(());
@@ -172,9 +187,11 @@ impl Pace {
 enum Woken {
     Control(Option<Control>),
     Read(Result<SourceEvent>),
+    /// A split becomes idle.
     Idle,
-    Time(Timestamp),
-    Flush(Timestamp),
+    /// An operator or the sink wants to be called by the clock.
+    Due,
+    /// The slowest split of the alignment group has moved.
     Aligned,
 }
 
@@ -186,8 +203,13 @@ impl SourceTask {
         let mut turn = Turn::begin();
         loop {
             turn.pass().await;
+            // One call by the clock at most between two inputs: neither can keep the other waiting.
+            if let Some(now) = self.task.due() {
+                self.task.call_due(now).await?;
+            }
             if !ended && self.splits.all_ended() {
                 ended = true;
+                self.merged.advance(self.subtask, Timestamp::MAX);
                 self.task.chain.watermark(Timestamp::MAX).await?;
                 self.task.chain.end().await?;
                 let id = self.task.id;
@@ -206,18 +228,21 @@ impl SourceTask {
                 Woken::Control(None) => return Err(Stuck::Disconnected),
                 Woken::Read(event) => self.read(event?).await?,
                 Woken::Idle => self.idle().await?,
-                Woken::Time(now) => self.task.chain.time(now).await?,
-                Woken::Flush(now) => self.task.chain.flush(now).await?,
-                Woken::Aligned => self.splits.align(self.reader.as_mut()),
+                Woken::Due => {}
+                Woken::Aligned => self.align(),
             }
         }
     }
 
     async fn wait(&mut self, ended: bool) -> Woken {
-        let idle_at = self.splits.idleness.next();
+        let idle_at = self.splits.idleness.next().filter(|_| !ended);
+        // Before the input, as for what is due by the wall clock: a split becomes idle also while another one always has rows.
+        if idle_at.is_some_and(|at| at <= Instant::now()) {
+            return Woken::Idle;
+        }
         let all_paused = self.splits.all_paused();
         let resume_at = self.pace.as_ref().map(|pace| pace.next);
-        let (next_time, next_flush) = (self.task.chain.next_time(), self.task.chain.next_flush());
+        let next_call = self.task.chain.next_call();
         let (reader, budget) = (&mut self.reader, &self.budget);
         let read = async {
             budget.room().await;
@@ -242,12 +267,10 @@ impl SourceTask {
         tokio::select! {
             biased;
             control = self.task.control.recv() => Woken::Control(control),
-            // Before the input, which may never pause.
-            now = Task::next_time(next_flush, self.clock.as_ref()) => Woken::Flush(now),
             event = read, if !ended && !all_paused => Woken::Read(event),
             () = aligned, if !ended => Woken::Aligned,
-            () = idle, if !ended => Woken::Idle,
-            now = Task::next_time(next_time, self.clock.as_ref()) => Woken::Time(now),
+            () = idle => Woken::Idle,
+            _ = Task::until(next_call, self.clock.as_ref()) => Woken::Due,
         }
     }
 
@@ -271,6 +294,8 @@ impl SourceTask {
         if let Some(pace) = &mut self.pace {
             pace.spend(batch.len() + rejected.as_ref().map_or(0, RecordBatch::num_rows));
         }
+        self.splits.woken(split);
+        self.tell_activity().await?;
         self.splits.rows(split, batch.rows(), self.clock.as_ref())?;
         if let Some(rejected) = rejected {
             self.task.chain.side(Port::REJECTED, Batch::inserts(rejected)).await?;
@@ -286,17 +311,24 @@ impl SourceTask {
 
     async fn idle(&mut self) -> Ran {
         for split in self.splits.idleness.take_due(Instant::now()) {
-            self.splits.watermarks.set_idle(split, true);
+            self.splits.watermarks.set_idle(split);
             self.splits.publish(split);
         }
         self.show_splits();
-        if self.splits.watermarks.all_idle() {
-            if !std::mem::replace(&mut self.splits.said_idle, true) {
-                self.task.chain.broadcast(Element::Idle).await?;
-            }
-            return Ok(());
-        }
         self.advance().await
+    }
+
+    /// Tells those downstream whether the splits hold event time back.
+    async fn tell_activity(&mut self) -> Ran {
+        let Some(activity) = self.splits.watermarks.take_activity() else { return Ok(()) };
+        self.merged.set_activity(self.subtask, activity);
+        self.task.chain.broadcast(Element::Activity(activity)).await
+    }
+
+    fn align(&mut self) {
+        if self.splits.align(self.reader.as_mut()) {
+            self.show_splits();
+        }
     }
 
     fn show_splits(&self) {
@@ -304,12 +336,15 @@ impl SourceTask {
     }
 
     async fn advance(&mut self) -> Ran {
-        self.splits.align(self.reader.as_mut());
-        // The watermark of the end is sent once everything is, by `run`.
-        match self.splits.watermarks.take_advance() {
-            Some(watermark) if watermark < Timestamp::MAX => self.task.chain.watermark(watermark).await,
-            _ => Ok(()),
+        self.align();
+        self.tell_activity().await?;
+        let Some(watermark) = self.splits.watermarks.take_advance() else { return Ok(()) };
+        self.merged.advance(self.subtask, watermark);
+        if watermark == Timestamp::MAX {
+            // The watermark of the end is sent once everything is, by `run`.
+            return Ok(());
         }
+        self.task.chain.watermark(watermark).await
     }
 
     fn positions(&self) -> Changes {
@@ -319,6 +354,7 @@ impl SourceTask {
             value.extend_from_slice(&position);
             changes.put(split_key(self.operator, &id), value);
         }
+        self.merged.store(self.operator, self.subtask, &mut changes);
         changes
     }
 }

@@ -3,10 +3,10 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coulee_checkpoint::Changes;
-use coulee_model::{CheckpointId, Clock, Timestamp};
+use coulee_model::{CheckpointId, Clock, Stopwatch, Timestamp};
 use tokio::sync::mpsc;
 
 use super::chain::Chain;
@@ -14,7 +14,7 @@ use super::route::Stuck;
 use super::{Control, Report, TaskId};
 use crate::channel::{Barrier, Disconnected, Element, Receiver};
 use crate::operator::InputIndex;
-use crate::watermark::MergedWatermark;
+use crate::watermark::{Activity, MergedWatermark};
 
 /// How a task came to its end.
 pub(super) type Ran = Result<(), Stuck>;
@@ -27,7 +27,7 @@ struct Inputs {
     ended: Vec<bool>,
     next: usize,
     /// When the first channel brought the barrier that is being aligned.
-    first_barrier: Option<Instant>,
+    first_barrier: Option<Stopwatch>,
 }
 
 impl Inputs {
@@ -58,7 +58,7 @@ impl Inputs {
     /// Notes a barrier. When it was the last that was missing: how long the first one waited.
     fn align(&mut self, index: usize) -> Option<Duration> {
         self.aligned[index] = true;
-        let first = *self.first_barrier.get_or_insert_with(Instant::now);
+        let first = *self.first_barrier.get_or_insert_with(Stopwatch::start);
         if !self.aligned.iter().all(|aligned| *aligned) {
             return None;
         }
@@ -83,18 +83,18 @@ const TURN: Duration = Duration::from_millis(2);
 ///
 /// SUBTLE: what a task does with rows is synchronous, and its input may never pause: without this the tasks of a job would keep
 /// its coordinator, and whatever else the process does, waiting for seconds.
-pub(super) struct Turn(Instant);
+pub(super) struct Turn(Stopwatch);
 
 impl Turn {
     pub(super) fn begin() -> Self {
-        Turn(Instant::now())
+        Turn(Stopwatch::start())
     }
 
     /// To be called between batches.
     pub(super) async fn pass(&mut self) {
         if self.0.elapsed() >= TURN {
             tokio::task::yield_now().await;
-            self.0 = Instant::now();
+            self.0 = Stopwatch::start();
         }
     }
 }
@@ -128,8 +128,28 @@ impl Task {
         Ok(())
     }
 
-    /// Waits until an operator or the sink wants to be called by the wall clock. Cancel-safe.
-    pub(super) async fn next_time(next: Option<Timestamp>, clock: &dyn Clock) -> Timestamp {
+    /// What the time is, if an operator or the sink wants to be called by then.
+    ///
+    /// SUBTLE: asked before every input. A branch of a `select!` that waits for the clock behind the input's is never looked at while the input is always
+    /// ready.
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        let next = self.chain.next_call()?;
+        Some(self.clock.now()).filter(|now| *now >= next)
+    }
+
+    /// Calls the operators and the sink whose time has come.
+    pub(super) async fn call_due(&mut self, now: Timestamp) -> Ran {
+        if self.chain.next_flush().is_some_and(|next| next <= now) {
+            self.chain.flush(now).await?;
+        }
+        if self.chain.next_time().is_some_and(|next| next <= now) {
+            self.chain.time(now).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the wall clock has reached `next`; for ever without one. Cancel-safe.
+    pub(super) async fn until(next: Option<Timestamp>, clock: &dyn Clock) -> Timestamp {
         let Some(next) = next else { return std::future::pending().await };
         loop {
             let now = clock.now();
@@ -158,6 +178,17 @@ impl Task {
         Err(Stuck::Disconnected)
     }
 
+    /// Tells those downstream what has become of event time.
+    async fn pass_on(&mut self, watermarks: &mut MergedWatermark) -> Ran {
+        if let Some(activity) = watermarks.take_activity() {
+            self.chain.broadcast(Element::Activity(activity)).await?;
+        }
+        if let Some(merged) = watermarks.take_advance() {
+            self.chain.watermark(merged).await?;
+        }
+        Ok(())
+    }
+
     /// Runs a task that reads channels, to the last barrier.
     pub(super) async fn run(mut self, receivers: Vec<(InputIndex, Receiver)>) -> Ran {
         let mut watermarks = MergedWatermark::new(receivers.len());
@@ -165,7 +196,10 @@ impl Task {
         let mut turn = Turn::begin();
         loop {
             turn.pass().await;
-            let (next_time, next_flush) = (self.chain.next_time(), self.chain.next_flush());
+            // One call by the clock at most between two inputs: neither can keep the other waiting.
+            if let Some(now) = self.due() {
+                self.call_due(now).await?;
+            }
             let (index, element) = tokio::select! {
                 biased;
                 control = self.control.recv() => {
@@ -176,36 +210,27 @@ impl Task {
                     }
                     continue;
                 }
-                // Before the input, which may never pause.
-                now = Self::next_time(next_flush, self.clock.as_ref()) => {
-                    self.chain.flush(now).await?;
-                    continue;
-                }
                 received = inputs.recv() => received?,
-                now = Self::next_time(next_time, self.clock.as_ref()) => {
-                    self.chain.time(now).await?;
-                    continue;
-                }
+                _ = Self::until(self.chain.next_call(), self.clock.as_ref()) => continue,
             };
             match element {
                 Element::Batch(batch) => {
                     let (input, receiver) = &mut inputs.receivers[index];
-                    let batch = receiver.gather(batch)?;
-                    self.chain.rows(*input, batch).await?;
+                    let (input, batch) = (*input, receiver.gather(batch)?);
+                    watermarks.wake(index);
+                    self.pass_on(&mut watermarks).await?;
+                    self.chain.rows(input, batch).await?;
                 }
                 Element::Watermark(watermark) => {
                     watermarks.advance(index, watermark);
-                    if let Some(merged) = watermarks.take_advance() {
-                        self.chain.watermark(merged).await?;
-                    }
+                    self.pass_on(&mut watermarks).await?;
                 }
-                Element::Idle => {
-                    watermarks.set_idle(index, true);
-                    if watermarks.all_idle() {
-                        self.chain.broadcast(Element::Idle).await?;
-                    } else if let Some(merged) = watermarks.take_advance() {
-                        self.chain.watermark(merged).await?;
+                Element::Activity(activity) => {
+                    match activity {
+                        Activity::Active => watermarks.wake(index),
+                        Activity::Idle => watermarks.set_idle(index),
                     }
+                    self.pass_on(&mut watermarks).await?;
                 }
                 Element::End => {
                     if inputs.end(index) {

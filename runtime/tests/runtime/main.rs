@@ -4,6 +4,7 @@ mod changelogs;
 mod jobs;
 mod keyed;
 mod savepoints;
+mod time;
 mod windows;
 
 use std::path::Path;

@@ -109,8 +109,8 @@ impl FindingCode {
     }
 }
 
-/// What keeps a running job from delivering, in the order of a row's way. Empty when its sinks delivered something within
-/// [`QUIET`] of `now`, and when nothing is to be seen.
+/// What keeps a running job from delivering: first what holds back rows that have come, in the order of their way, and last that nothing comes, as that
+/// alone explains no row that is missing. Empty when its sinks delivered something within [`QUIET`] of `now`, and when nothing is to be seen.
 pub fn diagnose(progress: &Progress, now: Timestamp) -> Vec<Finding> {
     if progress.delivered_at.is_some_and(|at| since(at, now) < QUIET) {
         return Vec::new();
@@ -120,11 +120,9 @@ pub fn diagnose(progress: &Progress, now: Timestamp) -> Vec<Finding> {
         return stuck::opening(progress, now).into_iter().chain(stuck::snapshot(progress, now)).collect();
     }
     let mut findings = Vec::new();
-    findings.extend(flow::no_data(progress, now));
     findings.extend(flow::rejected(progress));
     findings.extend(event_time::timeless(progress));
     findings.extend(event_time::held_back(progress));
-    findings.extend(event_time::idle_splits(progress));
     findings.extend(event_time::open_windows(progress));
     findings.extend(event_time::late(progress));
     findings.extend(flow::filtered(progress));
@@ -137,6 +135,8 @@ pub fn diagnose(progress: &Progress, now: Timestamp) -> Vec<Finding> {
     findings.extend(stuck::snapshot(progress, now));
     findings.extend(flow::snapshot(progress));
     findings.extend(flow::buffering(progress));
+    findings.extend(event_time::idle_splits(progress));
+    findings.extend(flow::no_data(progress, now));
     findings
 }
 

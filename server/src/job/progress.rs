@@ -1,8 +1,8 @@
 //! The figures of a job, from the counters of its subtasks and the shape of its graph.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use coulee_model::{CheckpointId, Timestamp};
+use coulee_model::{CheckpointId, Stopwatch, Timestamp};
 use coulee_runtime::connector::CommitOn;
 use coulee_runtime::graph::{Graph, Node, NodeKind, Port};
 use coulee_runtime::job::JobStatus;
@@ -145,7 +145,7 @@ pub(crate) struct Shape {
     bounded: bool,
     checkpoint_interval: Duration,
     started_at: Timestamp,
-    started: Instant,
+    started: Stopwatch,
     rows_restored: u64,
     parts: Vec<Part>,
     nodes: Vec<Operator>,
@@ -160,7 +160,7 @@ impl Shape {
             bounded: graph.is_bounded(),
             checkpoint_interval,
             started_at: now,
-            started: Instant::now(),
+            started: Stopwatch::start(),
             rows_restored: 0,
             parts,
             nodes,
@@ -319,7 +319,7 @@ mod tests {
             bounded: true,
             checkpoint_interval: Duration::from_secs(1),
             started_at: Timestamp(0),
-            started: Instant::now(),
+            started: Stopwatch::start(),
             rows_restored: 0,
             parts: vec![Part::Source, Part::Sink(Port::MAIN), Part::Sink(Port::REJECTED)],
             nodes: vec![node("a"), node("b"), node("c")],

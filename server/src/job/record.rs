@@ -131,11 +131,11 @@ pub(crate) struct JobRecord {
 impl JobRecord {
     /// A job that has not run.
     pub(crate) fn new(name: JobName, script: StoredScript, statement: usize, now: Timestamp) -> Self {
-        let random = uuid::Uuid::new_v4().simple().to_string();
         JobRecord {
             version: VERSION,
             name,
-            incarnation: random[..12].to_owned(),
+            // The upper 48 bits.
+            incarnation: format!("{:012x}", coulee_model::unique_u64() >> 16),
             script,
             statement,
             sinks: Vec::new(),

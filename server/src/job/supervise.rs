@@ -1,6 +1,7 @@
 //! Keeps a job running: starts it, forwards what is asked of it, and starts it again from its last checkpoint after a
 //! failure that may pass by itself.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +10,12 @@ use coulee_checkpoint::{JobStore, StoreResources, StoreSettings};
 use coulee_model::{Classify, Clock, ErrorKind};
 use coulee_runtime::graph::Graph;
 use coulee_runtime::job::{Environment, JobHandle, JobSettings, JobSpec, Outcome, Snapshots, launch};
+use futures::FutureExt;
+use tokio::runtime::Handle;
 
 use super::{Desired, Failure, Job, JobRecord, JobState, Live, Progress, Retry, Shape, Wish};
+use crate::engine::blocking;
+use crate::folder::remove_folder;
 use crate::restart::{RestartPolicy, chance};
 use crate::settings::RestartSettings;
 use crate::{Error, Result};
@@ -28,6 +33,8 @@ pub(crate) struct Parts {
     pub(crate) restart: RestartSettings,
     /// Where relative paths begin.
     pub(crate) base: PathBuf,
+    /// What jobs run on, see [`JobThreads`](super::JobThreads).
+    pub(crate) threads: Handle,
 }
 
 /// What is to run, and how.
@@ -59,7 +66,7 @@ pub(crate) async fn start(
     job.wish.send_replace(Wish::Run);
     match supervisor.begin(change).await {
         Ok(handle) => {
-            tokio::spawn(supervisor.run(handle));
+            parts.threads.spawn(look_after(job.clone(), supervisor.run(handle)));
             Ok(())
         }
         Err(error) => {
@@ -68,6 +75,26 @@ pub(crate) async fn start(
             Err(error)
         }
     }
+}
+
+/// Runs a supervisor; should it panic, its job rests as failed, so that it can be seen and started again.
+async fn look_after(job: Arc<Job>, supervised: impl Future<Output = ()>) {
+    let Err(panic) = AssertUnwindSafe(supervised).catch_unwind().await else { return };
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned());
+    let cause = format!("the job's supervisor panicked: {text}; start the job again from its last checkpoint");
+    tracing::error!(job = %job.name(), cause, "the job failed");
+    // The attempt holds the state store, which the next start opens.
+    if let Some(handle) = job.handle() {
+        handle.cancel();
+        handle.outcome().await;
+    }
+    *job.live.lock() = None;
+    *job.retry.lock() = None;
+    if let Err(error) = job.update(|record| record.state = JobState::Failed { cause }).await {
+        tracing::error!(job = %job.name(), %error, "the job's end could not be written down; its checkpoints are intact");
+    }
+    job.active.send_replace(false);
 }
 
 struct Supervisor {
@@ -83,22 +110,21 @@ enum Next {
     Rest(JobState),
     /// It is to be started again.
     Again { pause: Duration, cause: String },
-    /// The process is going down: the record stays as it is.
-    Leave,
 }
 
 impl Supervisor {
     /// The first attempt: its record must be on disk before anything of it can be.
     async fn begin(&self, change: impl FnOnce(&mut JobRecord)) -> Result<Arc<JobHandle>> {
         let before = self.job.record();
-        self.job.update(|record| {
+        let begun = self.job.update(|record| {
             change(record);
             (record.desired, record.state) = (Desired::Running, JobState::Running);
             record.attempts += 1;
-        })?;
+        });
+        begun.await?;
         let launched = self.launch().await;
         if launched.is_err() {
-            self.job.update(|record| *record = before)?;
+            self.job.update(|record| *record = before).await?;
         }
         launched
     }
@@ -122,7 +148,11 @@ impl Supervisor {
             snapshots: self.plan.snapshots.clone(),
             clock: self.parts.clock.clone(),
         };
-        let handle = Arc::new(launch(spec, environment)?);
+        let handle = {
+            // The runtime that a job is launched on is that of all its tasks.
+            let _jobs = self.parts.threads.enter();
+            Arc::new(launch(spec, environment)?)
+        };
         let (clock, interval) = (self.parts.clock.clone(), self.plan.settings.checkpoint_interval);
         let shape = Shape::new(&self.plan.graph, interval, handle.restored(), clock.now());
         *self.job.live.lock() = Some(Live::new(handle.clone(), shape, clock));
@@ -144,7 +174,7 @@ impl Supervisor {
                     if progress.as_ref().is_some_and(|progress| progress.checkpoint > before) {
                         failures = 0;
                     }
-                    (ended(outcome), progress)
+                    (ended(outcome, *self.job.wish.borrow()), progress)
                 }
                 Err(error) => (Ended::Failed { kind: error.kind(), cause: error.to_string() }, None),
             };
@@ -156,8 +186,7 @@ impl Supervisor {
                     self.pause(pause, cause, progress).await;
                     attempt = self.again().await;
                 }
-                Next::Rest(state) => break self.rest(state, wish, progress),
-                Next::Leave => break,
+                Next::Rest(state) => break self.rest(state, wish, progress).await,
             }
         }
         let job = self.job.clone();
@@ -220,11 +249,12 @@ impl Supervisor {
         let at = self.parts.clock.now().plus_millis(pause.as_millis() as i64);
         // The same as for attempts: worth keeping, not worth failing for.
         let failure = Failure { at: self.parts.clock.now(), cause: cause.clone() };
-        let _ = self.job.update(|record| {
+        let noted = self.job.update(|record| {
             record.last_failure = Some(failure);
             // What is shown while nothing runs.
             record.progress = progress.or(record.progress.take());
         });
+        let _ = noted.await;
         *self.job.retry.lock() = Some(Retry { at, cause });
         let mut wishes = self.job.wish.subscribe();
         tokio::select! {
@@ -240,14 +270,15 @@ impl Supervisor {
             return Err(Error::JobFailed { name: self.job.name(), cause: "asked to end".to_owned() });
         }
         // That many attempts were made is worth keeping, but not worth failing for.
-        let _ = self.job.update(|record| {
+        let noted = self.job.update(|record| {
             record.attempts += 1;
             record.restarts += 1;
         });
+        let _ = noted.await;
         self.launch().await
     }
 
-    fn rest(&self, state: JobState, wish: Wish, progress: Option<Progress>) {
+    async fn rest(&self, state: JobState, wish: Wish, progress: Option<Progress>) {
         let name = self.job.name();
         match &state {
             JobState::Failed { cause } => tracing::error!(job = %name, cause, "the job failed"),
@@ -257,9 +288,8 @@ impl Supervisor {
             // All is delivered. Gone before the end is written down, so that a crash in between leaves no file behind: sinks
             // recognise what they delivered without its spool.
             let spool = self.job.folder.join("spool");
-            if let Err(error) = std::fs::remove_dir_all(&spool)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
+            let removed = spool.clone();
+            if let Err(error) = blocking(move || remove_folder(&removed)).await {
                 tracing::warn!(job = %name, path = %spool.display(), %error, "the spool of a finished job could not be removed");
             }
         }
@@ -272,7 +302,7 @@ impl Supervisor {
                 Wish::Run | Wish::Pause => {}
             }
         });
-        if let Err(error) = saved {
+        if let Err(error) = saved.await {
             tracing::error!(job = %name, %error, "the job's end could not be written down; its checkpoints are intact");
         }
     }
@@ -287,10 +317,15 @@ enum Ended {
     Failed { kind: ErrorKind, cause: String },
 }
 
-fn ended(outcome: Outcome) -> Ended {
+/// `wish`: what the job was asked for. Without being asked to end it has failed, whatever it says.
+fn ended(outcome: Outcome, wish: Wish) -> Ended {
     match outcome {
         Outcome::Finished => Ended::Finished,
         Outcome::Stopped(_) => Ended::Stopped,
+        Outcome::Cancelled if wish == Wish::Run => {
+            let cause = "the job was torn down, and nobody had asked for it".to_owned();
+            Ended::Failed { kind: ErrorKind::Internal, cause }
+        }
         Outcome::Cancelled => Ended::Cancelled,
         Outcome::Failed(error) => Ended::Failed { kind: error.kind(), cause: error.to_string() },
     }
@@ -303,8 +338,7 @@ fn next(ended: Ended, wish: Wish, pause: impl FnOnce() -> Option<Duration>) -> N
         (Ended::Stopped, _) => Next::Rest(JobState::Stopped),
         (Ended::Cancelled, Wish::Cancel) => Next::Rest(JobState::Cancelled),
         // The last checkpoint took too long: it rests at the one before.
-        (Ended::Cancelled, Wish::Stop | Wish::Pause) => Next::Rest(JobState::Stopped),
-        (Ended::Cancelled, Wish::Run) => Next::Leave,
+        (Ended::Cancelled, Wish::Stop | Wish::Pause | Wish::Run) => Next::Rest(JobState::Stopped),
         // It was to end anyway; what it did since its last checkpoint is done again at the next start.
         (Ended::Failed { .. }, Wish::Cancel) => Next::Rest(JobState::Cancelled),
         (Ended::Failed { kind, cause }, wish) => match (kind, wish, pause()) {
@@ -345,6 +379,26 @@ mod tests {
         assert_eq!(next(unavailable.clone(), Wish::Stop, pause), Next::Rest(JobState::Stopped));
         assert_eq!(next(unavailable, Wish::Cancel, pause), Next::Rest(JobState::Cancelled));
         assert_eq!(next(Ended::Finished, Wish::Stop, pause), Next::Rest(JobState::Finished));
-        assert_eq!(next(Ended::Cancelled, Wish::Run, pause), Next::Leave);
+    }
+
+    #[test]
+    fn an_end_that_nobody_asked_for_is_a_failure() {
+        let pause = || Some(Duration::from_secs(7));
+        let Next::Again { cause, .. } = next(ended(Outcome::Cancelled, Wish::Run), Wish::Run, pause) else {
+            panic!("it is started again");
+        };
+        assert!(cause.contains("nobody had asked"), "{cause}");
+        assert_eq!(next(ended(Outcome::Cancelled, Wish::Cancel), Wish::Cancel, pause), Next::Rest(JobState::Cancelled));
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_supervisor_panics_rests_with_the_cause() {
+        let record = super::super::record::tests::record();
+        let job = Job::new(PathBuf::from("/nowhere"), record, false);
+        job.active.send_replace(true);
+        look_after(job.clone(), async { panic!("a fault of ours") }).await;
+        assert!(!job.is_active(), "it can be started again");
+        let JobState::Failed { cause } = job.record().state else { panic!("{:?}", job.record().state) };
+        assert!(cause.contains("a fault of ours"), "{cause}");
     }
 }

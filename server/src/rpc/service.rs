@@ -173,18 +173,18 @@ impl Coulee for Service {
         self.engine.job(&name)?;
         let (answers, received) = mpsc::channel(QUEUED_ANSWERS);
         let engine = self.engine.clone();
-        tokio::spawn(async move {
+        answer(answers.clone(), async move {
             loop {
                 let report = engine.job(&name);
                 let ended = !matches!(&report, Ok(JobReport { state: JobState::Running, .. }));
                 let answer = report.map(proto::Job::from).map_err(Status::from);
                 if answers.send(answer).await.is_err() || ended {
-                    return;
+                    return Ok(());
                 }
                 tokio::select! {
                     () = tokio::time::sleep(interval) => {}
                     _ = engine.wait_job(&name) => {}
-                    () = answers.closed() => return,
+                    () = answers.closed() => return Ok(()),
                 }
             }
         });
@@ -219,12 +219,7 @@ impl Coulee for Service {
     ) -> Result<Response<Self::ProduceStream>, Status> {
         let (answers, received) = mpsc::channel(QUEUED_ANSWERS);
         let engine = self.engine.clone();
-        tokio::spawn(async move {
-            if let Err(status) = produce::produce(&engine, request.into_inner(), &answers).await {
-                // A client that is gone does not want to know.
-                let _ = answers.send(Err(status)).await;
-            }
-        });
+        answer(answers.clone(), async move { produce::produce(&engine, request.into_inner(), &answers).await });
         Ok(Response::new(ReceiverStream::new(received).boxed()))
     }
 
@@ -233,17 +228,31 @@ impl Coulee for Service {
         let request = request.into_inner();
         let stream = self.engine.log().stream(&StreamName::new(request.stream.clone()).map_err(Error::from)?);
         let stream = stream.map_err(Error::from)?;
-        tokio::spawn(async move {
-            let told = answers.clone();
+        answer(answers.clone(), async move {
             tokio::select! {
-                ended = tail::tail(&stream, &request, &answers) => if let Err(error) = ended {
-                    let _ = told.send(Err(Status::from(error))).await;
-                },
-                () = told.closed() => {}
+                ended = tail::tail(&stream, &request, &answers) => ended.map_err(Status::from),
+                () = answers.closed() => Ok(()),
             }
         });
         Ok(Response::new(ReceiverStream::new(received).boxed()))
     }
+}
+
+/// Answers a call in a task of its own. How that fails is the last answer, also when it panics: a client takes the end of the answers for success.
+fn answer<T: Send + 'static>(
+    answers: mpsc::Sender<Result<T, Status>>,
+    work: impl Future<Output = Result<(), Status>> + Send + 'static,
+) {
+    let work = tokio::spawn(work);
+    tokio::spawn(async move {
+        let ended = work
+            .await
+            .unwrap_or_else(|error| Err(Status::from(Error::Internal(format!("the call broke off: {error}")))));
+        if let Err(status) = ended {
+            // A client that is gone does not want to know.
+            let _ = answers.send(Err(status)).await;
+        }
+    });
 }
 
 /// What is told of a stream. Blocks: it opens the shards.

@@ -1,14 +1,17 @@
 //! The loop of a running job: carries out what the coordinator decides.
 
+use std::any::Any;
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coulee_checkpoint::{Changes, CheckpointRecord};
-use coulee_model::CheckpointId;
+use coulee_model::{CheckpointId, Stopwatch};
+use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::handle::{Progress, Wish};
 use super::snapshots::{Savepoint, Snapshooter, Taken};
@@ -28,6 +31,9 @@ const RECLAIM_FOR: Duration = Duration::from_secs(5);
 
 /// How long an attempt that failed waits for the snapshot that is under way before it makes room for the next one.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the cause of a task's end may take to show once another task has lost its neighbour by it.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs one attempt at a job.
 pub(super) struct Driver {
@@ -51,7 +57,7 @@ pub(super) struct Driver {
 struct Gathering {
     changes: Vec<Changes>,
     figures: Vec<SubtaskFigures>,
-    started: Option<Instant>,
+    started: Option<Stopwatch>,
 }
 
 impl Driver {
@@ -75,7 +81,9 @@ impl Driver {
         let outcome = match begun {
             Some(Ok((after, mut tasks))) => {
                 self.progress.lock().is_opening = false;
-                let outcome = self.drive(&mut tasks, after).await;
+                // A panic of ours must not leave the tasks running beside the next attempt.
+                let driven = AssertUnwindSafe(self.drive(&mut tasks, after)).catch_unwind().await;
+                let outcome = driven.unwrap_or_else(|panic| Err(panicked("the driver", panic)));
                 // Tasks of a finished job have ended or are about to; those of a failed one must be gone before a restart.
                 if !matches!(outcome, Ok(Outcome::Finished | Outcome::Stopped(_))) {
                     tasks.running.abort_all();
@@ -121,6 +129,7 @@ impl Driver {
         let mut stopping = false;
         let mut reclaims = tokio::time::interval_at(tokio::time::Instant::now() + RECLAIM_EVERY, RECLAIM_EVERY);
         reclaims.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut reclaiming = JoinSet::new();
         let budget = self.budget.clone();
         // SUBTLE: waiting for a cancel while the tasks were wired took notice of every other wish as well.
         self.wishes.mark_changed();
@@ -144,7 +153,13 @@ impl Driver {
                     (Ok(()), Wish::Cancel) | (Err(_), _) => return Ok(Outcome::Cancelled),
                 },
                 _ = reclaims.tick() => {
-                    self.reclaim();
+                    if reclaiming.is_empty() {
+                        self.reclaim(&mut reclaiming);
+                    }
+                    continue;
+                }
+                Some(reclaimed) = reclaiming.join_next() => {
+                    reclaimed.map_err(|error| torn_down("the removal of expired state", error))?;
                     continue;
                 }
                 Some(savepoint) = self.wanted.recv() => {
@@ -157,17 +172,13 @@ impl Driver {
                 }
                 report = tasks.reports.recv() => match report {
                     Some(report) => gathering.take(report)?,
-                    None => return Err(last_words(&mut tasks.running).await),
+                    None => return Err(silent_end(tasks).await),
                 },
-                joined = tasks.running.join_next() => match joined {
-                    Some(Err(error)) if error.is_panic() => return Err(panicked(error)),
-                    _ => {
-                        // Only a report says how it went; without any task left there is none to wait for but those queued.
-                        match tasks.reports.recv().await {
-                            Some(report) => gathering.take(report)?,
-                            None => return Err(last_words(&mut tasks.running).await),
-                        }
-                    }
+                Some(ended) = tasks.running.join_next() => match ended {
+                    // What else it had to say is in its reports.
+                    Ok(TaskEnd::Done | TaskEnd::Reported) => continue,
+                    Ok(TaskEnd::Disconnected) => return Err(silent_end(tasks).await),
+                    Err(error) => return Err(torn_down("a task", error)),
                 },
             };
             if let Some(outcome) = self.carry_out(&mut coordinator, event, tasks, &mut gathering).await? {
@@ -188,7 +199,7 @@ impl Driver {
             match action {
                 Action::Trigger(barrier) => {
                     self.triggered_at = self.events();
-                    *gathering = Gathering { started: Some(Instant::now()), ..Gathering::default() };
+                    *gathering = Gathering { started: Some(Stopwatch::start()), ..Gathering::default() };
                     for source in &tasks.sources {
                         // A source that is gone has reported why; the report comes next.
                         let _ = tasks.controls[source.0].send(Control::Trigger(barrier));
@@ -230,7 +241,8 @@ impl Driver {
         let mut changes = gathered.changes;
         changes.extend(self.dropped.drain(..).map(|uid| Changes::forget_operator(Node::state_of(&uid))));
         let (store, written) = (self.environment.store.clone(), record.clone());
-        let stats = tokio::task::spawn_blocking(move || store.commit(written, changes)).await.map_err(panicked)??;
+        let stats = tokio::task::spawn_blocking(move || store.commit(written, changes)).await;
+        let stats = stats.map_err(|error| torn_down("the write of a checkpoint", error))??;
         let took = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
         self.budget.checkpoint_durable();
         self.settled_at = Some(self.triggered_at);
@@ -259,9 +271,9 @@ impl Driver {
     }
 
     /// Frees the disk of state whose time is over, beside everything else.
-    fn reclaim(&self) {
+    fn reclaim(&self, running: &mut JoinSet<()>) {
         let (store, job) = (self.environment.store.clone(), self.spec.name.clone());
-        tokio::task::spawn_blocking(move || {
+        running.spawn_blocking(move || {
             if let Err(error) = store.reclaim(RECLAIM_FOR) {
                 tracing::warn!(%job, %error, "expired state could not be removed from the disk; it is tried again");
             }
@@ -347,35 +359,62 @@ async fn cancelled(wishes: &mut watch::Receiver<Wish>) {
     let _ = wishes.wait_for(|wish| *wish == Wish::Cancel).await;
 }
 
-/// Why no task is left that could report.
-async fn last_words(tasks: &mut JoinSet<()>) -> Error {
-    while let Some(joined) = tasks.join_next().await {
-        if let Err(error) = joined
-            && error.is_panic()
-        {
-            return panicked(error);
-        }
-    }
-    Error::internal("every task has gone without a word")
-}
-
-/// What a panic in a task says.
-fn panicked(error: tokio::task::JoinError) -> Error {
-    if !error.is_panic() {
-        return Error::unavailable("the task was torn down with its runtime");
-    }
-    let payload = error.into_panic();
-    let text = payload
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned());
-    Error::internal(format!("a task panicked: {text}; the job can be started again from its last checkpoint"))
+/// How a task of a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TaskEnd {
+    /// After the last barrier.
+    Done,
+    /// It failed, and its report says why.
+    Reported,
+    /// The task that it sends to or reads from is gone. Why, that one says.
+    Disconnected,
 }
 
 /// Reports a task's failure; a task whose neighbour is gone says nothing, as the neighbour did.
-pub(super) fn report_failure(reports: &mpsc::UnboundedSender<Report>, ran: Result<(), Stuck>) {
-    if let Err(Stuck::Error(error)) = ran {
-        let _ = reports.send(Report::Failed { error });
+pub(super) fn report_failure(reports: &mpsc::UnboundedSender<Report>, ran: Result<(), Stuck>) -> TaskEnd {
+    match ran {
+        Ok(()) => TaskEnd::Done,
+        Err(Stuck::Error(error)) => {
+            // Without a driver nobody wants to know.
+            let _ = reports.send(Report::Failed { error });
+            TaskEnd::Reported
+        }
+        Err(Stuck::Disconnected) => TaskEnd::Disconnected,
     }
+}
+
+/// Why a task ended that said nothing itself: the report or the panic of another one, which has ended by now.
+async fn silent_end(tasks: &mut Tasks) -> Error {
+    let cause = async {
+        loop {
+            tokio::select! {
+                Some(report) = tasks.reports.recv() => if let Report::Failed { error } = report {
+                    return Some(error);
+                },
+                Some(ended) = tasks.running.join_next() => if let Err(error) = ended {
+                    return Some(torn_down("a task", error));
+                },
+                else => return None,
+            }
+        }
+    };
+    let cause = tokio::time::timeout(LAST_WORDS_TIMEOUT, cause).await;
+    cause.ok().flatten().unwrap_or_else(|| {
+        Error::internal("a task ended before the job did, and nothing says why; the job can be started again from its last checkpoint")
+    })
+}
+
+/// What the end of a task of the runtime without an answer says: `what` it was.
+pub(super) fn torn_down(what: &str, error: JoinError) -> Error {
+    match error.try_into_panic() {
+        Ok(panic) => panicked(what, panic),
+        Err(_) => Error::unavailable(format!("{what} was torn down with its runtime")),
+    }
+}
+
+/// What a panic in `what` says.
+pub(super) fn panicked(what: &str, panic: Box<dyn Any + Send>) -> Error {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned());
+    Error::internal(format!("{what} panicked: {text}; the job can be started again from its last checkpoint"))
 }

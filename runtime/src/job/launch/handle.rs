@@ -151,11 +151,12 @@ impl JobHandle {
     /// Waits until the job has ended.
     pub async fn outcome(&self) -> Outcome {
         let mut outcome = self.outcome.clone();
-        match outcome.wait_for(Option::is_some).await {
-            Ok(found) => found.clone().unwrap_or(Outcome::Cancelled),
-            // The loop ended without a word: its task was torn down with the runtime.
-            Err(_) => Outcome::Cancelled,
-        }
+        let found = outcome.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+        found.unwrap_or_else(|| {
+            Outcome::Failed(Arc::new(Error::internal(
+                "the job's driver was torn down with its runtime, without a word",
+            )))
+        })
     }
 
     /// Grows whenever anything comes to a subtask: cheap to compare, to see whether the figures can have changed.

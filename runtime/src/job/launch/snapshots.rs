@@ -1,17 +1,18 @@
 //! Snapshots and savepoints of a running job: the last checkpoint is linked aside and uploaded while the job goes on.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coulee_checkpoint::snapshot::{Manifest, SnapshotKind, SnapshotName, SnapshotRequest, SnapshotStore};
 use coulee_checkpoint::{CheckpointRecord, JobStore};
-use coulee_model::{CheckpointId, Clock, JobName};
+use coulee_model::{CheckpointId, Clock, JobName, Stopwatch};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::SnapshotFigures;
+use super::driver::torn_down;
 use super::links::{clear, link_tree};
 use crate::failpoints::injected;
 use crate::{Error, Result};
@@ -90,7 +91,7 @@ pub(super) struct Snapshooter {
 
 impl Snapshooter {
     pub(super) fn new(origin: Origin, policy: Option<Snapshots>, incarnation: &str) -> Self {
-        let owner = format!("{incarnation}-{:016x}", RandomState::new().build_hasher().finish());
+        let owner = format!("{incarnation}-{:016x}", coulee_model::unique_u64());
         let due = Instant::now() + policy.as_ref().map_or(Duration::ZERO, |policy| policy.interval);
         Snapshooter {
             origin,
@@ -197,7 +198,7 @@ impl Snapshooter {
         let Some(running) = &mut self.running else { return std::future::pending().await };
         let taken = running.await;
         self.running = None;
-        let taken = taken.map_err(|e| Error::internal(format!("a snapshot was torn down: {e}")))?;
+        let taken = taken.map_err(|error| torn_down("a snapshot", error))?;
         self.claimed |= taken.claimed;
         if matches!(taken.result, Some(Err(_))) {
             self.due = self.due.min(Instant::now() + RETRY_AFTER);
@@ -213,7 +214,9 @@ impl Snapshooter {
         if self.running.is_some() {
             tokio::select! {
                 biased;
-                _ = self.taken() => {}
+                taken = self.taken() => if let Err(error) = taken {
+                    tracing::warn!(job = %self.origin.job, %error, "the snapshot that was under way when the job ended was not taken");
+                },
                 () = given_up => self.give_up().await,
             }
         }
@@ -271,7 +274,7 @@ impl Upload {
     }
 
     async fn periodic(&mut self, policy: &Snapshots) -> Result<SnapshotFigures> {
-        let started = Instant::now();
+        let started = Stopwatch::start();
         // Once per attempt: claiming again would take the snapshots back from whoever took them over.
         if !self.claimed {
             policy.store.claim(&self.owner, self.origin.clock.now()).await?;
@@ -363,7 +366,7 @@ pub async fn restore(from: &SnapshotStore, name: &SnapshotName, state: &Path, sp
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(e.to_string()))?
+    tokio::task::spawn_blocking(work).await.map_err(|error| torn_down("work on files", error))?
 }
 
 /// Links the state and the spool into the new folder `into`.

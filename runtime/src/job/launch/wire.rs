@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::driver::report_failure;
+use super::driver::{TaskEnd, report_failure};
 use super::{Environment, JobSpec, StoredJob, Tasks};
 use crate::batch::BATCH_ROWS;
 use crate::channel::{Receiver, Sender, channel};
@@ -21,6 +21,7 @@ use crate::job::chain::{Chain, Link, SinkEnd};
 use crate::job::drift::DriftGroups;
 use crate::job::route::Route;
 use crate::job::source_task::{Pace, SPLITS, SourceTask, Splits, parse_split};
+use crate::job::source_watermark::SourceWatermark;
 use crate::job::task::Task;
 use crate::metrics::{JobMetrics, SubtaskMetrics};
 use crate::operator::{InputIndex, OpenContext};
@@ -100,7 +101,7 @@ pub(super) async fn wire(
         reports: received,
     };
     let builder = Builder { spec, environment, metrics, budget, drift: DriftGroups::default() };
-    let mut starts: Vec<BoxFuture<'static, ()>> = Vec::new();
+    let mut starts: Vec<BoxFuture<'static, TaskEnd>> = Vec::new();
     for chain in &chains {
         let parallelism = spec.graph.node(chain[0]).parallelism;
         let mut source = builder.source(chain[0]).await?;
@@ -213,6 +214,7 @@ impl<'a> Builder<'a> {
             source,
             splits,
             stored,
+            merged: Arc::new(SourceWatermark::restore(&self.environment.store, node.state, node.parallelism)?),
             environment: self.environment,
             budget: self.budget,
         }))
@@ -262,6 +264,7 @@ struct OpenSource<'a> {
     source: &'a SourceNode,
     splits: Vec<SplitId>,
     stored: Vec<Option<(Timestamp, Bytes)>>,
+    merged: Arc<SourceWatermark>,
     environment: &'a Environment,
     budget: &'a Arc<MemoryBudget>,
 }
@@ -287,9 +290,10 @@ impl OpenSource<'_> {
         let context = SourceContext { batch_rows, clock: self.environment.clock.clone(), metrics };
         let reader =
             self.source.source.open(starts, context).await.map_err(|e| e.at(format!("source '{}'", self.uid)))?;
-        let splits = Splits::new(self.source.event_time.clone(), &reached, drift);
+        let merged = self.merged.clone();
+        let splits = Splits::new(self.source.event_time.clone(), (&reached, merged.reached()), drift);
         let (clock, budget) = (self.environment.clock.clone(), self.budget.clone());
-        Ok(SourceTask { task, operator: self.state, reader, splits, pace, clock, budget })
+        Ok(SourceTask { task, operator: self.state, reader, splits, subtask, merged, pace, clock, budget })
     }
 }
 

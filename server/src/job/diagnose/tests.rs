@@ -96,6 +96,23 @@ fn no_data_at_all_and_none_lately() {
 }
 
 #[test]
+fn the_specific_cause_comes_first_and_that_nothing_comes_last() {
+    let mut progress = with_splits(vec![Split { is_idle: true, ..split("shard-00000", Some(START)) }]);
+    progress.read_at = Some(Timestamp(START + 5 * SECOND));
+    progress.operators[1].figures.next_result = Some(Timestamp(START + 60 * SECOND));
+    assert_eq!(codes(&progress), [FindingCode::WindowOpen, FindingCode::IdleSplit, FindingCode::NoData]);
+
+    let mut progress = job();
+    progress.read_at = Some(Timestamp(START + 5 * SECOND));
+    progress.operators[1].figures.rows_out = 0;
+    assert_eq!(codes(&progress), [FindingCode::Filtered, FindingCode::NoData]);
+    progress.operators[1].figures.timeless_rows = 100;
+    assert_eq!(codes(&progress), [FindingCode::NoEventTime, FindingCode::NoData]);
+    (progress.rows_read, progress.rejected_rows) = (0, 42);
+    assert_eq!(codes(&progress), [FindingCode::Rejected, FindingCode::NoEventTime, FindingCode::NoData]);
+}
+
+#[test]
 fn the_split_that_holds_back_event_time_is_named_with_the_gap() {
     let mut progress = with_splits(vec![
         split("shard-00000", Some(START + 3_600 * SECOND)),
