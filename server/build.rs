@@ -21,6 +21,8 @@ fn main() -> std::io::Result<()> {
         builder = builder.type_attribute(format!("coulee.v1.{message}"), "#[derive(serde::Serialize)]");
     }
     builder
+        .btree_map("coulee.v1.Figures.values")
+        .field_attribute("coulee.v1.Figures.values", "#[serde(flatten)]")
         .field_attribute("coulee.v1.Job.state", "#[serde(serialize_with = \"crate::rpc::state_word\")]")
         .compile_protos(&["proto/coulee.proto"], &["proto"])
 }

@@ -126,7 +126,12 @@ fn open(folder: &Path, feed: &Feed, interval: Duration) -> Result<JobHandle> {
 
 /// Rows that the function has taken.
 fn updates(job: &JobHandle) -> u64 {
-    job.status().subtasks.iter().filter(|figures| figures.operator.0 == 1).map(|figures| figures.totals.rows_in).sum()
+    job.status()
+        .subtasks
+        .iter()
+        .filter(|figures| figures.operator.0 == 1)
+        .map(|figures| figures.figures.rows_in())
+        .sum()
 }
 
 /// Waits until the function has taken so many rows.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! make bench                    all of them
-//! make bench BENCH=log          one of: log, nexmark, light, state, keyed, checkpoints, latency
+//! make bench BENCH=log          one of: log, nexmark, light, state, keyed, checkpoints, latency, timers
 //! ```
 //!
 //! Figures of jobs are those of the whole process `coulee` (the binary beside this one): wall time, processor time, peak memory.
@@ -15,6 +15,7 @@ mod log;
 mod nexmark;
 mod process;
 mod state;
+mod timers;
 
 use std::process::ExitCode;
 
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
     if cfg!(debug_assertions) {
         eprintln!("bench: this is not a release build; its figures mean little");
     }
-    let all: [(&str, Benchmark); 7] = [
+    let all: [(&str, Benchmark); 8] = [
         ("log", log::run),
         ("nexmark", nexmark::run),
         ("light", light::run),
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         ("keyed", keyed::run),
         ("checkpoints", checkpoints::run),
         ("latency", latency::run),
+        ("timers", timers::run),
     ];
     // A scenario of a benchmark, in a process of its own.
     if let [scenario, folder] = &wanted[..]
@@ -53,7 +55,9 @@ fn main() -> ExitCode {
         };
     }
     if let Some(unknown) = wanted.iter().find(|name| all.iter().all(|(known, _)| known != name)) {
-        eprintln!("bench: no benchmark '{unknown}'; there are log, nexmark, light, state, keyed, checkpoints, latency");
+        eprintln!(
+            "bench: no benchmark '{unknown}'; there are log, nexmark, light, state, keyed, checkpoints, latency, timers"
+        );
         return ExitCode::from(2);
     }
     for (name, run) in all {

@@ -126,7 +126,7 @@ pub fn hanging(progress: &Progress) -> Vec<String> {
     let mut told: Vec<String> =
         snapshot.map(|took| format!("snapshot under way for {}", span(took))).into_iter().collect();
     told.extend(progress.operators.iter().filter_map(|operator| {
-        let took = operator.figures.delivering.filter(worth_a_word)?;
+        let took = operator.figures.delivering().filter(worth_a_word)?;
         Some(format!("{} delivering for {}", operator.uid, span(took)))
     }));
     told

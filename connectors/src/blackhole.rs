@@ -114,7 +114,7 @@ mod tests {
         let sink = BlackholeConnector.sink(&table).expect("a sink");
         let mut writer = sink.open(&context, SubtaskIndex(0), &[], Arc::clone(&metrics)).await.expect("a writer");
         writer.write(Batch::inserts(rows)).await.expect("written");
-        assert_eq!(metrics.totals().delivered_rows, 3);
+        assert_eq!(metrics.figures().delivered_rows(), 3);
         assert!(BlackholeConnector.source(&table, &[]).unwrap_err().to_string().contains("cannot be read"));
     }
 }

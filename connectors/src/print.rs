@@ -241,7 +241,7 @@ mod tests {
              me> +U[3, z, 1970-01-01T00:00:00.001]\n\
              me> -D[4, , 1970-01-01T00:00:00.002]\n"
         );
-        assert_eq!(metrics.totals().delivered_rows, 4);
+        assert_eq!(metrics.figures().delivered_rows(), 4);
     }
 
     #[test]

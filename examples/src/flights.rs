@@ -214,7 +214,7 @@ mod tests {
         };
         let job = launch(spec, environment).expect("the graph is sound");
         assert!(matches!(job.outcome().await, Outcome::Finished));
-        let timeless: u64 = job.status().subtasks.iter().map(|subtask| subtask.totals.timeless_rows).sum();
+        let timeless: u64 = job.status().subtasks.iter().map(|subtask| subtask.figures.timeless_rows()).sum();
         assert_eq!(timeless, 521, "cancelled flights have no departure");
 
         let mut hours = BTreeMap::new();

@@ -32,7 +32,7 @@ use coulee_model::CheckpointId;
 
 use crate::Error;
 use crate::channel::Barrier;
-use crate::metrics::SubtaskFigures;
+use crate::metrics::CountedRows;
 
 /// What the coordinator says to a task.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,7 @@ pub struct TaskId(pub usize);
 #[derive(Debug)]
 pub(crate) enum Report {
     /// The barrier has passed through; these are the changes since the last one and the counters as of it.
-    Acknowledged { task: TaskId, checkpoint: CheckpointId, changes: Changes, figures: Vec<SubtaskFigures> },
+    Acknowledged { task: TaskId, checkpoint: CheckpointId, changes: Changes, counted: Vec<CountedRows> },
     /// No row will come out of the task any more.
     Ended { task: TaskId },
     /// A sink has made the checkpoint visible.

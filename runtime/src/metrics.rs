@@ -1,13 +1,61 @@
 //! What a running job counts: plain atomics, updated once per batch, read by whoever shows them.
+//!
+//! A metric is a [`Definition`]: a name, a unit, and how subtasks are merged. The runtime takes those of [`builtin`] of every operator; an operator, a source or a
+//! sink declares its own and [registers](SubtaskMetrics::register) them when it is opened. What is read ([`Figures`]) are values by name: whoever stores, sends or
+//! shows them knows no single metric.
 
+pub mod builtin;
+mod definition;
+mod figures;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use coulee_model::{OperatorId, Stopwatch, SubtaskIndex, Timestamp};
 use parking_lot::Mutex;
 
-/// Counters of one operator's subtask.
+pub use definition::{Definition, Kind, Merge, Unit};
+pub use figures::Figures;
+
+/// The value of a metric that has none.
+const NONE: i64 = i64::MIN;
+
+/// Where a metric of one subtask is counted.
+#[derive(Debug, Clone)]
+pub struct Instrument(Arc<AtomicI64>);
+
+impl Instrument {
+    fn new(metric: &Definition, restored: &Figures) -> Self {
+        let begin = match metric.kind {
+            Kind::Counter => restored.get(metric).unwrap_or(0),
+            Kind::CounterOfRun => 0,
+            Kind::Gauge => NONE,
+        };
+        Instrument(Arc::new(AtomicI64::new(begin)))
+    }
+
+    /// Counts `n` more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n as i64, Relaxed);
+    }
+
+    /// Sets the value of a gauge.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Leaves a gauge without a value.
+    pub fn clear(&self) {
+        self.set(NONE);
+    }
+
+    fn get(&self) -> Option<i64> {
+        Some(self.0.load(Relaxed)).filter(|value| *value != NONE)
+    }
+}
+
+/// The metrics of one operator's subtask.
 #[derive(Debug)]
 pub struct SubtaskMetrics {
     /// Which operator.
@@ -18,25 +66,24 @@ pub struct SubtaskMetrics {
     events: AtomicU64,
     /// Whether a sink holds rows that only a later `prepare` delivers.
     waiting: AtomicBool,
-    rows_in: AtomicU64,
-    rows_out: AtomicU64,
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
-    late_rows: AtomicU64,
-    timeless_rows: AtomicU64,
-    rejected_rows: AtomicU64,
-    delivered_objects: AtomicU64,
-    delivered_rows: AtomicU64,
-    delivered_bytes: AtomicU64,
-    state_bytes: AtomicU64,
+    instruments: Mutex<BTreeMap<&'static str, (&'static Definition, Instrument)>>,
+    /// What counters were at the checkpoint that the job resumes from.
+    restored: Mutex<Figures>,
+    rows_in: Instrument,
+    rows_out: Instrument,
+    bytes_in: Instrument,
+    bytes_out: Instrument,
+    late_rows: Instrument,
+    timeless_rows: Instrument,
+    rejected_rows: Instrument,
+    state_bytes: Instrument,
+    alignment: Instrument,
+    watermark: Instrument,
+    next_result: Instrument,
+    lag: Instrument,
+    /// In nanoseconds: most calls take less than the microseconds that are told.
     busy_nanos: AtomicU64,
     blocked_nanos: AtomicU64,
-    alignment_nanos: AtomicU64,
-    watermark: AtomicI64,
-    /// When the first open window closes; `i64::MAX` without one.
-    next_result: AtomicI64,
-    /// Records that a source has still to read; `u64::MAX` where that is not known.
-    lag: AtomicU64,
     /// Since when it waits for room downstream, if it does.
     blocked_since: Mutex<Option<Stopwatch>>,
     /// Since when a sink has been making a checkpoint visible, if it is.
@@ -52,7 +99,7 @@ macro_rules! counter {
             $(
                 $(#[$doc])*
                 pub fn $add(&self, n: u64) {
-                    self.$field.fetch_add(n, Relaxed);
+                    self.$field.add(n);
                 }
             )*
         }
@@ -60,58 +107,92 @@ macro_rules! counter {
 }
 
 counter! {
-    /// Rows taken in.
+    /// Counts [`builtin::ROWS_IN`].
     add_rows_in => rows_in;
-    /// Rows given on.
+    /// Counts [`builtin::ROWS_OUT`].
     add_rows_out => rows_out;
-    /// Bytes of rows taken in, as columns in memory.
+    /// Counts [`builtin::BYTES_IN`].
     add_bytes_in => bytes_in;
-    /// Bytes of rows given on.
+    /// Counts [`builtin::BYTES_OUT`].
     add_bytes_out => bytes_out;
-    /// Rows whose window had already fired.
+    /// Counts [`builtin::LATE_ROWS`].
     add_late_rows => late_rows;
-    /// Rows without an event time, which cannot enter a window.
+    /// Counts [`builtin::TIMELESS_ROWS`].
     add_timeless_rows => timeless_rows;
-    /// Objects that a buffered sink made visible.
-    add_delivered_objects => delivered_objects;
-    /// Rows in those objects, or rows that another sink made visible.
-    add_delivered_rows => delivered_rows;
-    /// Bytes of those objects.
-    add_delivered_bytes => delivered_bytes;
-    /// Time spent working, in nanoseconds.
-    add_busy_nanos => busy_nanos;
 }
 
 impl SubtaskMetrics {
     /// Zeroes, before anything ran.
     pub fn new(operator: OperatorId, subtask: SubtaskIndex) -> Self {
+        Self::restored(operator, subtask, Figures::default())
+    }
+
+    /// Counters of data at what they were at a checkpoint, so that a job which was killed reports each row once; all others at zero.
+    pub fn restored(operator: OperatorId, subtask: SubtaskIndex, restored: Figures) -> Self {
+        let mut instruments = BTreeMap::new();
+        let mut of = |metric: &'static Definition| {
+            let instrument = Instrument::new(metric, &restored);
+            instruments.insert(metric.name, (metric, instrument.clone()));
+            instrument
+        };
         SubtaskMetrics {
             operator,
             subtask,
             events: AtomicU64::new(0),
             waiting: AtomicBool::new(false),
-            rows_in: AtomicU64::new(0),
-            rows_out: AtomicU64::new(0),
-            bytes_in: AtomicU64::new(0),
-            bytes_out: AtomicU64::new(0),
-            late_rows: AtomicU64::new(0),
-            timeless_rows: AtomicU64::new(0),
-            rejected_rows: AtomicU64::new(0),
-            delivered_objects: AtomicU64::new(0),
-            delivered_rows: AtomicU64::new(0),
-            delivered_bytes: AtomicU64::new(0),
-            state_bytes: AtomicU64::new(0),
+            rows_in: of(&builtin::ROWS_IN),
+            rows_out: of(&builtin::ROWS_OUT),
+            bytes_in: of(&builtin::BYTES_IN),
+            bytes_out: of(&builtin::BYTES_OUT),
+            late_rows: of(&builtin::LATE_ROWS),
+            timeless_rows: of(&builtin::TIMELESS_ROWS),
+            rejected_rows: of(&builtin::REJECTED_ROWS),
+            state_bytes: of(&builtin::STATE_BYTES),
+            alignment: of(&builtin::ALIGNMENT),
+            watermark: of(&builtin::WATERMARK),
+            next_result: of(&builtin::NEXT_RESULT),
+            lag: of(&builtin::LAG),
+            instruments: Mutex::new(instruments),
+            restored: Mutex::new(restored),
             busy_nanos: AtomicU64::new(0),
             blocked_nanos: AtomicU64::new(0),
-            alignment_nanos: AtomicU64::new(0),
-            watermark: AtomicI64::new(i64::MIN),
-            next_result: AtomicI64::new(i64::MAX),
-            lag: AtomicU64::new(u64::MAX),
             blocked_since: Mutex::new(None),
             delivering_since: Mutex::new(None),
             last_reject: Mutex::new(None),
             splits: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Where a metric is counted from now on: a handle to be kept. Two calls for one metric give the same.
+    ///
+    /// # Panics
+    /// When two metrics have one name.
+    pub fn register(&self, metric: &'static Definition) -> Instrument {
+        let mut instruments = self.instruments.lock();
+        let fresh = || (metric, Instrument::new(metric, &self.restored.lock()));
+        let (known, instrument) = instruments.entry(metric.name).or_insert_with(fresh);
+        assert_eq!(*known, metric, "two metrics are called '{}'", metric.name);
+        instrument.clone()
+    }
+
+    /// Counts [`builtin::DELIVERED_OBJECTS`].
+    pub fn add_delivered_objects(&self, n: u64) {
+        self.register(&builtin::DELIVERED_OBJECTS).add(n);
+    }
+
+    /// Counts [`builtin::DELIVERED_ROWS`].
+    pub fn add_delivered_rows(&self, n: u64) {
+        self.register(&builtin::DELIVERED_ROWS).add(n);
+    }
+
+    /// Counts [`builtin::DELIVERED_BYTES`].
+    pub fn add_delivered_bytes(&self, n: u64) {
+        self.register(&builtin::DELIVERED_BYTES).add(n);
+    }
+
+    /// Time spent working, in nanoseconds.
+    pub fn add_busy_nanos(&self, n: u64) {
+        self.busy_nanos.fetch_add(n, Relaxed);
     }
 
     /// Something came that may change state.
@@ -136,7 +217,7 @@ impl SubtaskMetrics {
 
     /// Records that could not become rows, and why the last one could not.
     pub fn add_rejected(&self, n: u64, last_reason: &str) {
-        self.rejected_rows.fetch_add(n, Relaxed);
+        self.rejected_rows.add(n);
         *self.last_reject.lock() = Some(last_reason.to_owned());
     }
 
@@ -165,22 +246,22 @@ impl SubtaskMetrics {
 
     /// Bytes of state held now.
     pub fn set_state_bytes(&self, bytes: u64) {
-        self.state_bytes.store(bytes, Relaxed);
+        self.state_bytes.set(bytes as i64);
     }
 
-    /// The watermark reached.
+    /// The watermark reached; [`Timestamp::MIN`] is none.
     pub fn set_watermark(&self, watermark: Timestamp) {
-        self.watermark.store(watermark.0, Relaxed);
+        self.watermark.set(watermark.0);
     }
 
     /// How long the last barrier waited from the first input that brought it to the last.
     pub fn set_alignment_nanos(&self, nanos: u64) {
-        self.alignment_nanos.store(nanos, Relaxed);
+        self.alignment.set((nanos / 1_000) as i64);
     }
 
     /// The instant that the watermark must pass for the first open window to give its result.
     pub fn set_next_result(&self, at: Option<Timestamp>) {
-        self.next_result.store(at.map_or(i64::MAX, |at| at.0), Relaxed);
+        self.next_result.set(at.map_or(NONE, |at| at.0));
     }
 
     /// What the splits of a source have come to.
@@ -190,118 +271,61 @@ impl SubtaskMetrics {
 
     /// Records still to read.
     pub fn set_lag(&self, lag: Option<u64>) {
-        self.lag.store(lag.unwrap_or(u64::MAX), Relaxed);
+        self.lag.set(lag.map_or(NONE, |lag| lag as i64));
     }
 
-    /// The figures now.
+    /// The values now.
+    pub fn figures(&self) -> Figures {
+        let mut figures = Figures::default();
+        for (metric, instrument) in self.instruments.lock().values() {
+            if let Some(value) = instrument.get() {
+                figures.set(*metric, value);
+            }
+        }
+        figures.set(&builtin::BUSY, (self.busy_nanos.load(Relaxed) / 1_000) as i64);
+        figures.set(&builtin::BLOCKED, (self.blocked() / 1_000) as i64);
+        if let Some(since) = *self.delivering_since.lock() {
+            figures.set(&builtin::DELIVERING, since.elapsed().as_millis() as i64);
+        }
+        figures
+    }
+
+    /// Of the values now, what a checkpoint holds.
+    pub(crate) fn counted(&self) -> CountedRows {
+        let mut figures = self.restored.lock().clone();
+        for (metric, instrument) in self.instruments.lock().values().filter(|(metric, _)| metric.kind == Kind::Counter)
+        {
+            if let Some(value) = instrument.get() {
+                figures.set(*metric, value);
+            }
+        }
+        (self.operator, self.subtask, figures)
+    }
+
+    /// What is known of the subtask now.
     pub fn read(&self) -> SubtaskFigures {
         SubtaskFigures {
             operator: self.operator,
             subtask: self.subtask,
-            totals: self.totals(),
-            watermark: Timestamp(self.watermark.load(Relaxed)),
-            lag: Some(self.lag.load(Relaxed)).filter(|lag| *lag != u64::MAX),
-            alignment: Duration::from_nanos(self.alignment_nanos.load(Relaxed)),
-            next_result: Some(self.next_result.load(Relaxed)).filter(|at| *at != i64::MAX).map(Timestamp),
-            delivering: self.delivering_since.lock().map(|since| since.elapsed()),
+            figures: self.figures(),
             splits: self.splits.lock().clone(),
             last_reject: self.last_reject.lock().clone(),
         }
     }
-
-    /// What adds up over subtasks and survives restarts.
-    pub fn totals(&self) -> Totals {
-        Totals {
-            rows_in: self.rows_in.load(Relaxed),
-            rows_out: self.rows_out.load(Relaxed),
-            bytes_in: self.bytes_in.load(Relaxed),
-            bytes_out: self.bytes_out.load(Relaxed),
-            late_rows: self.late_rows.load(Relaxed),
-            timeless_rows: self.timeless_rows.load(Relaxed),
-            rejected_rows: self.rejected_rows.load(Relaxed),
-            delivered_objects: self.delivered_objects.load(Relaxed),
-            delivered_rows: self.delivered_rows.load(Relaxed),
-            delivered_bytes: self.delivered_bytes.load(Relaxed),
-            state_bytes: self.state_bytes.load(Relaxed),
-            busy_nanos: self.busy_nanos.load(Relaxed),
-            blocked_nanos: self.blocked(),
-        }
-    }
-
-    /// Sets the counters that describe data to what they were at a checkpoint, so that a job which was killed
-    /// reports each row once.
-    pub fn restore(&self, at_checkpoint: &Totals) {
-        self.rows_in.store(at_checkpoint.rows_in, Relaxed);
-        self.rows_out.store(at_checkpoint.rows_out, Relaxed);
-        self.bytes_in.store(at_checkpoint.bytes_in, Relaxed);
-        self.bytes_out.store(at_checkpoint.bytes_out, Relaxed);
-        self.late_rows.store(at_checkpoint.late_rows, Relaxed);
-        self.timeless_rows.store(at_checkpoint.timeless_rows, Relaxed);
-        self.rejected_rows.store(at_checkpoint.rejected_rows, Relaxed);
-        self.delivered_objects.store(at_checkpoint.delivered_objects, Relaxed);
-        self.delivered_rows.store(at_checkpoint.delivered_rows, Relaxed);
-        self.delivered_bytes.store(at_checkpoint.delivered_bytes, Relaxed);
-    }
 }
 
-/// Counters at one moment; each as in [`SubtaskMetrics`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "each is documented where it is counted")]
-pub struct Totals {
-    pub rows_in: u64,
-    pub rows_out: u64,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub late_rows: u64,
-    pub timeless_rows: u64,
-    pub rejected_rows: u64,
-    pub delivered_objects: u64,
-    pub delivered_rows: u64,
-    pub delivered_bytes: u64,
-    pub state_bytes: u64,
-    pub busy_nanos: u64,
-    pub blocked_nanos: u64,
-}
+/// What a subtask has counted of data, for a checkpoint.
+pub(crate) type CountedRows = (OperatorId, SubtaskIndex, Figures);
 
-impl Totals {
-    /// Adds another subtask's.
-    pub fn add(&mut self, other: &Totals) {
-        self.rows_in += other.rows_in;
-        self.rows_out += other.rows_out;
-        self.bytes_in += other.bytes_in;
-        self.bytes_out += other.bytes_out;
-        self.late_rows += other.late_rows;
-        self.timeless_rows += other.timeless_rows;
-        self.rejected_rows += other.rejected_rows;
-        self.delivered_objects += other.delivered_objects;
-        self.delivered_rows += other.delivered_rows;
-        self.delivered_bytes += other.delivered_bytes;
-        self.state_bytes += other.state_bytes;
-        self.busy_nanos += other.busy_nanos;
-        self.blocked_nanos += other.blocked_nanos;
-    }
-}
-
-/// The figures of one subtask at one moment.
+/// What is known of one subtask at one moment.
 #[derive(Debug, Clone)]
 pub struct SubtaskFigures {
     /// Which operator.
     pub operator: OperatorId,
     /// Which of its instances.
     pub subtask: SubtaskIndex,
-    /// The counters.
-    pub totals: Totals,
-    /// The watermark reached; [`Timestamp::MIN`] before the first.
-    pub watermark: Timestamp,
-    /// Records that a source has still to read, where that is known.
-    pub lag: Option<u64>,
-    /// How long the last barrier waited from the first input that brought it to the last.
-    pub alignment: Duration,
-    /// What the watermark must pass for the first open window to give its result; `None` without an open window.
-    pub next_result: Option<Timestamp>,
-    /// Of a sink: for how long it has been making a checkpoint visible; `None` when it does nothing of the kind.
-    pub delivering: Option<Duration>,
+    /// The values of its metrics.
+    pub figures: Figures,
     /// Of a source: its splits. Refreshed with every checkpoint, and whenever one becomes idle, is paused, or is read again.
     pub splits: Vec<SplitFigures>,
     /// Why the last rejected record was rejected.
@@ -325,3 +349,43 @@ pub struct SplitFigures {
 
 /// The metrics of all subtasks of a job.
 pub type JobMetrics = Arc<Vec<Arc<SubtaskMetrics>>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static FILES: Definition = Definition::counter("files_read", Unit::Count);
+    static OPEN: Definition = Definition::gauge("open_files", Unit::Count, Merge::Sum);
+
+    #[test]
+    fn a_metric_that_an_operator_declares_is_read_and_kept_by_its_name() {
+        let metrics = SubtaskMetrics::new(OperatorId(1), SubtaskIndex(0));
+        let (files, open) = (metrics.register(&FILES), metrics.register(&OPEN));
+        assert_eq!((metrics.figures().get(&FILES), metrics.figures().get(&OPEN)), (Some(0), None));
+        files.add(3);
+        open.set(2);
+        metrics.add_rows_in(5);
+        metrics.register(&FILES).add(1);
+        let figures = metrics.figures();
+        assert_eq!((figures.count(&FILES), figures.get(&OPEN), figures.rows_in()), (4, Some(2), 5));
+        open.clear();
+        assert_eq!(metrics.figures().get(&OPEN), None);
+
+        // A checkpoint holds counters of data, also those of an operator that has not been opened again yet.
+        let again = SubtaskMetrics::restored(OperatorId(1), SubtaskIndex(0), metrics.counted().2);
+        assert_eq!(again.counted(), metrics.counted());
+        assert_eq!(again.figures().get(&FILES), None);
+        again.register(&FILES).add(1);
+        assert_eq!((again.figures().count(&FILES), again.figures().rows_in()), (5, 5));
+        assert_eq!(again.counted().2.get(&OPEN), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "two metrics are called 'files_read'")]
+    fn a_name_is_given_once() {
+        static OTHER: Definition = Definition::gauge("files_read", Unit::Bytes, Merge::Sum);
+        let metrics = SubtaskMetrics::new(OperatorId(1), SubtaskIndex(0));
+        metrics.register(&FILES);
+        metrics.register(&OTHER);
+    }
+}

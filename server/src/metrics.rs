@@ -3,14 +3,12 @@
 pub(crate) mod catalogue;
 mod exposition;
 
-use std::time::Duration;
-
 use coulee_log::Log;
 use coulee_model::{Clock, Timestamp};
 
 use self::catalogue as of;
 use self::exposition::Exposition;
-use crate::{Engine, Figures, JobReport, JobState, Operator, OperatorKind, Progress, Split};
+use crate::{Engine, Figures, JobReport, JobState, Operator, Progress, Split};
 
 /// The media type of the text format, version 0.0.4.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -77,11 +75,7 @@ fn operator(out: &mut Exposition, job: &str, operator: &Operator, now: Timestamp
     for (index, subtask) in operator.subtasks.iter().enumerate() {
         let index = index.to_string();
         let labels = [job, operator.uid.as_str(), index.as_str()];
-        figures(out, &labels, &subtask.figures);
-        if matches!(operator.kind, OperatorKind::Sink | OperatorKind::SideSink) {
-            delivered(out, &labels, &subtask.figures);
-        }
-        event_time(out, &labels, &subtask.figures, now);
+        figures(out, &labels, &subtask.figures, now);
         // A source of files may have very many: those that have ended say nothing any more.
         for split in subtask.splits.iter().filter(|split| !split.is_ended) {
             self::split(out, &[labels[0], labels[1], labels[2], split.id.as_str()], split);
@@ -89,42 +83,16 @@ fn operator(out: &mut Exposition, job: &str, operator: &Operator, now: Timestamp
     }
 }
 
-fn figures(out: &mut Exposition, labels: &[&str], figures: &Figures) {
-    for (metric, value) in [
-        (&of::ROWS_IN, figures.rows_in),
-        (&of::ROWS_OUT, figures.rows_out),
-        (&of::BYTES_IN, figures.bytes_in),
-        (&of::BYTES_OUT, figures.bytes_out),
-        (&of::LATE_ROWS, figures.late_rows),
-        (&of::TIMELESS_ROWS, figures.timeless_rows),
-        (&of::REJECTED_RECORDS, figures.rejected_rows),
-        (&of::STATE_MEMORY, figures.state_bytes),
-    ] {
-        out.add(metric, labels, value as f64);
+/// Whatever the subtask counts that the catalogue knows.
+fn figures(out: &mut Exposition, labels: &[&str], figures: &Figures, now: Timestamp) {
+    for metric in of::ALL {
+        if let Some(of) = metric.of {
+            out.some(metric, labels, figures.get(of).map(|value| of.unit.in_base_units(value)));
+        }
     }
-    for (metric, value) in [
-        (&of::BUSY, figures.busy),
-        (&of::BACKPRESSURED, figures.blocked),
-        (&of::IDLE, figures.idle),
-        (&of::ALIGNMENT, figures.alignment),
-    ] {
-        out.add(metric, labels, Duration::as_secs_f64(&value));
-    }
-}
-
-fn delivered(out: &mut Exposition, labels: &[&str], figures: &Figures) {
-    out.add(&of::DELIVERED_ROWS, labels, figures.delivered_rows as f64);
-    out.add(&of::DELIVERED_OBJECTS, labels, figures.delivered_objects as f64);
-    out.add(&of::DELIVERED_BYTES, labels, figures.delivered_bytes as f64);
-}
-
-fn event_time(out: &mut Exposition, labels: &[&str], figures: &Figures, now: Timestamp) {
-    out.some(&of::WATERMARK, labels, figures.watermark.map(instant));
     // At the end of its input nothing lags.
-    let behind = figures.watermark.filter(|at| *at < Timestamp::MAX).map(|at| (now.0 - at.0) as f64 / 1e3);
+    let behind = figures.watermark().filter(|at| *at < Timestamp::MAX).map(|at| (now.0 - at.0) as f64 / 1e3);
     out.some(&of::WATERMARK_LAG, labels, behind);
-    out.some(&of::NEXT_RESULT, labels, figures.next_result.map(instant));
-    out.some(&of::SOURCE_LAG, labels, figures.lag.map(|lag| lag as f64));
 }
 
 fn split(out: &mut Exposition, labels: &[&str], split: &Split) {

@@ -1,17 +1,23 @@
 //! The engine as a whole: scripts, jobs and streams over a real folder, also through the gRPC service.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coulee_connectors::PrintTarget;
 use coulee_log::Isolation;
 use coulee_model::{SequenceNumber, ShardId, StreamName};
+use coulee_runtime::Batch;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::client::{Client, in_process};
 use crate::proto;
-use crate::{Closing, Engine, EngineSettings, Error, JobState, Script, ScriptEvent, ScriptRun, Start, query_rows};
+use crate::{
+    Closing, Components, Engine, EngineSettings, Error, JobState, Script, ScriptEvent, ScriptRun, Start, query_rows,
+};
 
 const ROWS: usize = 1_000;
 
@@ -316,4 +322,34 @@ async fn a_damaged_record_is_told_with_its_file_and_byte() {
     let mut answers = in_process(engine).tail(request).await.unwrap();
     let error = answers.next().await.expect("an answer").unwrap_err().to_string();
     assert!(error.contains(&expected), "tail: {error}");
+}
+
+/// Notes which threads print.
+#[derive(Debug, Clone, Default)]
+struct Threads(Arc<Mutex<BTreeSet<String>>>);
+
+impl PrintTarget for Threads {
+    fn print(&self, _: &str, _: &Batch) -> coulee_runtime::Result<()> {
+        self.0.lock().insert(std::thread::current().name().unwrap_or_default().to_owned());
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_run_on_threads_that_serve_no_client() {
+    let dir = folder();
+    let threads = Threads::default();
+    let components = Components { print: Arc::new(threads.clone()), ..Components::default() };
+    let engine = Engine::open_with(&dir.path().join("data"), EngineSettings::default(), components).unwrap();
+    let text = format!(
+        "CREATE TABLE source (n BIGINT)
+           WITH ('connector' = 'filesystem', 'path' = '{}/in.ndjson', 'format' = 'json');
+         CREATE TABLE printed (n BIGINT) WITH ('connector' = 'print');
+         INSERT INTO printed SELECT n FROM source;",
+        dir.path().display()
+    );
+    run(&engine, script(text)).await.0.unwrap();
+    assert_eq!(engine.wait_job("copy").await.unwrap().state, JobState::Finished);
+    let names = threads.0.lock().clone();
+    assert!(!names.is_empty() && names.iter().all(|name| name.starts_with("coulee-job")), "{names:?}");
 }

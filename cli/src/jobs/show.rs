@@ -1,5 +1,7 @@
 //! `coulee job show`: a job's facts, figures and operators, and why it shows no output when it shows none.
 
+use std::time::Duration;
+
 use coulee_server::{Finding, JobReport, JobState, Operator, OperatorKind, Progress, Rates as OperatorRates, Split};
 use tokio::time::Instant;
 
@@ -22,6 +24,10 @@ pub fn text(job: &JobReport, subtasks: bool) -> String {
         parts.push(vec![operators(progress).trim_end().to_owned()]);
         if subtasks {
             parts.push(vec![self::subtasks(progress).trim_end().to_owned()]);
+        }
+        let declared = declared(progress);
+        if !declared.is_empty() {
+            parts.push(vec![declared.trim_end().to_owned()]);
         }
         let splits = splits(progress);
         if subtasks && !splits.is_empty() {
@@ -156,16 +162,16 @@ pub fn operators(progress: &Progress) -> String {
         vec![
             operator.uid.clone(),
             operator.parallelism.to_string(),
-            count(figures.rows_in),
-            count(figures.rows_out),
+            count(figures.rows_in()),
+            count(figures.rows_out()),
             short(rows),
             bytes(size as u64),
             percent(rates.busy),
             percent(idle(rates)),
             percent(rates.blocked),
-            figures.watermark.map_or("-".to_owned(), time),
-            figures.lag.map_or("-".to_owned(), count),
-            bytes(figures.state_bytes),
+            figures.watermark().map_or("-".to_owned(), time),
+            figures.lag().map_or("-".to_owned(), count),
+            bytes(figures.state_bytes()),
             operator.description.clone(),
         ]
     };
@@ -199,18 +205,43 @@ fn subtasks(progress: &Progress) -> String {
             let figures = &subtask.figures;
             rows.push(vec![
                 format!("{}/{index}", operator.uid),
-                count(figures.rows_in),
-                count(figures.rows_out),
-                span(figures.busy),
-                span(figures.blocked),
-                span(figures.alignment),
-                figures.watermark.map_or("-".to_owned(), time),
-                figures.lag.map_or("-".to_owned(), count),
-                bytes(figures.state_bytes),
+                count(figures.rows_in()),
+                count(figures.rows_out()),
+                span(figures.busy()),
+                span(figures.blocked()),
+                span(figures.alignment()),
+                figures.watermark().map_or("-".to_owned(), time),
+                figures.lag().map_or("-".to_owned(), count),
+                bytes(figures.state_bytes()),
             ]);
         }
     }
     text_table(&names, &right, &rows)
+}
+
+/// The table of what operators count beside what all do; empty without any.
+fn declared(progress: &Progress) -> String {
+    let mut rows = Vec::new();
+    for operator in &progress.operators {
+        for (name, value) in operator.figures.declared() {
+            rows.push(vec![operator.uid.clone(), name.to_owned(), measured(name, value)]);
+        }
+    }
+    match rows.is_empty() {
+        true => String::new(),
+        false => text_table(&["OPERATOR", "METRIC", "VALUE"], &[false, false, true], &rows),
+    }
+}
+
+/// A value in the unit that its metric's name ends in.
+fn measured(name: &str, value: i64) -> String {
+    let amount = value.max(0) as u64;
+    match name.rsplit('_').next() {
+        Some("bytes") => bytes(amount),
+        Some("us") => span(Duration::from_micros(amount)),
+        Some("ms") => span(Duration::from_millis(amount)),
+        _ => count(amount),
+    }
 }
 
 /// The table of splits; empty without any.
@@ -247,8 +278,6 @@ fn split_state(split: &Split) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use coulee_model::Timestamp;
     use coulee_server::{Failure, Figures, FindingCode, Subtask};
 
@@ -256,14 +285,15 @@ mod tests {
     use crate::live::tests::job;
 
     fn progress() -> Progress {
-        let figures = Figures { rows_in: 1_200, watermark: Some(Timestamp(0)), lag: Some(7), ..Figures::default() };
+        let values = [("rows_in", 1_200), ("watermark_ms", 0), ("lag", 7), ("open_files", 3), ("cache_bytes", 2_048)];
+        let figures: Figures = values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let split = Split { id: "shard-00003".into(), is_idle: true, ..Split::default() };
         Progress {
             operators: vec![Operator {
                 uid: "readings".into(),
                 parallelism: 1,
                 kind: OperatorKind::Source,
-                subtasks: vec![Subtask { figures: figures.clone(), splits: vec![split] }],
+                subtasks: vec![Subtask { figures: figures.clone(), splits: vec![split], ..Subtask::default() }],
                 figures,
                 rates: OperatorRates { rows_out: 500.0, busy: 0.25, blocked: 0.5, ..OperatorRates::default() },
                 ..Operator::default()
@@ -279,6 +309,15 @@ mod tests {
         let words: Vec<&str> = line.split_whitespace().collect();
         let expected = "readings 1 1,200 0 500 0 B 25 % 25 % 50 % 1970-01-01 00:00:00 7 0 B";
         assert_eq!(words.join(" "), expected);
+    }
+
+    #[test]
+    fn what_an_operator_counts_of_its_own_is_shown_in_its_unit() {
+        let table = declared(&progress());
+        let lines: Vec<String> =
+            table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(lines, ["OPERATOR METRIC VALUE", "readings cache_bytes 2.00 KiB", "readings open_files 3"]);
+        assert!(declared(&Progress::default()).is_empty());
     }
 
     #[test]
@@ -309,7 +348,7 @@ mod tests {
         assert!(!text(&job(progress.clone()), false).contains("waits for"), "a second is nothing to speak of");
         progress.snapshot_since = Some(Timestamp(8_000));
         progress.snapshot_failure = Some("it did not answer".into());
-        progress.operators[0].figures.delivering = Some(Duration::from_secs(7));
+        progress.operators[0].figures = [("delivering_ms".to_owned(), 7_000)].into_iter().collect();
         let shown = text(&job(progress), false);
         assert!(shown.contains("snapshot     the last one failed: it did not answer\n"), "{shown}");
         assert!(shown.contains("waits for    snapshot under way for 12.0 s\n"), "{shown}");

@@ -29,6 +29,7 @@ use coulee_runtime::table::{Connector, TableSpec};
 pub use location::{Location, object_store};
 pub use sink::FilesystemSink;
 pub use source::FilesystemSource;
+pub use writer::OPEN_FILES;
 
 use crate::DeadLetters;
 use settings::{FileFormat, SinkSettings, option_specs};

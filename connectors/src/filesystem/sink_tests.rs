@@ -14,6 +14,7 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
+use crate::filesystem::OPEN_FILES;
 use crate::filesystem::settings::option_specs;
 use crate::filesystem::source::FilesystemSource;
 
@@ -268,9 +269,10 @@ async fn nothing_is_visible_before_commit_and_keys_are_as_documented() {
             "day=b%3Ac/part-0123456789ab-3-00000002.parquet",
         ]
     );
-    let totals = rig.metrics.totals();
-    assert_eq!((totals.delivered_objects, totals.delivered_rows), (3, 5));
-    assert_eq!(totals.delivered_bytes, objects.values().map(|bytes| bytes.len() as u64).sum::<u64>());
+    let counted = rig.metrics.figures();
+    assert_eq!(counted.get(&OPEN_FILES), Some(0), "all are delivered");
+    assert_eq!((counted.delivered_objects(), counted.delivered_rows()), (3, 5));
+    assert_eq!(counted.delivered_bytes(), objects.values().map(|bytes| bytes.len() as u64).sum::<u64>());
 }
 
 /// One checkpoint with one ready object that was not committed.

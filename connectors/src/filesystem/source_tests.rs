@@ -290,7 +290,7 @@ async fn malformed_records_are_treated_as_the_table_says() {
     let mut reader = skipping.open(vec![SplitStart { id, position: None }], context).await.unwrap();
     let SourceEvent::Rows { rows, rejected, .. } = reader.next().await.unwrap() else { panic!("rows") };
     assert_eq!((rows.num_rows(), rejected), (1, None));
-    assert_eq!(metrics.totals().rejected_rows, 2);
+    assert_eq!(metrics.figures().rejected_rows(), 2);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use coulee_model::{CheckpointId, Clock, SubtaskIndex, Timestamp, unique_u64};
 use coulee_runtime::connector::{SinkContext, SinkWriter};
-use coulee_runtime::metrics::SubtaskMetrics;
+use coulee_runtime::metrics::{Definition, Instrument, Merge, SubtaskMetrics, Unit};
 use coulee_runtime::{Batch, Error, Result};
 use futures::StreamExt;
 use tokio::task::JoinHandle;
@@ -46,6 +46,9 @@ const DELIVERIES_MAX: usize = 2;
 /// How many threads sync spool files.
 const SYNC_THREADS: usize = 4;
 
+/// Files that take rows or are being made into objects.
+pub static OPEN_FILES: Definition = Definition::gauge("open_files", Unit::Count, Merge::Sum);
+
 /// A spool file that is being made into an object.
 #[derive(Debug)]
 struct Sealed {
@@ -75,6 +78,7 @@ pub struct FilesystemWriter {
     incarnation: String,
     clock: Arc<dyn Clock>,
     metrics: Arc<SubtaskMetrics>,
+    open_files: Instrument,
     numbers: Numbers,
     ratio: f64,
     buffers: HashMap<Arc<str>, Buffer>,
@@ -107,6 +111,7 @@ impl FilesystemWriter {
             subtask,
             incarnation: context.incarnation.clone(),
             clock: context.clock.clone(),
+            open_files: metrics.register(&OPEN_FILES),
             metrics,
             numbers: floor,
             ratio: 1.0,
@@ -271,6 +276,10 @@ impl FilesystemWriter {
         Ok(())
     }
 
+    fn count_files(&self) {
+        self.open_files.set((self.buffers.len() + self.sealed.len()) as i64);
+    }
+
     fn state(&self) -> WriterState {
         let mut open: Vec<OpenFile> = self.buffers.values().map(|buffer| buffer.state(false)).collect();
         open.extend(self.sealed.iter().map(|sealed| sealed.open.clone()));
@@ -304,6 +313,7 @@ impl SinkWriter for FilesystemWriter {
         if self.buffers.values().map(Buffer::waiting_bytes).sum::<usize>() > WAITING_BYTES_MAX {
             self.buffers.values_mut().try_for_each(Buffer::flush)?;
         }
+        self.count_files();
         Ok(())
     }
 
@@ -323,6 +333,7 @@ impl SinkWriter for FilesystemWriter {
             self.metrics.add_delivered_rows(ready.state.rows);
             self.metrics.add_delivered_bytes(ready.state.bytes);
         }
+        self.count_files();
         Ok(self.state().encode())
     }
 

@@ -11,7 +11,7 @@ use crate::channel::{Barrier, Element};
 use crate::connector::SinkWriter;
 use crate::failpoints::injected;
 use crate::graph::Port;
-use crate::metrics::{SubtaskFigures, SubtaskMetrics};
+use crate::metrics::{CountedRows, SubtaskMetrics};
 use crate::operator::{Emitted, InputIndex, Operator, Output};
 use crate::{Batch, Error, Result};
 
@@ -172,14 +172,14 @@ impl Chain {
         Ok(())
     }
 
-    /// The counters of every link.
-    pub(super) fn figures(&self) -> Vec<SubtaskFigures> {
+    /// What every link has counted, for the checkpoint.
+    pub(super) fn counted(&self) -> Vec<CountedRows> {
         for link in &self.links {
             if let Some(operator) = &link.operator {
                 link.metrics.set_state_bytes(operator.state_bytes() as u64);
             }
         }
-        self.links.iter().map(|link| link.metrics.read()).collect()
+        self.links.iter().map(|link| link.metrics.counted()).collect()
     }
 
     fn is_sink(&self, index: usize) -> bool {

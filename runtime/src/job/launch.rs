@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use super::{Control, Report, TaskId};
 use crate::connector::CommitOn;
 use crate::graph::{Graph, Node, NodeKind};
-use crate::metrics::Totals;
+use crate::metrics::Figures;
 use crate::state::MemoryBudget;
 use crate::{Error, Result};
 use driver::{Driver, TaskEnd, panicked};
@@ -100,8 +100,8 @@ pub enum Outcome {
 pub(super) struct StoredJob {
     /// The uids of all operators with state.
     pub(super) operators: BTreeSet<String>,
-    /// Counters as of the checkpoint: uid, subtask, totals.
-    pub(super) totals: Vec<(String, u32, Totals)>,
+    /// Counters as of the checkpoint: uid, subtask, values by name.
+    pub(super) totals: Vec<(String, u32, Figures)>,
 }
 
 impl StoredJob {

@@ -117,8 +117,8 @@ impl Task {
     /// Passes a barrier through the chain and acknowledges it.
     pub(super) async fn barrier(&mut self, barrier: Barrier, mut changes: Changes) -> Ran {
         self.chain.barrier(barrier, &mut changes).await?;
-        let figures = self.chain.figures();
-        self.report(Report::Acknowledged { task: self.id, checkpoint: barrier.checkpoint, changes, figures })
+        let counted = self.chain.counted();
+        self.report(Report::Acknowledged { task: self.id, checkpoint: barrier.checkpoint, changes, counted })
     }
 
     pub(super) async fn committed(&mut self, checkpoint: CheckpointId) -> Ran {

@@ -46,7 +46,7 @@ async fn a_job_is_rescaled_in_mid_stream() {
         if round < 3 {
             // A quarter of the rows each; the rest would take the source a second and more.
             let read =
-                || job.status().subtasks.iter().filter(|s| s.operator.0 == 0).map(|s| s.totals.rows_in).sum::<u64>();
+                || job.status().subtasks.iter().filter(|s| s.operator.0 == 0).map(|s| s.figures.rows_in()).sum::<u64>();
             while read() < 1_000 * (round as u64 + 1) {
                 assert!(!checkpoints(&job, 1).await, "the job must be in mid-stream when it is rescaled");
             }
@@ -66,7 +66,7 @@ async fn what_an_attempt_began_with_is_told_however_late_one_asks() {
     let input = random_rows(29, 3_000);
     let (folder, sink) = (tempfile::tempdir().unwrap(), MemorySink::default());
     let read = |status: &JobStatus| {
-        status.subtasks.iter().filter(|s| s.operator.0 == 0).map(|s| s.totals.rows_in).sum::<u64>()
+        status.subtasks.iter().filter(|s| s.operator.0 == 0).map(|s| s.figures.rows_in()).sum::<u64>()
     };
     let mut before = (CheckpointId(0), 0);
     for _ in 0..2 {
@@ -106,7 +106,7 @@ async fn several_sources_and_sinks_share_one_job_and_a_source_is_read_once() {
     assert_eq!(total(&all), values().sum::<i64>());
     assert_eq!(total(&sums), values().sum::<i64>());
     assert_eq!(total(&large), values().filter(|value| *value > 50).sum::<i64>());
-    let read: u64 = job.status().subtasks.iter().filter(|s| s.operator.0 < 2).map(|s| s.totals.rows_in).sum();
+    let read: u64 = job.status().subtasks.iter().filter(|s| s.operator.0 < 2).map(|s| s.figures.rows_in()).sum();
     assert_eq!(read, 1_000, "each row is read once for the three sinks");
 }
 
@@ -211,7 +211,7 @@ async fn aligned_sources_wait_for_each_other_and_lose_nothing() {
     window.sink("out", Arc::new(out.clone())).unwrap();
     let job = finish(builder.finish().unwrap(), folder.path()).await;
     assert_eq!(total(&out), 800);
-    assert_eq!(job.status().subtasks.iter().map(|s| s.totals.late_rows).sum::<u64>(), 0);
+    assert_eq!(job.status().subtasks.iter().map(|s| s.figures.late_rows()).sum::<u64>(), 0);
 }
 
 /// Panics or fails once its input has come to a row.

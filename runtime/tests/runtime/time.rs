@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::{AsArray, Int64Array, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
-use coulee_model::{CheckpointId, Classify, Clock, ErrorKind, ManualClock, SubtaskIndex, Timestamp};
+use coulee_model::{CheckpointId, Clock, ErrorKind, ManualClock, SubtaskIndex, Timestamp};
 use coulee_runtime::connector::{
     Bytes, Sink, SinkContext, SinkWriter, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart,
     async_trait,
@@ -358,7 +358,8 @@ async fn an_idle_input_that_brings_rows_holds_event_time_back_again() {
         if passes {
             recorder.until(&job, Seen::Value(3)).await;
         } else {
-            let read = || job.status().subtasks.iter().filter(|of| of.operator.0 == 0).any(|of| of.totals.rows_in == 2);
+            let read =
+                || job.status().subtasks.iter().filter(|of| of.operator.0 == 0).any(|of| of.figures.rows_in() == 2);
             while !read() {
                 tokio::task::yield_now().await;
             }
@@ -391,7 +392,8 @@ async fn an_input_that_has_ended_does_not_let_event_time_run_while_the_other_is_
     recorder.until(&job, Seen::Watermark(20)).await;
     b_says[0].ended(0);
     // The end of an input is known to have come once the job has nothing left to do for it.
-    let ended = || job.status().subtasks.iter().any(|of| of.operator.0 == 1 && of.watermark == Timestamp::MAX);
+    let ended =
+        || job.status().subtasks.iter().any(|of| of.operator.0 == 1 && of.figures.watermark() == Some(Timestamp::MAX));
     while !ended() {
         tokio::task::yield_now().await;
     }
@@ -485,7 +487,10 @@ async fn event_time_goes_on_after_a_restart_though_a_split_never_brought_a_row()
     let (job, recorder, says) = start(2);
     recorder.until(&job, Seen::Watermark(50)).await;
     let sources = job.status().subtasks.into_iter().filter(|of| of.operator.0 == 0);
-    assert!(sources.into_iter().all(|of| of.watermark == Timestamp(50)), "before its first row it is known, too");
+    assert!(
+        sources.into_iter().all(|of| of.figures.watermark() == Some(Timestamp(50))),
+        "before its first row it is known, too"
+    );
     // The split that has brought nothing holds event time, where it is: nothing goes back.
     says[0].rows(0, &[(Some(60), 2)]);
     recorder.until(&job, Seen::Value(2)).await;

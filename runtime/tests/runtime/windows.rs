@@ -140,7 +140,7 @@ fn late_and_timeless_rows_are_counted_and_emitted_on_their_port() {
     assert_eq!(lost, [" | a | 3", "1970-01-01T00:00:00.009 | a | 2"]);
     let emitted = sorted_lines(&harness.take(Port::MAIN)).unwrap();
     assert_eq!(emitted, ["1970-01-01T00:00:00.010 | 1970-01-01T00:00:00.020 | a | 1 | 4 | 4 | 4.0"]);
-    assert_eq!((harness.metrics().totals().late_rows, harness.metrics().totals().timeless_rows), (1, 1));
+    assert_eq!((harness.metrics().figures().late_rows(), harness.metrics().figures().timeless_rows()), (1, 1));
 }
 
 #[test]
@@ -176,7 +176,7 @@ async fn a_job_gives_the_naive_result_at_any_parallelism() {
         let sink = MemorySink::default();
         let job = finish(graph(parallelism, splits(&input, 4), &sink), folder.path()).await;
         assert_eq!(sorted_lines(&sink.rows()).unwrap(), naive(&input), "parallelism {parallelism}");
-        let timeless: u64 = job.status().subtasks.iter().map(|s| s.totals.timeless_rows).sum();
+        let timeless: u64 = job.status().subtasks.iter().map(|s| s.figures.timeless_rows()).sum();
         assert_eq!(timeless, input.iter().filter(|row| row.0.is_none()).count() as u64);
     }
 }

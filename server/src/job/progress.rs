@@ -10,6 +10,7 @@ use coulee_runtime::metrics::SubtaskFigures;
 use serde::{Deserialize, Serialize};
 
 use super::figures::{Figures, Rates, Snapshot, Subtask, lowest};
+use crate::metrics::catalogue;
 
 /// The figures of a job at one moment. Counts include what was counted before a restart.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -107,6 +108,8 @@ pub struct Operator {
     pub inputs: Vec<u32>,
     /// The figures over all subtasks.
     pub figures: Figures,
+    /// Why the last rejected record was rejected.
+    pub last_reject: Option<String>,
     /// How fast it is, over the last seconds.
     pub rates: Rates,
     /// Of a sink: since when it has held rows that it has not made visible.
@@ -248,24 +251,27 @@ impl Progress {
     fn add(&mut self, part: Part, counted: &SubtaskFigures) {
         let subtask = Subtask::from(counted);
         let figures = &subtask.figures;
-        self.late_rows += figures.late_rows;
-        self.timeless_rows += figures.timeless_rows;
-        self.rejected_rows += figures.rejected_rows;
-        self.state_bytes += figures.state_bytes;
-        if figures.last_reject.is_some() {
-            self.last_reject.clone_from(&figures.last_reject);
+        self.late_rows += figures.late_rows();
+        self.timeless_rows += figures.timeless_rows();
+        self.rejected_rows += figures.rejected_rows();
+        self.state_bytes += figures.state_bytes();
+        if subtask.last_reject.is_some() {
+            self.last_reject.clone_from(&subtask.last_reject);
         }
         match part {
             Part::Source => self.add_source(figures),
             Part::Sink(Port::MAIN) => {
-                self.rows_written += figures.delivered_rows;
-                self.objects += figures.delivered_objects;
-                self.object_bytes += figures.delivered_bytes;
+                self.rows_written += figures.delivered_rows();
+                self.objects += figures.delivered_objects();
+                self.object_bytes += figures.delivered_bytes();
             }
             Part::Sink(_) | Part::Operator => {}
         }
         let operator = &mut self.operators[counted.operator.0 as usize];
-        operator.figures.add(figures);
+        operator.figures.merge(figures, catalogue::merge_of);
+        if subtask.last_reject.is_some() {
+            operator.last_reject.clone_from(&subtask.last_reject);
+        }
         let index = counted.subtask.0 as usize;
         if operator.subtasks.len() <= index {
             operator.subtasks.resize_with(index + 1, Subtask::default);
@@ -274,12 +280,12 @@ impl Progress {
     }
 
     fn add_source(&mut self, figures: &Figures) {
-        self.rows_read += figures.rows_in;
+        self.rows_read += figures.rows_in();
         // A subtask without splits never knows its lag, nor has it a watermark: those that do speak for all.
-        if let Some(lag) = figures.lag {
+        if let Some(lag) = figures.lag() {
             self.lag = Some(self.lag.unwrap_or(0) + lag);
         }
-        self.watermark = lowest(self.watermark, figures.watermark);
+        self.watermark = lowest(self.watermark, figures.watermark());
     }
 
     /// The share of a bounded input that is done, 0 to 1, where that is known.
@@ -293,23 +299,14 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use coulee_model::{OperatorId, SubtaskIndex};
-    use coulee_runtime::metrics::{SplitFigures, Totals};
+    use coulee_runtime::metrics::SplitFigures;
+    use coulee_runtime::metrics::builtin::{DELIVERED_OBJECTS, DELIVERED_ROWS, LAG, REJECTED_ROWS, ROWS_IN, WATERMARK};
 
     use super::*;
 
-    fn figures(operator: u32, totals: Totals, lag: Option<u64>, watermark: i64) -> SubtaskFigures {
-        SubtaskFigures {
-            operator: OperatorId(operator),
-            subtask: SubtaskIndex(0),
-            totals,
-            watermark: Timestamp(watermark),
-            lag,
-            alignment: Duration::ZERO,
-            next_result: None,
-            delivering: None,
-            splits: Vec::new(),
-            last_reject: None,
-        }
+    fn subtask(operator: u32, subtask: u32, figures: Figures) -> SubtaskFigures {
+        let (operator, subtask) = (OperatorId(operator), SubtaskIndex(subtask));
+        SubtaskFigures { operator, subtask, figures, splits: Vec::new(), last_reject: None }
     }
 
     #[test]
@@ -324,8 +321,8 @@ mod tests {
             parts: vec![Part::Source, Part::Sink(Port::MAIN), Part::Sink(Port::REJECTED)],
             nodes: vec![node("a"), node("b"), node("c")],
         };
-        let read = Totals { rows_in: 30, rejected_rows: 10, ..Totals::default() };
-        let mut reading = figures(0, read, Some(40), 1_000);
+        let read = [(&ROWS_IN, 30), (&REJECTED_ROWS, 10), (&LAG, 40), (&WATERMARK, 1_000)];
+        let mut reading = subtask(0, 0, Figures::from(read));
         reading.splits = vec![SplitFigures {
             id: "shard-00003".into(),
             watermark: Timestamp::MIN,
@@ -333,7 +330,7 @@ mod tests {
             is_ended: false,
             is_paused: false,
         }];
-        let written = Totals { delivered_rows: 25, delivered_objects: 2, ..Totals::default() };
+        let written = Figures::from([(&DELIVERED_ROWS, 25), (&DELIVERED_OBJECTS, 2)]);
         let status = JobStatus {
             checkpoint: CheckpointId(4),
             checkpoint_at: None,
@@ -350,9 +347,9 @@ mod tests {
             is_opening: false,
             subtasks: vec![
                 reading,
-                SubtaskFigures { subtask: SubtaskIndex(1), ..figures(0, Totals::default(), None, i64::MIN) },
-                figures(1, written, None, i64::MIN),
-                figures(2, written, None, i64::MIN),
+                subtask(0, 1, Figures::default()),
+                subtask(1, 0, written.clone()),
+                subtask(2, 0, written),
             ],
         };
         let progress = shape.progress(&status);
@@ -362,7 +359,7 @@ mod tests {
         assert_eq!(progress.rejected_to.as_deref(), Some("sink c"));
         assert_eq!(progress.late_to, None);
         let source = &progress.operators[0];
-        assert_eq!((source.subtasks.len(), source.figures.rows_in, source.figures.lag), (2, 30, Some(40)));
+        assert_eq!((source.subtasks.len(), source.figures.rows_in(), source.figures.lag()), (2, 30, Some(40)));
         let split = &source.subtasks[0].splits[0];
         assert_eq!((split.id.as_str(), split.watermark, split.is_idle), ("shard-00003", None, true));
         assert!(source.subtasks[1].splits.is_empty());

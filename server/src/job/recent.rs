@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use coulee_model::Timestamp;
+use coulee_runtime::metrics::builtin::IDLE;
 
 use super::figures::{Figures, Rates};
 use super::progress::{Operator, OperatorKind, Progress};
@@ -87,13 +88,13 @@ impl Recent {
             let mut all = Duration::ZERO;
             for (index, subtask) in operator.subtasks.iter_mut().enumerate() {
                 let figures = &mut subtask.figures;
-                let idle = progress.elapsed.saturating_sub(figures.busy + figures.blocked);
+                let idle = progress.elapsed.saturating_sub(figures.busy() + figures.blocked());
                 let most = self.idle.entry((at, index)).or_default();
                 *most = idle.max(*most);
-                figures.idle = *most;
+                figures.set(&IDLE, most.as_micros() as i64);
                 all += *most;
             }
-            operator.figures.idle = all;
+            operator.figures.set(&IDLE, all.as_micros() as i64);
         }
     }
 
@@ -101,7 +102,7 @@ impl Recent {
         self.holding.resize(operators.len(), None);
         for (operator, since) in operators.iter_mut().zip(&mut self.holding) {
             let holds =
-                operator.kind == OperatorKind::Sink && operator.figures.rows_in > operator.figures.delivered_rows;
+                operator.kind == OperatorKind::Sink && operator.figures.rows_in() > operator.figures.delivered_rows();
             *since = if holds { since.or(Some(now)) } else { None };
             operator.holding_since = *since;
         }
@@ -145,26 +146,28 @@ fn rates(now: &Figures, before: &Figures, seconds: f64, subtasks: u32) -> Rates 
         (now.saturating_sub(before).as_secs_f64() / seconds / f64::from(subtasks.max(1))).min(1.0)
     };
     Rates {
-        rows_in: per_second(now.rows_in, before.rows_in),
-        rows_out: per_second(now.rows_out, before.rows_out),
-        bytes_in: per_second(now.bytes_in, before.bytes_in),
-        bytes_out: per_second(now.bytes_out, before.bytes_out),
-        busy: share(now.busy, before.busy),
-        blocked: share(now.blocked, before.blocked),
+        rows_in: per_second(now.rows_in(), before.rows_in()),
+        rows_out: per_second(now.rows_out(), before.rows_out()),
+        bytes_in: per_second(now.bytes_in(), before.bytes_in()),
+        bytes_out: per_second(now.bytes_out(), before.bytes_out()),
+        busy: share(now.busy(), before.busy()),
+        blocked: share(now.blocked(), before.blocked()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use coulee_runtime::metrics::builtin::{BUSY, BYTES_IN, DELIVERED_ROWS, ROWS_IN};
+
     use super::super::figures::{Split, Subtask};
     use super::*;
 
     fn at(elapsed: u64, rows: u64, busy: u64) -> Progress {
-        let figures =
-            Figures { rows_in: rows, bytes_in: rows * 10, busy: Duration::from_millis(busy), ..Figures::default() };
+        let rows_in = rows as i64;
+        let figures = Figures::from([(&ROWS_IN, rows_in), (&BYTES_IN, rows_in * 10), (&BUSY, busy as i64 * 1_000)]);
         let operator = Operator {
             parallelism: 2,
-            subtasks: vec![Subtask { figures: figures.clone(), splits: Vec::new() }],
+            subtasks: vec![Subtask { figures: figures.clone(), ..Subtask::default() }],
             figures,
             ..Operator::default()
         };
@@ -207,7 +210,7 @@ mod tests {
     #[test]
     fn idle_time_never_shrinks() {
         let mut recent = Recent::default();
-        let idle = |progress: Progress| progress.operators[0].figures.idle.as_millis();
+        let idle = |progress: Progress| progress.operators[0].figures.idle().as_millis();
         assert_eq!(idle(observed(&mut recent, at(3_000, 0, 0))), 3_000);
         // A batch took three seconds, which are counted only now.
         assert_eq!(idle(observed(&mut recent, at(3_100, 0, 3_000))), 3_000);
@@ -236,7 +239,7 @@ mod tests {
         let sink = |elapsed: u64, taken: u64, delivered: u64| {
             let mut progress = at(elapsed, taken, 0);
             progress.operators[0].kind = OperatorKind::Sink;
-            progress.operators[0].figures.delivered_rows = delivered;
+            progress.operators[0].figures.set(&DELIVERED_ROWS, delivered as i64);
             progress.rows_written = delivered;
             progress
         };

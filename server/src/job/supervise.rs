@@ -401,4 +401,21 @@ mod tests {
         let JobState::Failed { cause } = job.record().state else { panic!("{:?}", job.record().state) };
         assert!(cause.contains("a fault of ours"), "{cause}");
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_report_does_not_wait_until_the_record_is_on_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = Job::new(dir.path().to_owned(), super::super::record::tests::record(), true);
+        // A disk that does not answer.
+        let writing = job.writing.lock();
+        let changed = job.clone();
+        let updated = tokio::spawn(async move { changed.update(|record| record.attempts = 7).await });
+        while job.report().attempts != 7 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!updated.is_finished());
+        drop(writing);
+        updated.await.unwrap().unwrap();
+        assert_eq!(JobRecord::load(dir.path()).unwrap().attempts, 7);
+    }
 }

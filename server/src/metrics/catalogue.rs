@@ -1,4 +1,9 @@
 //! Every metric there is. `docs/metrics.md` is this list for people; a test compares them.
+//!
+//! A metric of operators is declared where it is counted (`coulee_runtime::metrics::Definition`) and listed here with `of`: that is all it takes to show it.
+
+use coulee_connectors::filesystem;
+use coulee_runtime::metrics::{Definition, Merge, builtin};
 
 /// What Prometheus may do with a metric's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +21,14 @@ pub(crate) struct Metric {
     pub(crate) kind: Kind,
     pub(crate) labels: &'static [&'static str],
     pub(crate) help: &'static str,
+    /// What it shows of every subtask that counts it.
+    pub(crate) of: Option<&'static Definition>,
+}
+
+/// How the values of subtasks become one, by the name of the runtime's metric. Those that nobody listed are added up.
+pub(crate) fn merge_of(name: &str) -> Merge {
+    let definitions = ALL.iter().filter_map(|metric| metric.of);
+    definitions.into_iter().find(|of| of.name == name).map_or(Merge::Sum, |of| of.merge)
 }
 
 impl Kind {
@@ -33,9 +46,10 @@ const SPLIT: &[&str] = &["job", "operator", "subtask", "split"];
 const SHARD: &[&str] = &["stream", "shard"];
 
 macro_rules! metrics {
-    ($($id:ident: $kind:ident $name:literal, $labels:expr, $help:literal;)*) => {
+    // `ID of definition: …` shows what subtasks count under that definition; `ID: …` is filled in by hand.
+    ($($id:ident $(of $definition:path)?: $kind:ident $name:literal, $labels:expr, $help:literal;)*) => {
         $(pub(crate) static $id: Metric =
-            Metric { name: $name, kind: Kind::$kind, labels: $labels, help: $help };)*
+            Metric { name: $name, kind: Kind::$kind, labels: $labels, help: $help, of: [$(Some(&$definition),)? None][0] };)*
 
         /// All of them, in the order in which they are written.
         pub(crate) static ALL: &[&Metric] = &[$(&$id),*];
@@ -68,33 +82,35 @@ metrics! {
     SNAPSHOT_UPLOADED: Gauge "coulee_snapshot_uploaded_bytes", JOB, "Of those, bytes that had to be uploaded.";
     SNAPSHOT_FAILED: Gauge "coulee_snapshot_failed", JOB, "1 when the last snapshot was not taken.";
 
-    STATE_MEMORY: Gauge "coulee_state_memory_bytes", SUBTASK, "State held in memory.";
+    STATE_MEMORY of builtin::STATE_BYTES: Gauge "coulee_state_memory_bytes", SUBTASK, "State held in memory.";
     STATE_BUDGET: Gauge "coulee_state_memory_budget_bytes", JOB, "What the state of the job may take in memory.";
     STATE_STORED: Gauge "coulee_state_stored_bytes", JOB, "State on the disk, roughly.";
 
-    ROWS_IN: Counter "coulee_operator_rows_in_total", SUBTASK, "Rows taken in.";
-    ROWS_OUT: Counter "coulee_operator_rows_out_total", SUBTASK, "Rows given on.";
-    BYTES_IN: Counter "coulee_operator_in_bytes_total", SUBTASK, "Bytes of rows taken in, as columns in memory.";
-    BYTES_OUT: Counter "coulee_operator_out_bytes_total", SUBTASK, "Bytes of rows given on.";
-    BUSY: Counter "coulee_operator_busy_seconds_total", SUBTASK, "Time spent working since the start.";
-    BACKPRESSURED: Counter "coulee_operator_backpressured_seconds_total", SUBTASK, "Time spent waiting for room downstream since the start.";
-    IDLE: Counter "coulee_operator_idle_seconds_total", SUBTASK, "Time spent waiting for input since the start.";
-    ALIGNMENT: Gauge "coulee_operator_alignment_seconds", SUBTASK, "How long the last barrier waited from the first input that brought it to the last.";
-    WATERMARK: Gauge "coulee_operator_watermark_timestamp_seconds", SUBTASK, "The event time reached; +Inf at the end of the input.";
+    ROWS_IN of builtin::ROWS_IN: Counter "coulee_operator_rows_in_total", SUBTASK, "Rows taken in.";
+    ROWS_OUT of builtin::ROWS_OUT: Counter "coulee_operator_rows_out_total", SUBTASK, "Rows given on.";
+    BYTES_IN of builtin::BYTES_IN: Counter "coulee_operator_in_bytes_total", SUBTASK, "Bytes of rows taken in, as columns in memory.";
+    BYTES_OUT of builtin::BYTES_OUT: Counter "coulee_operator_out_bytes_total", SUBTASK, "Bytes of rows given on.";
+    BUSY of builtin::BUSY: Counter "coulee_operator_busy_seconds_total", SUBTASK, "Time spent working since the start.";
+    BACKPRESSURED of builtin::BLOCKED: Counter "coulee_operator_backpressured_seconds_total", SUBTASK, "Time spent waiting for room downstream since the start.";
+    IDLE of builtin::IDLE: Counter "coulee_operator_idle_seconds_total", SUBTASK, "Time spent waiting for input since the start.";
+    ALIGNMENT of builtin::ALIGNMENT: Gauge "coulee_operator_alignment_seconds", SUBTASK, "How long the last barrier waited from the first input that brought it to the last.";
+    WATERMARK of builtin::WATERMARK: Gauge "coulee_operator_watermark_timestamp_seconds", SUBTASK, "The event time reached; +Inf at the end of the input.";
     WATERMARK_LAG: Gauge "coulee_operator_watermark_lag_seconds", SUBTASK, "How far the event time reached is behind the wall clock.";
-    NEXT_RESULT: Gauge "coulee_operator_next_result_timestamp_seconds", SUBTASK, "What the watermark must pass for the first open window to give its result.";
-    LATE_ROWS: Counter "coulee_operator_late_rows_total", SUBTASK, "Rows whose window had already left.";
-    TIMELESS_ROWS: Counter "coulee_operator_timeless_rows_total", SUBTASK, "Rows without an event time.";
-    REJECTED_RECORDS: Counter "coulee_operator_rejected_records_total", SUBTASK, "Records that could not become rows.";
+    NEXT_RESULT of builtin::NEXT_RESULT: Gauge "coulee_operator_next_result_timestamp_seconds", SUBTASK, "What the watermark must pass for the first open window to give its result.";
+    LATE_ROWS of builtin::LATE_ROWS: Counter "coulee_operator_late_rows_total", SUBTASK, "Rows whose window had already left.";
+    TIMELESS_ROWS of builtin::TIMELESS_ROWS: Counter "coulee_operator_timeless_rows_total", SUBTASK, "Rows without an event time.";
+    REJECTED_RECORDS of builtin::REJECTED_ROWS: Counter "coulee_operator_rejected_records_total", SUBTASK, "Records that could not become rows.";
 
-    SOURCE_LAG: Gauge "coulee_source_lag_records", SUBTASK, "Records still to read, where that is known.";
+    SOURCE_LAG of builtin::LAG: Gauge "coulee_source_lag_records", SUBTASK, "Records still to read, where that is known.";
     SPLIT_WATERMARK: Gauge "coulee_split_watermark_timestamp_seconds", SPLIT, "The event time that a split which has not ended has reached.";
     SPLIT_IDLE: Gauge "coulee_split_idle", SPLIT, "1 when the split has brought nothing for so long that it holds back event time no more.";
     SPLIT_PAUSED: Gauge "coulee_split_paused", SPLIT, "1 when the split is not read, as it is too far ahead of the others.";
 
-    DELIVERED_ROWS: Counter "coulee_sink_delivered_rows_total", SUBTASK, "Rows that a sink made visible.";
-    DELIVERED_OBJECTS: Counter "coulee_sink_delivered_objects_total", SUBTASK, "Objects that a sink made visible.";
-    DELIVERED_BYTES: Counter "coulee_sink_delivered_bytes_total", SUBTASK, "Bytes of those objects.";
+    DELIVERED_ROWS of builtin::DELIVERED_ROWS: Counter "coulee_sink_delivered_rows_total", SUBTASK, "Rows that a sink made visible.";
+    DELIVERED_OBJECTS of builtin::DELIVERED_OBJECTS: Counter "coulee_sink_delivered_objects_total", SUBTASK, "Objects that a sink made visible.";
+    DELIVERED_BYTES of builtin::DELIVERED_BYTES: Counter "coulee_sink_delivered_bytes_total", SUBTASK, "Bytes of those objects.";
+    DELIVERING of builtin::DELIVERING: Gauge "coulee_sink_delivering_seconds", SUBTASK, "For how long a sink has been making a checkpoint visible; no sample while it does not.";
+    OPEN_FILES of filesystem::OPEN_FILES: Gauge "coulee_sink_open_files", SUBTASK, "Files of a filesystem sink that take rows or are being made into objects.";
 
     STREAM_EARLIEST: Gauge "coulee_stream_earliest_sequence", SHARD, "The sequence number of the shard's first record that is kept.";
     STREAM_END: Gauge "coulee_stream_end_sequence", SHARD, "The sequence number that the shard's next record gets.";

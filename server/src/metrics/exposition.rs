@@ -73,8 +73,9 @@ mod tests {
     use super::super::catalogue::Kind;
     use super::*;
 
-    static BARE: Metric = Metric { name: "a_total", kind: Kind::Counter, labels: &[], help: "Lines\nand \\." };
-    static TWO: Metric = Metric { name: "b_bytes", kind: Kind::Gauge, labels: &["x", "y"], help: "Help." };
+    static BARE: Metric =
+        Metric { name: "a_total", kind: Kind::Counter, labels: &[], help: "Lines\nand \\.", of: None };
+    static TWO: Metric = Metric { name: "b_bytes", kind: Kind::Gauge, labels: &["x", "y"], help: "Help.", of: None };
     static BOTH: &[&Metric] = &[&BARE, &TWO];
 
     #[test]

@@ -236,7 +236,7 @@ async fn malformed_records_leave_beside_the_rows() -> Result<()> {
         source(&place, &[("format.on-error", "skip")]).open(start(), context.clone()).await.expect("a reader");
     assert!(matches!(next(&mut *skipping).await, SourceEvent::Rows { rejected: None, .. }));
     let figures = context.metrics.read();
-    assert_eq!(figures.totals.rejected_rows, 3);
+    assert_eq!(figures.figures.rejected_rows(), 3);
     assert!(figures.last_reject.is_some());
 
     let mut failing = open(&*source(&place, &[("format.on-error", "fail")]), &[("shard-00000", None)], 100).await;

@@ -96,7 +96,7 @@ async fn with_log(log: &Arc<Log>, settings: &Settings, reached: &mut CheckpointI
     }
     match outcome? {
         Outcome::Finished => {
-            let late: u64 = status.subtasks.iter().map(|subtask| subtask.totals.late_rows).sum();
+            let late: u64 = status.subtasks.iter().map(|subtask| subtask.figures.late_rows()).sum();
             let snapshot = status.snapshot.map_or(0, |figures| figures.checkpoint.0);
             println!("{{\"checkpoint\":{},\"late\":{late},\"snapshot\":{snapshot}}}", status.checkpoint);
             remove_spool(settings)

@@ -21,7 +21,7 @@ use crate::graph::Node;
 use crate::job::coordinator::{Action, Coordinator, Event, Phase};
 use crate::job::route::Stuck;
 use crate::job::{Control, Report, TaskId};
-use crate::metrics::{JobMetrics, SubtaskFigures};
+use crate::metrics::{CountedRows, JobMetrics};
 use crate::state::MemoryBudget;
 use crate::{Error, Result};
 
@@ -56,7 +56,7 @@ pub(super) struct Driver {
 #[derive(Default)]
 struct Gathering {
     changes: Vec<Changes>,
-    figures: Vec<SubtaskFigures>,
+    counted: Vec<CountedRows>,
     started: Option<Stopwatch>,
 }
 
@@ -233,9 +233,11 @@ impl Driver {
     async fn commit(&mut self, id: CheckpointId, gathered: Gathering) -> Result<CheckpointRecord> {
         let alignment = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
         let uid = |id| self.spec.graph.node(id).uid.clone();
-        let totals = gathered.figures.iter().map(|f| (uid(f.operator), f.subtask.0, f.totals)).collect();
+        let totals =
+            gathered.counted.into_iter().map(|(operator, subtask, counted)| (uid(operator), subtask.0, counted));
         let operators = self.spec.graph.nodes.iter().filter(|node| !node.is_stateless());
-        let stored = StoredJob { operators: operators.map(|node| node.uid.clone()).collect(), totals };
+        let stored =
+            StoredJob { operators: operators.map(|node| node.uid.clone()).collect(), totals: totals.collect() };
         let job = serde_json::to_string(&stored).map_err(|e| Error::internal(e.to_string()))?;
         let record = CheckpointRecord { id, at: self.environment.clock.now(), job };
         let mut changes = gathered.changes;
@@ -342,9 +344,9 @@ fn common_tick(interval: Duration) -> tokio::time::Instant {
 impl Gathering {
     fn take(&mut self, report: Report) -> Result<Event> {
         match report {
-            Report::Acknowledged { task, checkpoint, changes, figures } => {
+            Report::Acknowledged { task, checkpoint, changes, counted } => {
                 self.changes.push(changes);
-                self.figures.extend(figures);
+                self.counted.extend(counted);
                 Ok(Event::Acknowledged(task, checkpoint))
             }
             Report::Ended { task } => Ok(Event::Ended(task)),
@@ -361,7 +363,7 @@ async fn cancelled(wishes: &mut watch::Receiver<Wish>) {
 
 /// How a task of a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TaskEnd {
+pub(in crate::job) enum TaskEnd {
     /// After the last barrier.
     Done,
     /// It failed, and its report says why.

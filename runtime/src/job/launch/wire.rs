@@ -23,7 +23,7 @@ use crate::job::route::Route;
 use crate::job::source_task::{Pace, SPLITS, SourceTask, Splits, parse_split};
 use crate::job::source_watermark::SourceWatermark;
 use crate::job::task::Task;
-use crate::metrics::{JobMetrics, SubtaskMetrics};
+use crate::metrics::{self, Figures, JobMetrics, Merge, SubtaskMetrics};
 use crate::operator::{InputIndex, OpenContext};
 use crate::state::MemoryBudget;
 use crate::{Error, Result};
@@ -36,15 +36,18 @@ pub(super) fn metrics(graph: &Graph, stored: &StoredJob) -> JobMetrics {
     let mut all = Vec::new();
     for node in &graph.nodes {
         for subtask in 0..node.parallelism {
-            let metrics = SubtaskMetrics::new(node.id, SubtaskIndex(subtask));
-            let mut before = crate::metrics::Totals::default();
+            let mut before = Figures::default();
             for (operator, old, totals) in &stored.totals {
                 // After a change of parallelism, what former subtasks counted is carried on by the present ones in turn.
                 if *operator == node.uid && old % node.parallelism == subtask {
-                    before.add(totals);
+                    before.merge(totals, |_| Merge::Sum);
                 }
             }
-            metrics.restore(&before);
+            let metrics = SubtaskMetrics::restored(node.id, SubtaskIndex(subtask), before);
+            if let NodeKind::Sink(_) = node.kind {
+                // Known to be zero before the first delivery.
+                metrics::builtin::OF_SINKS.iter().for_each(|metric| drop(metrics.register(metric)));
+            }
             all.push(Arc::new(metrics));
         }
     }

@@ -133,7 +133,7 @@ async fn a_job_gives_what_is_left_at_any_parallelism() {
         let graph = paced(graph(parallelism, source(&history.changes(), 3), &sink), 20_000.0);
         let job = finish(graph, folder.path()).await;
         assert_eq!(sorted_lines(&sink.rows()).unwrap(), naive(&history.left), "parallelism {parallelism}");
-        let late: u64 = job.status().subtasks.iter().map(|s| s.totals.late_rows).sum();
+        let late: u64 = job.status().subtasks.iter().map(|s| s.figures.late_rows()).sum();
         assert_eq!(late, 0, "no row of this history is late");
     }
 }
@@ -184,7 +184,7 @@ fn late_changes_leave_with_their_kinds() {
     let late = changelog_lines(&harness.take_batches(Port::LATE)).unwrap();
     assert_eq!(late, ["-U | 1970-01-01T00:00:00.005 | a | 1", "-D | 1970-01-01T00:00:00.005 | a | 1"]);
     assert_eq!(sorted_lines(&harness.take(Port::MAIN)).unwrap(), naive(&[moved]), "a window fires once");
-    assert_eq!(harness.metrics().totals().late_rows, 2);
+    assert_eq!(harness.metrics().figures().late_rows(), 2);
 }
 
 /// One row for each of these keys, at 3 ms.
@@ -240,7 +240,7 @@ fn what_came_and_went_takes_no_state() {
         harness.checkpoint().unwrap();
     }
     harness.restart(SubtaskIndex(0), 1).unwrap();
-    assert_eq!(harness.metrics().read().next_result, None, "nothing is stored, so that no window is open");
+    assert_eq!(harness.metrics().figures().next_result(), None, "nothing is stored, so that no window is open");
     harness.end().unwrap();
     assert!(harness.take(Port::MAIN).is_empty());
 }

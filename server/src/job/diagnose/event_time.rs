@@ -19,10 +19,10 @@ const NEARLY_ALL: (u64, u64) = (9, 10);
 /// Rows without event time cannot enter a window.
 pub(super) fn timeless(progress: &Progress) -> Option<Finding> {
     let is_most = |part: u64, whole: u64| part > 0 && part * NEARLY_ALL.1 >= whole * NEARLY_ALL.0;
-    let of = |operator: &&Operator| is_most(operator.figures.timeless_rows, operator.figures.rows_in);
+    let of = |operator: &&Operator| is_most(operator.figures.timeless_rows(), operator.figures.rows_in());
     let operator = progress.operators.iter().find(of)?;
     let (timeless, taken) =
-        (operator.figures.timeless_rows, operator.figures.rows_in.max(operator.figures.timeless_rows));
+        (operator.figures.timeless_rows(), operator.figures.rows_in().max(operator.figures.timeless_rows()));
     let message = format!(
         "{timeless} of the {taken} rows that {} took in have no event time: they enter no window",
         named(operator)
@@ -53,7 +53,7 @@ fn held_back_in(progress: &Progress, source: &Operator) -> Option<Finding> {
     };
     // It alone keeps a window open that the others are done with; without knowing a window, a large gap is told.
     let waits = |at: Timestamp| slowest.watermark.is_none_or(|slowest| at > slowest) && at <= furthest;
-    let is_waited_for = progress.operators.iter().filter_map(|operator| operator.figures.next_result).any(waits);
+    let is_waited_for = progress.operators.iter().filter_map(|operator| operator.figures.next_result()).any(waits);
     if !is_waited_for && gap < BEHIND {
         return None;
     }
@@ -79,7 +79,7 @@ fn idle_in(source: &Operator) -> Option<Finding> {
     let names = names.join(", ");
     let has = if idle.len() == 1 { "has" } else { "have" };
     let (message, advice) = if idle.len() == open.len() && source.has_event_time {
-        let at = source.figures.watermark.map_or("before its first row".to_owned(), |at| format!("at {at} UTC"));
+        let at = source.figures.watermark().map_or("before its first row".to_owned(), |at| format!("at {at} UTC"));
         let message = format!(
             "every split of {} is idle, so event time stands still {at}: {names} {has} brought nothing{}",
             named(source),
@@ -97,8 +97,8 @@ fn idle_in(source: &Operator) -> Option<Finding> {
 /// The first window to give a result, per operator that has one open.
 pub(super) fn open_windows(progress: &Progress) -> Vec<Finding> {
     let open = |operator: &Operator| {
-        let until = operator.figures.next_result?;
-        let reached = operator.figures.watermark;
+        let until = operator.figures.next_result()?;
+        let reached = operator.figures.watermark();
         let place = match reached {
             // It is about to be emitted.
             Some(at) if at >= until => return None,
@@ -121,15 +121,15 @@ pub(super) fn late(progress: &Progress) -> Option<Finding> {
     // A row that an operator takes in may stand for several of its input's: then more rows are late than came.
     let is_all = |operator: &&Operator| {
         let figures = &operator.figures;
-        figures.late_rows > 0
-            && figures.late_rows * NEARLY_ALL.1 >= figures.rows_in * NEARLY_ALL.0
-            && figures.next_result.is_none()
+        figures.late_rows() > 0
+            && figures.late_rows() * NEARLY_ALL.1 >= figures.rows_in() * NEARLY_ALL.0
+            && figures.next_result().is_none()
     };
     let operator = progress.operators.iter().find(is_all)?;
-    let reached = operator.figures.watermark.map_or(String::new(), |at| format!(" (event time is at {at} UTC)"));
+    let reached = operator.figures.watermark().map_or(String::new(), |at| format!(" (event time is at {at} UTC)"));
     let message = format!(
         "{} rows came to {} after their windows had left{reached}, and no window is open",
-        operator.figures.late_rows,
+        operator.figures.late_rows(),
         named(operator)
     );
     let advice = "one record from the future moves event time for all: see 'scan.watermark.max-future-skew'; allow more \

@@ -48,7 +48,7 @@ pub(super) fn rejected(progress: &Progress) -> Option<Finding> {
     if progress.rejected_rows == 0 || progress.rejected_rows < progress.rows_read {
         return None;
     }
-    let of = |operator: &&Operator| operator.figures.rejected_rows > 0;
+    let of = |operator: &&Operator| operator.figures.rejected_rows() > 0;
     let all = progress.rejected_rows + progress.rows_read;
     let reason = progress.last_reject.as_deref().unwrap_or("unknown");
     let message = format!("{} of {all} records were rejected; the last one: {reason}", progress.rejected_rows);
@@ -66,11 +66,11 @@ pub(super) fn filtered(progress: &Progress) -> Option<Finding> {
     let swallows = |operator: &&Operator| {
         let figures = &operator.figures;
         // Who has state may give on later what came.
-        let keeps = figures.state_bytes > 0 || figures.next_result.is_some();
-        operator.kind == OperatorKind::Operator && figures.rows_in > 0 && figures.rows_out == 0 && !keeps
+        let keeps = figures.state_bytes() > 0 || figures.next_result().is_some();
+        operator.kind == OperatorKind::Operator && figures.rows_in() > 0 && figures.rows_out() == 0 && !keeps
     };
     let operator = progress.operators.iter().find(swallows)?;
-    if operator.figures.late_rows + operator.figures.timeless_rows >= operator.figures.rows_in {
+    if operator.figures.late_rows() + operator.figures.timeless_rows() >= operator.figures.rows_in() {
         // Told as such.
         return None;
     }
@@ -78,7 +78,7 @@ pub(super) fn filtered(progress: &Progress) -> Option<Finding> {
         "{} ({}) took in {} rows and gave none on",
         named(operator),
         operator.description,
-        operator.figures.rows_in
+        operator.figures.rows_in()
     );
     let advice = "check the conditions of WHERE and HAVING against the records: `coulee tail STREAM` shows them";
     Some(Finding::new(FindingCode::Filtered, Some(operator), message, advice))
@@ -144,7 +144,7 @@ pub(super) fn checkpoint(progress: &Progress, now: Timestamp) -> Option<Finding>
     if interval < QUIET {
         return None;
     }
-    let held = sink.figures.rows_in.saturating_sub(sink.figures.delivered_rows);
+    let held = sink.figures.rows_in().saturating_sub(sink.figures.delivered_rows());
     let message =
         format!("{} holds {held} rows until the next checkpoint; one is taken every {}", named(sink), span(interval));
     let advice = "wait for it, or SET a shorter 'execution.checkpointing.interval'";
@@ -167,7 +167,7 @@ pub(super) fn buffering(progress: &Progress) -> Vec<Finding> {
         sink.holding_since.is_some_and(|at| at.0.saturating_add(DELIVERY_GRACE.as_millis() as i64) <= triggered)
     };
     let tell = |sink: &Operator| {
-        let held = sink.figures.rows_in.saturating_sub(sink.figures.delivered_rows);
+        let held = sink.figures.rows_in().saturating_sub(sink.figures.delivered_rows());
         if sink.commits_on_snapshot {
             let last = progress.snapshot.as_ref().map_or("none was taken since the start".to_owned(), |snapshot| {
                 format!("the last one was complete at {} UTC", snapshot.at)

@@ -21,7 +21,7 @@ pub(super) fn opening(progress: &Progress, now: Timestamp) -> Option<Finding> {
 /// A sink that is told of a checkpoint makes it visible before it takes more rows.
 pub(super) fn delivery(progress: &Progress) -> Option<Finding> {
     let slow = |took: &std::time::Duration| *took >= QUIET;
-    let (sink, took) = sinks(progress).find_map(|sink| Some((sink, sink.figures.delivering.filter(slow)?)))?;
+    let (sink, took) = sinks(progress).find_map(|sink| Some((sink, sink.figures.delivering().filter(slow)?)))?;
     let message = format!(
         "{} ({}) has been delivering for {}, and takes neither rows nor checkpoints meanwhile",
         named(sink),

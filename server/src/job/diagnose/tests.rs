@@ -1,5 +1,9 @@
 //! Each reason for silence, and that a job which delivers is left alone.
 
+use coulee_runtime::metrics::builtin::{
+    DELIVERED_ROWS, DELIVERING, LATE_ROWS, NEXT_RESULT, ROWS_IN, ROWS_OUT, TIMELESS_ROWS, WATERMARK,
+};
+
 use super::*;
 use crate::job::figures::{Figures, Rates, Split, Subtask};
 
@@ -16,10 +20,10 @@ fn operator(uid: &str, kind: OperatorKind, inputs: &[u32]) -> Operator {
 fn job() -> Progress {
     let mut source = operator("readings", OperatorKind::Source, &[]);
     source.has_event_time = true;
-    source.figures.rows_in = 100;
-    source.figures.rows_out = 100;
+    source.figures.set(&ROWS_IN, 100);
+    source.figures.set(&ROWS_OUT, 100);
     let mut window = operator("window", OperatorKind::Operator, &[0]);
-    window.figures = Figures { rows_in: 100, rows_out: 1, ..Figures::default() };
+    window.figures = Figures::from([(&ROWS_IN, 100), (&ROWS_OUT, 1)]);
     let sink = operator("minutes", OperatorKind::Sink, &[1]);
     Progress {
         started_at: Some(Timestamp(START)),
@@ -99,14 +103,14 @@ fn no_data_at_all_and_none_lately() {
 fn the_specific_cause_comes_first_and_that_nothing_comes_last() {
     let mut progress = with_splits(vec![Split { is_idle: true, ..split("shard-00000", Some(START)) }]);
     progress.read_at = Some(Timestamp(START + 5 * SECOND));
-    progress.operators[1].figures.next_result = Some(Timestamp(START + 60 * SECOND));
+    progress.operators[1].figures.set(&NEXT_RESULT, START + 60 * SECOND);
     assert_eq!(codes(&progress), [FindingCode::WindowOpen, FindingCode::IdleSplit, FindingCode::NoData]);
 
     let mut progress = job();
     progress.read_at = Some(Timestamp(START + 5 * SECOND));
-    progress.operators[1].figures.rows_out = 0;
+    progress.operators[1].figures.set(&ROWS_OUT, 0);
     assert_eq!(codes(&progress), [FindingCode::Filtered, FindingCode::NoData]);
-    progress.operators[1].figures.timeless_rows = 100;
+    progress.operators[1].figures.set(&TIMELESS_ROWS, 100);
     assert_eq!(codes(&progress), [FindingCode::NoEventTime, FindingCode::NoData]);
     (progress.rows_read, progress.rejected_rows) = (0, 42);
     assert_eq!(codes(&progress), [FindingCode::Rejected, FindingCode::NoEventTime, FindingCode::NoData]);
@@ -124,8 +128,8 @@ fn the_split_that_holds_back_event_time_is_named_with_the_gap() {
     progress.operators[0].subtasks[0].splits[2].watermark = Some(Timestamp(START + 3_595 * SECOND));
     assert!(codes(&progress).is_empty(), "a little disorder between splits is no news");
     // Unless a window waits for just that.
-    progress.operators[1].figures.next_result = Some(Timestamp(START + 3_598 * SECOND));
-    progress.operators[1].figures.watermark = Some(Timestamp(START + 3_595 * SECOND));
+    progress.operators[1].figures.set(&NEXT_RESULT, START + 3_598 * SECOND);
+    progress.operators[1].figures.set(&WATERMARK, START + 3_595 * SECOND);
     assert_eq!(codes(&progress), [FindingCode::WatermarkHeld, FindingCode::WindowOpen]);
 }
 
@@ -146,7 +150,7 @@ fn idle_splits_are_told_and_whether_event_time_goes_on() {
     let parts = ["shard-00003 of 'readings' has brought nothing since 2023-11-14", "event time goes on without"];
     says(&progress, FindingCode::IdleSplit, &parts);
     let mut progress = with_splits(vec![idle("shard-00000"), idle("shard-00001")]);
-    progress.operators[0].figures.watermark = Some(Timestamp(START));
+    progress.operators[0].figures.set(&WATERMARK, START);
     let parts = ["every split of 'readings' is idle", "stands still at 2023-11-14", "shard-00000, shard-00001 have"];
     says(&progress, FindingCode::IdleSplit, &parts);
 }
@@ -154,29 +158,29 @@ fn idle_splits_are_told_and_whether_event_time_goes_on() {
 #[test]
 fn rows_without_event_time_are_counted() {
     let mut progress = job();
-    progress.operators[1].figures.timeless_rows = 95;
+    progress.operators[1].figures.set(&TIMELESS_ROWS, 95);
     says(&progress, FindingCode::NoEventTime, &["95 of the 100 rows that 'window' took in"]);
-    progress.operators[1].figures.timeless_rows = 20;
+    progress.operators[1].figures.set(&TIMELESS_ROWS, 20);
     assert!(codes(&progress).is_empty());
 }
 
 #[test]
 fn an_open_window_says_how_far_it_is() {
     let mut progress = job();
-    progress.operators[1].figures.next_result = Some(Timestamp(START + 60 * SECOND));
+    progress.operators[1].figures.set(&NEXT_RESULT, START + 60 * SECOND);
     says(&progress, FindingCode::WindowOpen, &["passed 2023-11-14 22:14:20.000 UTC; it has not begun"]);
-    progress.operators[1].figures.watermark = Some(Timestamp(START + 15 * SECOND));
+    progress.operators[1].figures.set(&WATERMARK, START + 15 * SECOND);
     says(&progress, FindingCode::WindowOpen, &["it is at 2023-11-14 22:13:35.000 UTC, 45.0 s before"]);
-    progress.operators[1].figures.watermark = Some(Timestamp(START + 60 * SECOND));
+    progress.operators[1].figures.set(&WATERMARK, START + 60 * SECOND);
     assert!(codes(&progress).is_empty(), "it is about to be emitted");
 }
 
 #[test]
 fn late_and_rejected_rows_explain_themselves() {
     let mut progress = job();
-    progress.operators[1].figures = Figures { rows_in: 100, late_rows: 100, ..Figures::default() };
+    progress.operators[1].figures = Figures::from([(&ROWS_IN, 100), (&LATE_ROWS, 100)]);
     says(&progress, FindingCode::LateRows, &["100 rows came to 'window' after their windows had left"]);
-    progress.operators[1].figures.next_result = Some(Timestamp(START));
+    progress.operators[1].figures.set(&NEXT_RESULT, START);
     assert_eq!(codes(&progress), [FindingCode::WindowOpen], "a window that is open may still bring something");
 
     let mut progress = job();
@@ -188,7 +192,7 @@ fn late_and_rejected_rows_explain_themselves() {
 #[test]
 fn an_operator_that_lets_nothing_through_is_named() {
     let mut progress = job();
-    progress.operators[1].figures.rows_out = 0;
+    progress.operators[1].figures.set(&ROWS_OUT, 0);
     says(&progress, FindingCode::Filtered, &["'window' (window described) took in 100 rows"]);
 }
 
@@ -216,7 +220,7 @@ fn checkpoints_that_do_not_complete_hold_deliveries_back() {
     );
     progress.checkpoint_interval = Duration::from_secs(120);
     assert!(codes(&progress).is_empty(), "the first one is still to come");
-    progress.operators[2].figures.rows_in = 5;
+    progress.operators[2].figures.set(&ROWS_IN, 5);
     progress.operators[2].holding_since = Some(Timestamp(START + SECOND));
     says(&progress, FindingCode::CheckpointDue, &["'minutes' holds 5 rows", "every 2 min 0 s"]);
 
@@ -228,8 +232,8 @@ fn checkpoints_that_do_not_complete_hold_deliveries_back() {
 #[test]
 fn a_sink_that_collects_beyond_a_checkpoint_says_so() {
     let mut progress = job();
-    progress.operators[2].figures.rows_in = 50;
-    progress.operators[2].figures.delivered_rows = 8;
+    progress.operators[2].figures.set(&ROWS_IN, 50);
+    progress.operators[2].figures.set(&DELIVERED_ROWS, 8);
     progress.operators[2].holding_since = Some(Timestamp(NOW.0 - 30 * SECOND));
     says(&progress, FindingCode::SinkBuffers, &["'minutes' (minutes described)", "holds 42 rows"]);
     progress.operators[2].commits_on_snapshot = true;
@@ -261,9 +265,9 @@ fn a_delivery_that_hangs_is_told_instead_of_the_checkpoints_that_wait_for_it() {
     let mut progress = job();
     progress.checkpoint_at = Some(Timestamp(NOW.0 - 20 * SECOND));
     assert_eq!(codes(&progress), [FindingCode::CheckpointStuck]);
-    progress.operators[2].figures.delivering = Some(Duration::from_secs(20));
+    progress.operators[2].figures.set(&DELIVERING, 20000);
     says(&progress, FindingCode::DeliveryStuck, &["'minutes' (minutes described)", "20.0 s"]);
-    progress.operators[2].figures.delivering = Some(Duration::from_secs(9));
+    progress.operators[2].figures.set(&DELIVERING, 9000);
     assert_eq!(codes(&progress), [FindingCode::CheckpointStuck]);
 }
 

@@ -12,10 +12,6 @@ fn millis(duration: Duration) -> u64 {
     duration.as_millis() as u64
 }
 
-fn micros(duration: Duration) -> u64 {
-    duration.as_micros() as u64
-}
-
 impl From<Progress> for proto::Progress {
     fn from(progress: Progress) -> Self {
         proto::Progress {
@@ -140,7 +136,7 @@ impl From<Operator> for proto::Operator {
             has_event_time: operator.has_event_time,
             commits_on_snapshot: operator.commits_on_snapshot,
             inputs: operator.inputs,
-            figures: Some(operator.figures.into()),
+            figures: Some(to_message(&operator.figures, operator.last_reject)),
             rates: Some(operator.rates.into()),
             holding_since_ms: time(operator.holding_since),
             subtasks: operator.subtasks.into_iter().map(proto::Subtask::from).collect(),
@@ -156,6 +152,7 @@ impl From<proto::Operator> for Operator {
             "side_sink" => OperatorKind::SideSink,
             _ => OperatorKind::Operator,
         };
+        let (figures, last_reject) = of_message(operator.figures);
         Operator {
             uid: operator.uid,
             description: operator.description,
@@ -164,7 +161,8 @@ impl From<proto::Operator> for Operator {
             has_event_time: operator.has_event_time,
             commits_on_snapshot: operator.commits_on_snapshot,
             inputs: operator.inputs,
-            figures: operator.figures.map(Figures::from).unwrap_or_default(),
+            figures,
+            last_reject,
             rates: operator.rates.map(Rates::from).unwrap_or_default(),
             holding_since: some_time(operator.holding_since_ms),
             subtasks: operator.subtasks.into_iter().map(Subtask::from).collect(),
@@ -172,58 +170,15 @@ impl From<proto::Operator> for Operator {
     }
 }
 
-impl From<Figures> for proto::Figures {
-    fn from(figures: Figures) -> Self {
-        proto::Figures {
-            rows_in: figures.rows_in,
-            rows_out: figures.rows_out,
-            bytes_in: figures.bytes_in,
-            bytes_out: figures.bytes_out,
-            late_rows: figures.late_rows,
-            timeless_rows: figures.timeless_rows,
-            rejected_rows: figures.rejected_rows,
-            delivered_objects: figures.delivered_objects,
-            delivered_rows: figures.delivered_rows,
-            delivered_bytes: figures.delivered_bytes,
-            state_bytes: figures.state_bytes,
-            busy_us: micros(figures.busy),
-            blocked_us: micros(figures.blocked),
-            idle_us: micros(figures.idle),
-            alignment_us: micros(figures.alignment),
-            watermark_ms: figures.watermark.map(Timestamp::millis),
-            next_result_ms: figures.next_result.map(Timestamp::millis),
-            lag: figures.lag,
-            last_reject: figures.last_reject.unwrap_or_default(),
-            delivering_ms: figures.delivering.map(millis),
-        }
-    }
+/// The message, with why the last rejected record was rejected.
+fn to_message(figures: &Figures, last_reject: Option<String>) -> proto::Figures {
+    let values = figures.iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    proto::Figures { values, last_reject: last_reject.unwrap_or_default() }
 }
 
-impl From<proto::Figures> for Figures {
-    fn from(figures: proto::Figures) -> Self {
-        Figures {
-            rows_in: figures.rows_in,
-            rows_out: figures.rows_out,
-            bytes_in: figures.bytes_in,
-            bytes_out: figures.bytes_out,
-            late_rows: figures.late_rows,
-            timeless_rows: figures.timeless_rows,
-            rejected_rows: figures.rejected_rows,
-            delivered_objects: figures.delivered_objects,
-            delivered_rows: figures.delivered_rows,
-            delivered_bytes: figures.delivered_bytes,
-            state_bytes: figures.state_bytes,
-            busy: Duration::from_micros(figures.busy_us),
-            blocked: Duration::from_micros(figures.blocked_us),
-            idle: Duration::from_micros(figures.idle_us),
-            alignment: Duration::from_micros(figures.alignment_us),
-            watermark: figures.watermark_ms.map(Timestamp),
-            next_result: figures.next_result_ms.map(Timestamp),
-            lag: figures.lag,
-            last_reject: some_text(figures.last_reject),
-            delivering: figures.delivering_ms.map(Duration::from_millis),
-        }
-    }
+fn of_message(figures: Option<proto::Figures>) -> (Figures, Option<String>) {
+    let proto::Figures { values, last_reject } = figures.unwrap_or_default();
+    (values.into_iter().collect(), some_text(last_reject))
 }
 
 impl From<Rates> for proto::Rates {
@@ -255,14 +210,14 @@ impl From<proto::Rates> for Rates {
 impl From<Subtask> for proto::Subtask {
     fn from(subtask: Subtask) -> Self {
         let splits = subtask.splits.into_iter().map(proto::Split::from).collect();
-        proto::Subtask { figures: Some(subtask.figures.into()), splits }
+        proto::Subtask { figures: Some(to_message(&subtask.figures, subtask.last_reject)), splits }
     }
 }
 
 impl From<proto::Subtask> for Subtask {
     fn from(subtask: proto::Subtask) -> Self {
-        let figures = subtask.figures.map(Figures::from).unwrap_or_default();
-        Subtask { figures, splits: subtask.splits.into_iter().map(Split::from).collect() }
+        let (figures, last_reject) = of_message(subtask.figures);
+        Subtask { figures, last_reject, splits: subtask.splits.into_iter().map(Split::from).collect() }
     }
 }
 
@@ -296,30 +251,11 @@ impl From<proto::Split> for Split {
 mod tests {
     use super::*;
 
-    /// Every figure, each with another value.
+    /// Of a metric that this crate does not know, too.
     fn figures() -> Figures {
-        Figures {
-            rows_in: 1,
-            rows_out: 2,
-            bytes_in: 3,
-            bytes_out: 4,
-            late_rows: 5,
-            timeless_rows: 6,
-            rejected_rows: 7,
-            delivered_objects: 8,
-            delivered_rows: 9,
-            delivered_bytes: 10,
-            state_bytes: 11,
-            busy: Duration::from_micros(12),
-            blocked: Duration::from_micros(13),
-            idle: Duration::from_micros(14),
-            alignment: Duration::from_micros(15),
-            watermark: Some(Timestamp::MAX),
-            next_result: Some(Timestamp(-17)),
-            lag: Some(0),
-            last_reject: Some("a text where a number was expected".into()),
-            delivering: Some(Duration::from_millis(16)),
-        }
+        let values =
+            [("rows_in", 1), ("watermark_ms", i64::MAX), ("next_result_ms", -17), ("lag", 0), ("of_its_own", 5)];
+        values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     fn operator() -> Operator {
@@ -341,9 +277,10 @@ mod tests {
             commits_on_snapshot: true,
             inputs: vec![0, 2],
             figures: figures(),
+            last_reject: Some("a text where a number was expected".into()),
             rates,
             holding_since: Some(Timestamp(6)),
-            subtasks: vec![Subtask { figures: figures(), splits: vec![split] }],
+            subtasks: vec![Subtask { figures: figures(), last_reject: Some("no JSON".into()), splits: vec![split] }],
         }
     }
 
