@@ -9,6 +9,7 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 
+use crate::functions::syntax;
 use crate::limits::OPERATIONS_MAX;
 
 /// Flink SQL, as far as it concerns the tokenizer and the expression parser.
@@ -45,12 +46,16 @@ impl Dialect for FlinkDialect {
         true
     }
 
+    fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        syntax::prefix(parser)
+    }
+
     fn parse_infix(&self, parser: &mut Parser, expr: &Expr, precedence: u8) -> Option<Result<Expr, ParserError>> {
         if let Some(op) = associative(&parser.peek_token_ref().token) {
             return Some(chain(parser, expr, &op, precedence));
         }
         if in_a_row(expr) < OPERATIONS_MAX {
-            return None;
+            return syntax::infix(parser, expr);
         }
         let at = parser.peek_token_ref().span.start;
         // The form of sqlparser's own messages, from which the place is read.

@@ -22,7 +22,7 @@ use crate::catalog::Catalog;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
 use crate::foreign::{CATALOG, DATABASE};
-use crate::functions::{self, NOT_CONSTANT};
+use crate::functions;
 use crate::group_window;
 use crate::limits::check_plan;
 use crate::names::name_columns;
@@ -33,9 +33,6 @@ use crate::spans::Place;
 use crate::table_function::WindowFunctions;
 use crate::types::cast_type;
 use crate::zone::Zone;
-
-/// Functions of Flink's whose result is another whenever a row is processed.
-const OF_THE_CLOCK: &[&str] = &["proctime", "localtime", "localtimestamp", "current_row_timestamp"];
 
 /// The functions that SQL may call, by lower-case name.
 #[derive(Debug)]
@@ -52,12 +49,11 @@ pub(crate) struct Functions {
 impl Functions {
     /// The functions of a session in this time zone; `None` is UTC.
     pub fn new(zone: Option<Zone>) -> Self {
-        let (scalars, aggregates) = (functions::scalars(), functions::aggregates());
+        let (scalars, aggregates) = (functions::scalars(zone.as_ref()), functions::aggregates());
         let expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![
             Arc::new(SmallNumbers),
+            Arc::new(functions::Access),
             Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
-            Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
-            Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
             Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
         ];
         let relation_planners: Vec<Arc<dyn RelationPlanner>> =
@@ -67,7 +63,8 @@ impl Functions {
 
     /// Name and kind of every function, by name.
     pub fn list(&self) -> Vec<(&str, &'static str)> {
-        let scalars = self.scalars.keys().map(|name| (name.as_str(), "scalar"));
+        // What has a blank in its name has no name in SQL.
+        let scalars = self.scalars.keys().filter(|name| !name.contains(' ')).map(|name| (name.as_str(), "scalar"));
         let aggregates = self.aggregates.keys().map(|name| (name.as_str(), "aggregate"));
         let mut all: Vec<_> = scalars.chain(aggregates).chain([("tumble", "window")]).collect();
         all.sort_unstable();
@@ -131,12 +128,15 @@ impl Planner<'_> {
             Some(Subject::Column { column, .. }) => (column.to_lowercase(), false),
             _ => return fault,
         };
-        if NOT_CONSTANT.contains(&name.as_str()) || OF_THE_CLOCK.contains(&name.as_str()) {
+        if functions::is_of_the_clock(&name) {
             let help = "the time at which a row is processed is another after a restart; use an event-time column";
             return fault.help(help);
         }
         if !is_function || fault.help.is_some() {
             return fault;
+        }
+        if let Some(help) = functions::unknown(&name) {
+            return fault.help(help);
         }
         let known: Vec<&str> = self.functions.list().into_iter().map(|(name, _)| name).collect();
         match nearest(&name, &known) {

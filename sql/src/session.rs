@@ -263,8 +263,11 @@ impl Session {
             Show::Modules => (&["module name"], vec![vec!["core".to_owned()]]),
             Show::Functions => {
                 let functions = self.functions.list();
-                let rows = functions.into_iter().map(|(name, kind)| vec![name.to_owned(), kind.to_owned()]);
-                (&["function name", "kind"], rows.collect())
+                let row = |(name, kind): (&str, &str)| {
+                    let (usage, about) = crate::functions::described(name).unwrap_or_default();
+                    [name, kind, usage, about].map(str::to_owned).to_vec()
+                };
+                (&["function name", "kind", "usage", "description"], functions.into_iter().map(row).collect())
             }
         };
         Ok(Effect::Table(text_table(names, &rows)?))

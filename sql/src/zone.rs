@@ -45,6 +45,11 @@ impl Zone {
         Tz::from_str(&name).map(|_| Some(Zone(name.into()))).map_err(drop)
     }
 
+    /// Its name in the time zone database, or its offset (`-08:00`).
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
     fn timestamp(&self, unit: TimeUnit) -> DataType {
         DataType::Timestamp(unit, Some(self.0.clone()))
     }

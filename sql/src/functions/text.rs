@@ -1,0 +1,320 @@
+//! Text: case, trimming, parts, positions, replacing, padding, joining, splitting.
+//!
+//! Positions and lengths count characters, except where Java's `String` does the work in Flink: `LPAD`, `RPAD` and `OVERLAY` count UTF-16 units.
+
+mod kind;
+mod parts;
+mod search;
+mod shape;
+
+use arrow::datatypes::DataType;
+
+use super::definition::Kind::{Any, Text, Whole};
+use super::definition::{Function, Nulls, Takes, gives};
+use kind::{is_decimal_digit, is_letter, is_made_of, is_number};
+use parts::{affix, concat, concat_ws, elt, split, split_index, two_of_a_kind};
+use search::{instr, left, locate, overlay, replace, right, substring, translate};
+use shape::{ascii, char_length, chr, initcap, lower, pad, repeat, reverse, trim, upper};
+
+const ONE_TEXT: Takes = Takes::These(1, &[Text]);
+const TRIMMED: Takes = Takes::These(1, &[Text, Text]);
+
+pub(crate) static TEXT: &[Function] = &[
+    Function::new(
+        "UPPER",
+        "UPPER(text)",
+        "in upper case: UPPER('aß') = 'ASS'",
+        ONE_TEXT,
+        gives::text,
+        Nulls::Strict,
+        upper,
+    ),
+    Function::new(
+        "LOWER",
+        "LOWER(text)",
+        "in lower case: LOWER('AB') = 'ab'",
+        ONE_TEXT,
+        gives::text,
+        Nulls::Strict,
+        lower,
+    ),
+    Function::new(
+        "INITCAP",
+        "INITCAP(text)",
+        "words (runs of A-Z, a-z, 0-9) with a first capital: INITCAP('hello w') = 'Hello W'",
+        ONE_TEXT,
+        gives::text,
+        Nulls::Strict,
+        initcap,
+    ),
+    Function::new(
+        "REVERSE",
+        "REVERSE(text)",
+        "the characters backwards: REVERSE('abc') = 'cba'",
+        ONE_TEXT,
+        gives::text,
+        Nulls::Strict,
+        reverse,
+    ),
+    Function::new(
+        "CHAR_LENGTH",
+        "CHAR_LENGTH(text)",
+        "the number of characters: CHAR_LENGTH('né') = 2",
+        ONE_TEXT,
+        gives::int,
+        Nulls::Strict,
+        char_length,
+    )
+    .also(&["CHARACTER_LENGTH"]),
+    Function::new(
+        "ASCII",
+        "ASCII(text)",
+        "the first byte, signed; 0 for '': ASCII('abc') = 97",
+        ONE_TEXT,
+        gives::int,
+        Nulls::Strict,
+        ascii,
+    ),
+    Function::new(
+        "TRIM",
+        "TRIM([BOTH | LEADING | TRAILING] [characters FROM] text)",
+        "without these characters (blanks) at its ends: TRIM(BOTH 'xy' FROM 'xyay') = 'a'",
+        Takes::These(1, &[Text, Text]),
+        gives::text,
+        Nulls::Strict,
+        |call| trim(call, true, true),
+    )
+    .also(&["BTRIM"]),
+    Function::new(
+        "LTRIM",
+        "LTRIM(text[, characters])",
+        "without these characters (blanks) at its start: LTRIM(' a') = 'a'",
+        TRIMMED,
+        gives::text,
+        Nulls::Strict,
+        |call| trim(call, true, false),
+    ),
+    Function::new(
+        "RTRIM",
+        "RTRIM(text[, characters])",
+        "without these characters (blanks) at its end: RTRIM('a ') = 'a'",
+        TRIMMED,
+        gives::text,
+        Nulls::Strict,
+        |call| trim(call, false, true),
+    ),
+    Function::new(
+        "SUBSTRING",
+        "SUBSTRING(text FROM start [FOR length])",
+        "a part; a negative start counts from the end: SUBSTRING('abcdef', -3, 2) = 'de'",
+        Takes::These(2, &[Text, Whole, Whole]),
+        gives::text,
+        Nulls::Own,
+        substring,
+    )
+    .also(&["SUBSTR"]),
+    Function::new(
+        "LEFT",
+        "LEFT(text, length)",
+        "the first characters: LEFT('abc', 2) = 'ab'",
+        Takes::These(2, &[Text, Whole]),
+        gives::text,
+        Nulls::Strict,
+        left,
+    ),
+    Function::new(
+        "RIGHT",
+        "RIGHT(text, length)",
+        "the last characters: RIGHT('abc', 2) = 'bc'",
+        Takes::These(2, &[Text, Whole]),
+        gives::text,
+        Nulls::Strict,
+        right,
+    ),
+    Function::new(
+        "POSITION",
+        "POSITION(part IN text)",
+        "where a part begins, from 1; 0 if nowhere: POSITION('b' IN 'abc') = 2",
+        Takes::These(2, &[Text, Text, Whole]),
+        gives::int,
+        Nulls::Strict,
+        locate,
+    ),
+    Function::new(
+        "LOCATE",
+        "LOCATE(part, text[, from])",
+        "where a part begins, from 1, at or after a position; 0 if nowhere: LOCATE('b', 'abcb', 3) = 4",
+        Takes::These(2, &[Text, Text, Whole]),
+        gives::int,
+        Nulls::Strict,
+        locate,
+    ),
+    Function::new(
+        "INSTR",
+        "INSTR(text, part[, from[, occurrence]])",
+        "where a part begins; a negative position looks from the end: INSTR('abcb', 'b', -1) = 4",
+        Takes::These(2, &[Text, Text, Whole, Whole]),
+        gives::int,
+        Nulls::Strict,
+        instr,
+    ),
+    Function::new(
+        "OVERLAY",
+        "OVERLAY(text PLACING part FROM start [FOR length])",
+        "with a part put over it: OVERLAY('abcd' PLACING 'X' FROM 2 FOR 2) = 'aXd'",
+        Takes::These(3, &[Text, Text, Whole, Whole]),
+        gives::text,
+        Nulls::Strict,
+        overlay,
+    ),
+    Function::new(
+        "REPLACE",
+        "REPLACE(text, old, new)",
+        "with all of one part replaced: REPLACE('ababab', 'abab', 'z') = 'zab'",
+        Takes::These(3, &[Text, Text, Text]),
+        gives::text,
+        Nulls::Strict,
+        replace,
+    ),
+    Function::new(
+        "TRANSLATE",
+        "TRANSLATE(text, from, to)",
+        "each character of 'from' becomes that of 'to' in its place, or nothing: TRANSLATE('abc', 'ab', 'x') = 'xc'",
+        Takes::These(3, &[Text, Text, Text]),
+        gives::text,
+        Nulls::Own,
+        translate,
+    ),
+    Function::new(
+        "LPAD",
+        "LPAD(text, length, pad)",
+        "filled up at its start, or cut: LPAD('hi', 4, '?') = '??hi'",
+        Takes::These(3, &[Text, Whole, Text]),
+        gives::text,
+        Nulls::Own,
+        |call| pad(call, true),
+    ),
+    Function::new(
+        "RPAD",
+        "RPAD(text, length, pad)",
+        "filled up at its end, or cut: RPAD('hi', 4, '?') = 'hi??'",
+        Takes::These(3, &[Text, Whole, Text]),
+        gives::text,
+        Nulls::Own,
+        |call| pad(call, false),
+    ),
+    Function::new(
+        "REPEAT",
+        "REPEAT(text, times)",
+        "so many times: REPEAT('ab', 2) = 'abab'",
+        Takes::These(2, &[Text, Whole]),
+        gives::text,
+        Nulls::Strict,
+        repeat,
+    ),
+    Function::new(
+        "CONCAT",
+        "CONCAT(text, …)",
+        "one after the other; null if one is null: CONCAT('a', 'b') = 'ab'",
+        Takes::Many(&[Text, Text]),
+        gives::text,
+        Nulls::Strict,
+        concat,
+    ),
+    Function::new(
+        "CONCAT_WS",
+        "CONCAT_WS(separator, text, …)",
+        "those that are not null, with a separator between: CONCAT_WS('-', 'a', NULL, 'b') = 'a-b'",
+        Takes::Many(&[Text, Text]),
+        gives::text,
+        Nulls::Own,
+        concat_ws,
+    ),
+    Function::new(
+        "SPLIT_INDEX",
+        "SPLIT_INDEX(text, separator, index)",
+        "one of the parts, from 0: SPLIT_INDEX('a,b,c', ',', 1) = 'b'",
+        Takes::Own(|types| match types {
+            [text, separator, index] => {
+                let kind = if separator.is_integer() { Whole } else { Text };
+                Some(vec![Text.convert(text)?, kind.convert(separator)?, Whole.convert(index)?])
+            }
+            _ => None,
+        }),
+        gives::text,
+        Nulls::Own,
+        split_index,
+    ),
+    Function::new(
+        "SPLIT",
+        "SPLIT(text, separator)",
+        "the parts: SPLIT('a,b', ',') = ARRAY['a', 'b']",
+        Takes::These(2, &[Text, Text]),
+        gives::texts,
+        Nulls::Strict,
+        split,
+    ),
+    Function::new(
+        "CHR",
+        "CHR(code)",
+        "the character of a code modulo 256: CHR(97) = 'a'",
+        Takes::These(1, &[Whole]),
+        gives::text,
+        Nulls::Strict,
+        chr,
+    ),
+    Function::new(
+        "ELT",
+        "ELT(index, text, …)",
+        "one of the texts, from 1: ELT(2, 'a', 'b') = 'b'",
+        Takes::Many(&[Whole, Text, Text]),
+        gives::text,
+        Nulls::Own,
+        elt,
+    ),
+    Function::new(
+        "STARTSWITH",
+        "STARTSWITH(text, part)",
+        "whether it begins with a part: STARTSWITH('abc', 'ab')",
+        Takes::Own(two_of_a_kind),
+        gives::boolean,
+        Nulls::Strict,
+        |call| affix(call, str::as_bytes, <[u8]>::starts_with),
+    ),
+    Function::new(
+        "ENDSWITH",
+        "ENDSWITH(text, part)",
+        "whether it ends with a part: ENDSWITH('abc', 'bc')",
+        Takes::Own(two_of_a_kind),
+        gives::boolean,
+        Nulls::Strict,
+        |call| affix(call, str::as_bytes, <[u8]>::ends_with),
+    ),
+    Function::new(
+        "IS_ALPHA",
+        "IS_ALPHA(text)",
+        "whether it is of letters only: IS_ALPHA('aé')",
+        Takes::These(1, &[Any]),
+        gives::boolean,
+        Nulls::Never,
+        |call| is_made_of(call, |_| false, |text| !text.is_empty() && text.chars().all(is_letter)),
+    ),
+    Function::new(
+        "IS_DIGIT",
+        "IS_DIGIT(text)",
+        "whether it is of digits only: IS_DIGIT('12')",
+        Takes::These(1, &[Any]),
+        gives::boolean,
+        Nulls::Never,
+        |call| is_made_of(call, DataType::is_integer, |text| !text.is_empty() && text.chars().all(is_decimal_digit)),
+    ),
+    Function::new(
+        "IS_DECIMAL",
+        "IS_DECIMAL(text)",
+        "whether it is a number: IS_DECIMAL('1.5')",
+        Takes::These(1, &[Any]),
+        gives::boolean,
+        Nulls::Never,
+        |call| is_made_of(call, |given| given.is_integer() || given.is_floating(), is_number),
+    ),
+];

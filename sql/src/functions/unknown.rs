@@ -1,0 +1,103 @@
+//! What is said of a function that is not there.
+
+/// Functions of the clock: a job that restarts would get other values for the same rows.
+const CLOCK: &[&str] = &[
+    "now",
+    "current_timestamp",
+    "current_date",
+    "current_time",
+    "today",
+    "localtime",
+    "localtimestamp",
+    "proctime",
+    "current_row_timestamp",
+];
+
+/// Functions of chance, or of what a job has got so far.
+const CHANCE: &[&str] = &["rand", "rand_integer", "random", "uuid", "current_watermark"];
+
+/// Whether a name is that of a function whose value is the time of the call.
+pub(crate) fn is_of_the_clock(name: &str) -> bool {
+    CLOCK.contains(&name.to_lowercase().as_str())
+}
+
+/// Flink's functions that are not there yet.
+const MISSING: &[&str] = &[
+    "TYPEOF",
+    "JSON",
+    "JSON_LENGTH",
+    "OVERLAPS",
+    "GROUP_ID",
+    "GROUPING",
+    "GROUPING_ID",
+    "CURRENT_DATABASE",
+    "BITAND",
+    "BITOR",
+    "PARSE_JSON",
+    "TRY_PARSE_JSON",
+    "OBJECT_OF",
+    "OBJECT_UPDATE",
+    "SOURCE_WATERMARK",
+    "ML_PREDICT",
+];
+
+/// What other engines call Flink's functions.
+const INSTEAD: &[(&str, &str)] = &[
+    ("length", "CHAR_LENGTH(text)"),
+    ("character_length", "CHAR_LENGTH(text)"),
+    ("octet_length", "CHAR_LENGTH(text)"),
+    ("strpos", "INSTR(text, part)"),
+    ("split_part", "SPLIT_INDEX(text, separator, index)"),
+    ("substr_index", "SPLIT_INDEX(text, separator, index)"),
+    ("starts_with", "STARTSWITH(text, part)"),
+    ("ends_with", "ENDSWITH(text, part)"),
+    ("contains", "text LIKE '%part%'"),
+    ("regexp_like", "REGEXP(text, expression)"),
+    ("regexp_match", "REGEXP_EXTRACT(text, expression)"),
+    ("date_trunc", "FLOOR(timestamp TO unit)"),
+    ("date_bin", "FLOOR(timestamp TO unit)"),
+    ("date_part", "EXTRACT(unit FROM timestamp)"),
+    ("datepart", "EXTRACT(unit FROM timestamp)"),
+    ("to_char", "DATE_FORMAT(timestamp, pattern)"),
+    ("strftime", "DATE_FORMAT(timestamp, pattern)"),
+    ("to_unixtime", "UNIX_TIMESTAMP(text), or EXTRACT(EPOCH FROM timestamp)"),
+    ("to_timestamp_millis", "TO_TIMESTAMP_LTZ(number, 3)"),
+    ("to_timestamp_seconds", "TO_TIMESTAMP_LTZ(number, 0)"),
+    ("datediff", "TIMESTAMPDIFF(DAY, from, to)"),
+    ("date_add", "TIMESTAMPADD(DAY, number, date)"),
+    ("date_sub", "TIMESTAMPADD(DAY, -number, date)"),
+    ("add_months", "TIMESTAMPADD(MONTH, number, date)"),
+    ("make_date", "TO_DATE(text, pattern)"),
+    ("nvl", "COALESCE(value, other)"),
+    ("isnull", "value IS NULL"),
+    ("nvl2", "CASE WHEN value IS NULL THEN … END"),
+    ("iff", "IF(condition, value, other)"),
+    ("trunc", "TRUNCATE(number, digits)"),
+    ("pow", "POWER(base, exponent)"),
+    ("signum", "SIGN(number)"),
+    ("isnan", "number <> number"),
+    ("to_hex", "HEX(number)"),
+    ("array_length", "CARDINALITY(array)"),
+    ("cardinality_of", "CARDINALITY(array)"),
+    ("array_to_string", "ARRAY_JOIN(array, separator)"),
+    ("get_json_object", "JSON_VALUE(text, path)"),
+    ("json_extract", "JSON_VALUE(text, path)"),
+];
+
+/// What to do instead of calling a function that is not there, unless nothing is known of the name.
+pub(crate) fn unknown(name: &str) -> Option<String> {
+    let lower = name.to_lowercase();
+    if CHANCE.contains(&lower.as_str()) {
+        return Some("the same row would get another value after a restart; take what the row has".to_owned());
+    }
+    if let Some((_, instead)) = INSTEAD.iter().find(|(other, _)| *other == lower) {
+        return Some(format!("Flink has no function of that name: write {instead}"));
+    }
+    if MISSING.contains(&name.to_uppercase().as_str()) {
+        return Some(format!("Flink's {} is not supported yet", name.to_uppercase()));
+    }
+    let is_datafusions = datafusion_functions::all_default_functions()
+        .iter()
+        .any(|function| function.name() == lower || function.aliases().contains(&lower));
+    is_datafusions.then(|| "Flink has no function of that name; SHOW FUNCTIONS lists what there is".to_owned())
+}
