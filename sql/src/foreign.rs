@@ -18,6 +18,12 @@ pub(crate) fn statement(words: &mut Words<'_>) -> Result<Option<Body>> {
     if words.accept("USE") {
         return use_names(words).map(Some);
     }
+    if words.accept_all(&["CREATE", "DATABASE"]) {
+        words.accept_all(&["IF", "NOT", "EXISTS"]);
+        let name = ident(words, "a database's name")?;
+        words.skip_rest();
+        return Ok(Some(Body::CreateDatabase(name)));
+    }
     for (start, note) in NOTED {
         if words.accept_all(start) {
             words.skip_rest();
@@ -44,20 +50,13 @@ fn use_names(words: &mut Words<'_>) -> Result<Body> {
     while words.accept_token(&Token::Period) {
         names.push(ident(words, "a name")?);
     }
-    let expected: &[&str] = match (is_catalog, names.len()) {
-        (true, _) => &[CATALOG],
-        (false, 1) => &[DATABASE],
-        (false, _) => &[CATALOG, DATABASE],
-    };
-    for (name, expected) in names.iter().zip(expected) {
-        if name.value != *expected {
-            let what = if *expected == CATALOG { "catalog" } else { "database" };
-            return Err(Fault::new(format!("unknown {what} '{}'", name.value))
-                .at(name.span)
-                .help(format!("there is one {what}, '{expected}': leave the statement out")));
-        }
+    let database = if is_catalog { None } else { names.pop() };
+    if let Some(catalog) = names.iter().find(|name| name.value != CATALOG) {
+        return Err(Fault::new(format!("unknown catalog '{}'", catalog.value))
+            .at(catalog.span)
+            .help(format!("there is one catalog, '{CATALOG}': leave the statement out")));
     }
-    Ok(Body::Noted(String::new()))
+    Ok(database.map_or(Body::Noted(String::new()), Body::UseDatabase))
 }
 
 /// How statements begin that are taken without an effect, and why they have none.
@@ -65,9 +64,10 @@ const NOTED: &[(&[&str], &str)] = &[
     (&["ADD", "JAR"], "connectors and formats are built in"),
     (&["ADD", "JARS"], "connectors and formats are built in"),
     (&["REMOVE", "JAR"], "connectors and formats are built in"),
-    (&["CREATE", "DATABASE"], "there is one database; tables that are created after it go there"),
     (&["ANALYZE", "TABLE"], "plans do not depend on statistics"),
     (&["CLEAR"], "it is for the terminal of Flink's SQL client"),
+    (&["QUIT"], "a script ends with its last statement"),
+    (&["EXIT"], "a script ends with its last statement"),
 ];
 
 const NO_CATALOG: &str =
@@ -111,8 +111,6 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
         "a job keeps its statement, and state by the names that EXPLAIN shows",
     ),
     (&["EXECUTE", "PLAN"], "plans are not stored", "submit the statement itself"),
-    (&["QUIT"], "a script ends with its last statement", "leave it out"),
-    (&["EXIT"], "a script ends with its last statement", "leave it out"),
     (&["HELP"], "there is no HELP here", "docs/sql.md lists the statements"),
     (
         &["EXPLAIN", "ANALYZE"],

@@ -2,6 +2,8 @@
 //!
 //! DataFusion names them after their text, and then refuses two that read alike (`CAST(ts AS DATE), ts`).
 
+use std::collections::HashSet;
+
 use sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, Spanned, TableFactor};
 use sqlparser::tokenizer::Span;
 
@@ -34,7 +36,7 @@ fn name_select(select: &mut Select) {
             name_columns(subquery);
         }
     }
-    let mut names: Vec<String> = Vec::new();
+    let mut names: HashSet<String> = HashSet::new();
     for (index, item) in select.projection.iter_mut().enumerate() {
         let name = match item {
             SelectItem::ExprWithAlias { alias, .. } => alias.value.clone(),
@@ -49,7 +51,7 @@ fn name_select(select: &mut Select) {
             let alias = Ident { value: unique.clone(), quote_style: None, span: expr.span() };
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
         }
-        names.push(unique);
+        names.insert(unique);
     }
 }
 

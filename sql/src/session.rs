@@ -1,5 +1,6 @@
 //! A session: what statements have set and created, and what the next one does.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -87,6 +88,8 @@ pub struct Session {
     functions: Functions,
     /// Jobs named after the script so far.
     unnamed_jobs: u32,
+    /// The databases that statements have created: other names of the one that there is.
+    databases: BTreeSet<String>,
     /// What the last statement leaves to be said beside its effect.
     notes: Vec<String>,
 }
@@ -101,6 +104,7 @@ impl Session {
             catalog: Catalog::default(),
             functions: Functions::new(None),
             unnamed_jobs: 0,
+            databases: BTreeSet::new(),
             notes: Vec::new(),
         }
     }
@@ -171,6 +175,20 @@ impl Session {
             Body::Insert(insert) => self.insert(std::slice::from_ref(insert)),
             Body::StatementSet(inserts) => self.insert(inserts),
             Body::Query(query) => self.query(query),
+            Body::CreateDatabase(name) => {
+                self.databases.insert(name.value.clone());
+                self.notes.push(format!(
+                    "CREATE DATABASE has no effect: there is one database, and tables that are created after it go there; write their names without '{}.'",
+                    name.value
+                ));
+                Ok(Effect::Done("nothing to do".into()))
+            }
+            Body::UseDatabase(name) if name.value == DATABASE || self.databases.contains(&name.value) => {
+                Ok(Effect::Done("nothing to do".into()))
+            }
+            Body::UseDatabase(name) => Err(Fault::new(format!("unknown database '{}'", name.value))
+                .at(name.span)
+                .help(format!("there is one database, '{DATABASE}': leave the statement out"))),
             Body::Noted(note) => {
                 self.notes.extend((!note.is_empty()).then(|| note.clone()));
                 Ok(Effect::Done("nothing to do".into()))
@@ -422,10 +440,11 @@ fn with_names(plan: LogicalPlan, names: &[Ident], view: &Ident) -> Result<Logica
 /// The columns of a query's result, told apart: `SELECT a.x, b.x` gives `x` and `x:2`.
 fn distinct_names(schema: &Schema) -> SchemaRef {
     let mut fields: Vec<arrow::datatypes::Field> = Vec::with_capacity(schema.fields().len());
+    let mut names: HashSet<String> = HashSet::new();
     for field in schema.fields() {
         let mut name = field.name().clone();
         let mut number = 2;
-        while fields.iter().any(|known| *known.name() == name) {
+        while !names.insert(name.clone()) {
             name = format!("{}:{number}", field.name());
             number += 1;
         }

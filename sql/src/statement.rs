@@ -65,6 +65,8 @@ pub(crate) enum Body {
     Insert(Insert),
     StatementSet(Vec<Insert>),
     Query(Box<Query>),
+    CreateDatabase(Ident),
+    UseDatabase(Ident),
     /// A statement that does nothing here; the sentence says why, and is empty where there is nothing to say.
     Noted(String),
 }

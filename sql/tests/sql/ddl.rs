@@ -135,6 +135,7 @@ fn a_preamble_of_flinks_client_is_taken_with_a_word_about_each() {
             "{statement}: {notes:?}"
         );
     }
+    assert_eq!(notes("CREATE DATABASE db; USE db; QUIT").len(), 1);
     let quiet = "USE CATALOG default_catalog; USE default_database; USE default_catalog.default_database; SET parallelism.default = 4";
     assert!(notes(quiet).is_empty());
     assert_eq!(rows(&format!("{quiet}; SET")), ["parallelism.default | 4"]);
