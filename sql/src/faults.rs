@@ -101,6 +101,10 @@ fn arrow_fault(error: &ArrowError) -> Fault {
         ArrowError::ArithmeticOverflow(text) => {
             Fault::new(format!("a number is too large: {}", with_sql_types(text))).help("CAST to a larger type first")
         }
+        ArrowError::InvalidArgumentError(text)
+        | ArrowError::ComputeError(text)
+        | ArrowError::SchemaError(text)
+        | ArrowError::NotYetImplemented(text) => Fault::new(with_sql_types(text)),
         other => Fault::new(with_sql_types(&other.to_string())),
     }
 }

@@ -105,11 +105,12 @@ impl Settings<'_> {
     }
 
     fn wrong(&self, setting: &str, expected: impl std::fmt::Display) -> Error {
-        let (owner, column) = (self.options.owner(), self.column);
-        Error::invalid(match self.text(setting) {
-            Some(found) => format!("{owner}: option 'fields.{column}.{setting}' is '{found}', expected {expected}"),
-            None => format!("{owner}: option 'fields.{column}.{setting}' is missing, expected {expected}"),
-        })
+        let key = format!("fields.{}.{setting}", self.column);
+        let message = match self.text(setting) {
+            Some(found) => format!("option '{key}' is '{found}', expected {expected}"),
+            None => format!("option '{key}' is missing, expected {expected}"),
+        };
+        self.options.invalid(&key, message)
     }
 
     fn number<T: FromStr + PartialOrd + std::fmt::Display>(

@@ -2,7 +2,7 @@
 
 use coulee_model::Timestamp;
 use coulee_runtime::options::{OptionKind, OptionSpec, Options};
-use coulee_runtime::{Error, Result};
+use coulee_runtime::{Error, OptionPart, Result, Subject};
 
 use super::event::Kind;
 
@@ -164,7 +164,9 @@ impl NexmarkSettings {
         ];
         for (option, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
-                return Err(Error::invalid(format!("option '{option}' is {value}, expected {least} to {most}")));
+                let subject = Subject::Option { table: None, key: option.to_owned(), part: OptionPart::Value };
+                let message = format!("option '{option}' is {value}, expected {least} to {most}");
+                return Err(Error::invalid(message).about(subject));
             }
         }
         if self.total() == 0 {

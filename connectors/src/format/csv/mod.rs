@@ -105,7 +105,7 @@ impl Settings {
         }
         let element_delimiter = options.require("csv.array-element-delimiter")?.to_owned();
         if element_delimiter.is_empty() {
-            return Err(Error::invalid(format!("{}: 'csv.array-element-delimiter' is empty", options.owner())));
+            return Err(options.invalid("csv.array-element-delimiter", "'csv.array-element-delimiter' is empty"));
         }
         Ok(Settings {
             dialect,
@@ -120,10 +120,7 @@ fn one_character(options: &Options, key: &str) -> Result<u8> {
     match options.require(key)? {
         "\\t" => Ok(b'\t'),
         text if text.len() == 1 && !matches!(text, "\n" | "\r") => Ok(text.as_bytes()[0]),
-        text => Err(Error::invalid(format!(
-            "{}: option '{key}' is '{text}', expected one ASCII character",
-            options.owner()
-        ))),
+        text => Err(options.invalid(key, format_args!("option '{key}' is '{text}', expected one ASCII character"))),
     }
 }
 
