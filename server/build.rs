@@ -1,10 +1,11 @@
 //! Makes the gRPC client and server from `proto/coulee.proto`. Needs `protoc`.
 
 /// What `coulee job show --json` prints: the messages as they are, by the names of their fields.
-const AS_JSON: [&str; 11] = [
+const AS_JSON: [&str; 12] = [
     "Job",
     "Failure",
     "Finding",
+    "Rejection",
     "SinkTarget",
     "Progress",
     "Snapshot",

@@ -115,13 +115,14 @@ async fn watch(
 /// Says how it went.
 async fn finish(engine: &Arc<Engine>, ended: Result<(Show, ScriptRun), Failure>) -> Result<(), Failure> {
     let (show, run) = ended?;
-    let mut failed = None;
+    let (mut failed, mut shortfall) = (None, show.shortfall());
     for name in &run.running {
         let job = engine.job(name.as_str())?;
         show.summarise(&job)?;
         if let JobState::Failed { cause } = &job.state {
             failed = Some(Failure::Failed(format!("job '{name}' failed: {cause}")));
         }
+        shortfall = shortfall.or_else(|| summary::shortfall(&job));
         if job.state == JobState::Finished {
             show_pages(engine, name.as_str()).await?;
         }
@@ -129,7 +130,7 @@ async fn finish(engine: &Arc<Engine>, ended: Result<(Show, ScriptRun), Failure>)
     match failed {
         Some(failure) => Err(failure),
         None if show.is_interrupted() => Err(Failure::Interrupted),
-        None => Ok(()),
+        None => shortfall.map_or(Ok(()), |text| Err(Failure::Failed(text))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is said of a job that has ended.
 
-use coulee_server::{JobReport, JobState, Progress};
+use coulee_server::{JobReport, JobState, OperatorKind, Progress, Rejection, Stage};
 
 use crate::figures::{bytes, count, counted, short, span};
 
@@ -68,7 +68,9 @@ pub fn asides(progress: &Progress) -> Vec<String> {
     if timeless > 0 {
         lines.push(format!("{} had no event time ({})", counted(timeless, "row"), kept(&progress.late_to)));
     }
-    let rejected = progress.rejected_rows;
+    lines.extend(progress.rejections.iter().map(rejection));
+    let told: u64 = progress.rejections.iter().map(|rejection| rejection.rows).sum();
+    let rejected = progress.rejected_rows.saturating_sub(told);
     if rejected > 0 {
         let reason = progress.last_reject.as_deref().unwrap_or("unknown");
         lines.push(format!(
@@ -80,6 +82,38 @@ pub fn asides(progress: &Progress) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// What a table's records or rows were rejected for at one stage, in a line.
+fn rejection(found: &Rejection) -> String {
+    let kept = found.kept.as_ref().map_or("not kept".to_owned(), |to| format!("kept: {to}"));
+    let verb = if found.rows == 1 { "was" } else { "were" };
+    let what = match found.stage {
+        Stage::Decode => format!("{} of '{}' {verb} rejected", counted(found.rows, "record"), found.table),
+        Stage::Expression => format!("{} of '{}' failed in an expression", counted(found.rows, "row"), found.table),
+        Stage::Delivery => format!("{} could not be delivered to '{}'", counted(found.rows, "row"), found.table),
+    };
+    format!("{what} (the last: {}; {kept})", found.last_reason)
+}
+
+/// Why a job that finished did not do its work: every record of a table was rejected, or a result could not be delivered to
+/// a table that asks for all of them. `None` when it did.
+pub fn shortfall(job: &JobReport) -> Option<String> {
+    let progress = job.progress.as_ref().filter(|progress| progress.bounded && job.state == JobState::Finished)?;
+    let at = |stage: Stage| progress.rejections.iter().filter(move |found| found.stage == stage);
+    if let Some(found) = at(Stage::Delivery).find(|found| found.kept.is_some()) {
+        return Some(format!("job '{}' finished, but {}", job.name, rejection(found)));
+    }
+    let is_source = |operator: &&coulee_server::Operator| operator.kind == OperatorKind::Source;
+    let sources = progress.operators.iter().filter(is_source).map(|source| &source.figures);
+    let (mut read, mut unread) = (0, false);
+    for source in sources {
+        read += source.rows_in() + source.rejected_rows();
+        unread |= source.rows_in() == 0 && source.rejected_rows() > 0;
+    }
+    let nothing_left = progress.rows_written == 0 && read > 0 && progress.rejected_rows >= read;
+    let last = progress.rejections.last().filter(|_| nothing_left || unread)?;
+    Some(format!("job '{}' finished, but every record was rejected: {}", job.name, rejection(last)))
 }
 
 #[cfg(test)]
@@ -107,6 +141,57 @@ mod tests {
             ]
         );
         assert!(asides(&Progress::default()).is_empty());
+    }
+
+    fn rejections(stage: Stage, rows: u64) -> Vec<Rejection> {
+        let kept = Some("stream 't_dead_letter'".into());
+        vec![Rejection { table: "t".into(), stage, rows, last_reason: "a / d: division by zero".into(), kept }]
+    }
+
+    #[test]
+    fn each_stage_has_its_words() {
+        let line = |stage, rows| {
+            let rejections = rejections(stage, rows);
+            asides(&Progress { rejected_rows: rows, rejections, ..Progress::default() }).join("|")
+        };
+        let tail = "(the last: a / d: division by zero; kept: stream 't_dead_letter')";
+        assert_eq!(line(Stage::Decode, 1), format!("1 record of 't' was rejected {tail}"));
+        assert_eq!(line(Stage::Expression, 2), format!("2 rows of 't' failed in an expression {tail}"));
+        assert_eq!(line(Stage::Delivery, 1), format!("1 row could not be delivered to 't' {tail}"));
+    }
+
+    /// A finished job that read and rejected so many rows.
+    fn finished(stage: Stage, read: u64, rejected: u64, written: u64) -> JobReport {
+        let decoded = if stage == Stage::Decode { read - rejected } else { read };
+        let figures = [("rows_in", decoded), ("rejected_rows", read - decoded)];
+        let figures = figures.map(|(name, value)| (name.to_owned(), value as i64)).into_iter().collect();
+        let source = coulee_server::Operator { kind: OperatorKind::Source, figures, ..Default::default() };
+        let progress = Progress {
+            bounded: true,
+            rows_read: decoded,
+            rows_written: written,
+            rejected_rows: rejected,
+            rejections: rejections(stage, rejected),
+            operators: vec![source],
+            ..Progress::default()
+        };
+        JobReport {
+            state: JobState::Finished,
+            progress: Some(progress),
+            ..crate::live::tests::job(Progress::default())
+        }
+    }
+
+    #[test]
+    fn a_job_that_rejected_everything_or_lost_a_result_falls_short() {
+        assert_eq!(shortfall(&finished(Stage::Decode, 5, 2, 3)), None);
+        assert_eq!(shortfall(&finished(Stage::Expression, 5, 2, 3)), None);
+        assert_eq!(shortfall(&finished(Stage::Expression, 5, 2, 0)), None);
+        for all in [finished(Stage::Decode, 5, 5, 0), finished(Stage::Expression, 5, 5, 0)] {
+            assert!(shortfall(&all).is_some_and(|text| text.contains("every record was rejected")));
+        }
+        let lost = shortfall(&finished(Stage::Delivery, 5, 1, 4));
+        assert!(lost.is_some_and(|text| text.contains("1 row could not be delivered to 't'")));
     }
 
     #[test]

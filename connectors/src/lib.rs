@@ -20,7 +20,7 @@ pub use coulee_log as log;
 
 pub use blackhole::BlackholeConnector;
 pub use datagen::DatagenConnector;
-pub use dead_letter::DeadLetters;
+pub use dead_letter::{DeadLetters, WithDeadLetters};
 pub use filesystem::FilesystemConnector;
 pub use nexmark::NexmarkConnector;
 pub use print::{PrintConnector, PrintTarget, StandardError, StandardOutput};

@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 use crate::Result;
+use crate::origin::Origins;
 
 /// The most rows of a batch that a source reads or a task gathers.
 pub(crate) const BATCH_ROWS: usize = 8_192;
@@ -45,19 +46,20 @@ impl RowKind {
     }
 }
 
-/// A `RecordBatch` with, for a changelog, one row kind per row.
+/// A `RecordBatch` with, for a changelog, one row kind per row, and where its rows were read.
 ///
 /// Without kinds every row is an insert: the fast path, which costs nothing.
 #[derive(Debug, Clone)]
 pub struct Batch {
     rows: RecordBatch,
     kinds: Option<Int8Array>,
+    origins: Option<Origins>,
 }
 
 impl Batch {
     /// A batch of inserts.
     pub fn inserts(rows: RecordBatch) -> Self {
-        Batch { rows, kinds: None }
+        Batch { rows, kinds: None, origins: None }
     }
 
     /// A batch of a changelog. `kinds` holds one [`RowKind`] (as `i8`) per row and no nulls.
@@ -65,7 +67,7 @@ impl Batch {
         assert_eq!(rows.num_rows(), kinds.len(), "one kind per row");
         assert_eq!(kinds.null_count(), 0, "every row has a kind");
         assert!(kinds.values().iter().all(|kind| (0..=3).contains(kind)), "a row's kind is 0 to 3");
-        Batch { rows, kinds: Some(kinds) }
+        Batch { rows, kinds: Some(kinds), origins: None }
     }
 
     /// The rows.
@@ -78,6 +80,17 @@ impl Batch {
         self.rows
     }
 
+    /// The same rows, which were read there.
+    #[must_use]
+    pub fn with_origins(self, origins: Origins) -> Self {
+        Batch { origins: Some(origins), ..self }
+    }
+
+    /// Where the rows were read; `None` where that is not known (a result of an aggregation).
+    pub fn origins(&self) -> Option<&Origins> {
+        self.origins.as_ref()
+    }
+
     /// One kind per row, or `None` when all are inserts.
     pub fn kinds(&self) -> Option<&Int8Array> {
         self.kinds.as_ref()
@@ -88,11 +101,12 @@ impl Batch {
         self.kinds.as_ref().map_or(RowKind::Insert, |kinds| RowKind::ALL[kinds.value(row) as usize])
     }
 
-    /// Some rows in a row, with their kinds. Copies nothing.
+    /// Some rows in a row, with their kinds and origins. Copies nothing.
     #[must_use]
     pub fn slice(&self, start: usize, rows: usize) -> Self {
         let kinds = self.kinds.as_ref().map(|kinds| kinds.slice(start, rows));
-        Batch { rows: self.rows.slice(start, rows), kinds }
+        let origins = self.origins.as_ref().map(|origins| origins.slice(start, rows));
+        Batch { rows: self.rows.slice(start, rows), kinds, origins }
     }
 
     /// Of every row, what it adds to a count of such rows: 1, or -1 where it is taken back.
@@ -116,11 +130,11 @@ impl Batch {
         Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }
 
-    /// The same kinds beside other columns: for an operator that maps rows one to one.
+    /// The same kinds and origins beside other columns: for an operator that maps rows one to one.
     #[must_use]
     pub fn with_rows(&self, rows: RecordBatch) -> Self {
         assert_eq!(rows.num_rows(), self.rows.num_rows(), "rows map one to one");
-        Batch { rows, kinds: self.kinds.clone() }
+        Batch { rows, kinds: self.kinds.clone(), origins: self.origins.clone() }
     }
 
     /// The rows for which `keep` is true, with their kinds.
@@ -128,18 +142,26 @@ impl Batch {
     /// # Errors
     /// When Arrow cannot select from a column's type.
     pub fn filter(&self, keep: &BooleanArray) -> Result<Self> {
+        let origins = self.origins.as_ref().map(|origins| origins.filter(keep)).transpose()?;
         if self.kinds.is_none() {
-            return Ok(Batch::inserts(filter_record_batch(&self.rows, keep)?));
+            return Ok(Batch { rows: filter_record_batch(&self.rows, keep)?, kinds: None, origins });
         }
         let keep = FilterBuilder::new(keep).optimize().build();
-        self.select(|column| Ok(keep.filter(column)?))
+        let (rows, kinds) = self.selected(|column| Ok(keep.filter(column)?))?;
+        Ok(Batch { rows, kinds, origins })
     }
 
-    /// Applies the same row selection to columns and kinds.
+    /// Applies the same row selection to columns, kinds and origins.
     ///
     /// # Errors
     /// When Arrow cannot apply it to a column's type.
     pub fn select(&self, select: impl Fn(&dyn Array) -> Result<ArrayRef>) -> Result<Self> {
+        let (rows, kinds) = self.selected(&select)?;
+        let origins = self.origins.as_ref().map(|origins| origins.select(self.len(), &select)).transpose()?;
+        Ok(Batch { rows, kinds, origins })
+    }
+
+    fn selected(&self, select: impl Fn(&dyn Array) -> Result<ArrayRef>) -> Result<(RecordBatch, Option<Int8Array>)> {
         let columns = self.rows.columns().iter().map(|c| select(c.as_ref())).collect::<Result<Vec<_>>>()?;
         let kinds = match &self.kinds {
             None => None,
@@ -153,7 +175,7 @@ impl Batch {
         };
         let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(len));
         let rows = RecordBatch::try_new_with_options(self.rows.schema(), columns, &options)?;
-        Ok(Batch { rows, kinds })
+        Ok((rows, kinds))
     }
 
     /// The rows of several batches, at least one, in their order. All have kinds or none has.
@@ -169,7 +191,9 @@ impl Batch {
             false => Some(arrow::compute::concat(&kinds)?.as_primitive().clone()),
         };
         assert!(kinds.as_ref().is_none_or(|kinds| kinds.len() == rows.num_rows()), "one kind per row");
-        Ok(Batch { rows, kinds })
+        let origins: Option<Vec<_>> = parts.iter().map(|part| Some((part.origins.clone()?, part.len()))).collect();
+        let origins = origins.map(|origins| Origins::concat(&origins)).transpose()?;
+        Ok(Batch { rows, kinds, origins })
     }
 
     /// How many rows.

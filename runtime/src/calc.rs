@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::AsArray;
+use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use coulee_model::SubtaskIndex;
+use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::expressions::{Column, Literal};
 
 use crate::graph::OperatorFactory;
 use crate::operator::{InputIndex, Operator, Output};
+use crate::row_errors::evaluate::{Failed, evaluate, evaluate_condition, in_pieces};
 use crate::{Batch, Result};
 
 /// Keeps the rows that pass the filter, and computes columns from them.
@@ -48,6 +51,13 @@ impl OperatorFactory for Calc {
         true
     }
 
+    fn may_reject(&self) -> bool {
+        let is_plain = |expr: &Arc<dyn PhysicalExpr>| {
+            expr.downcast_ref::<Column>().is_some() || expr.downcast_ref::<Literal>().is_some()
+        };
+        !self.filter.iter().chain(self.projection.iter().flatten()).all(is_plain)
+    }
+
     fn create(&self, _: SubtaskIndex) -> Result<Box<dyn Operator>> {
         Ok(Box::new(self.clone()))
     }
@@ -55,34 +65,49 @@ impl OperatorFactory for Calc {
 
 impl Operator for Calc {
     fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
-        let batch = match &self.filter {
-            Some(filter) => filtered(batch, filter.as_ref())?,
-            None => batch,
-        };
-        if batch.is_empty() {
-            return Ok(());
+        let (mut pieces, rejected) = in_pieces(&batch, |piece| self.compute(piece))?;
+        pieces.retain(|piece| !piece.is_empty());
+        if !pieces.is_empty() {
+            out.emit(Batch::concat(pieces)?);
         }
-        let Some(projection) = &self.projection else {
-            out.emit(batch);
-            return Ok(());
-        };
-        let rows = batch.rows();
-        let mut columns = Vec::with_capacity(projection.len());
-        for expr in projection {
-            columns.push(expr.evaluate(rows)?.into_array(rows.num_rows())?);
+        if let Some(rejected) = rejected {
+            out.reject(rejected);
         }
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        let projected = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
-        out.emit(batch.with_rows(projected));
         Ok(())
     }
 }
 
-fn filtered(batch: Batch, filter: &dyn PhysicalExpr) -> Result<Batch> {
-    let keep = filter.evaluate(batch.rows())?.into_array(batch.len())?;
-    let keep = keep.as_boolean();
+impl Calc {
+    fn compute(&self, batch: Batch) -> Result<Batch, Failed> {
+        let batch = match &self.filter {
+            Some(filter) => filtered(batch, filter)?,
+            None => batch,
+        };
+        let Some(projection) = &self.projection else { return Ok(batch) };
+        let rows = batch.rows();
+        let mut columns = Vec::with_capacity(projection.len());
+        if rows.num_rows() == 0 {
+            // An expression may fail on no rows at all (a division by a constant).
+            return Ok(batch.with_rows(RecordBatch::new_empty(self.schema.clone())));
+        }
+        for (expr, field) in projection.iter().zip(self.schema.fields()) {
+            let column = evaluate(expr, rows)?;
+            if !field.is_nullable() && column.null_count() > 0 {
+                let reason = format!("it is null, and column '{}' is NOT NULL", field.name());
+                return Err(Failed::Rows(expr.clone(), DataFusionError::Execution(reason)));
+            }
+            columns.push(column);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let projected = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
+        Ok(batch.with_rows(projected))
+    }
+}
+
+fn filtered(batch: Batch, filter: &Arc<dyn PhysicalExpr>) -> Result<Batch, Failed> {
+    let keep = evaluate_condition(filter, batch.rows())?;
     if keep.true_count() == batch.len() {
         return Ok(batch);
     }
-    batch.filter(keep)
+    Ok(batch.filter(&keep)?)
 }

@@ -16,6 +16,8 @@ use arrow::record_batch::RecordBatch;
 use coulee_model::{CheckpointId, Clock, JobName, SubtaskIndex, Timestamp};
 
 use crate::metrics::SubtaskMetrics;
+use crate::origin::RowPositions;
+use crate::row_errors::RejectedRows;
 use crate::{Batch, Result};
 
 /// A part of a source that is read in order by one subtask at a time: a shard, a file.
@@ -121,6 +123,18 @@ pub trait SourceReader: Send {
     /// For every split, the position behind the last row that `next` returned, in the connector's own encoding.
     fn positions(&self) -> Vec<(SplitId, Bytes)>;
 
+    /// Where the rows of the last `Rows` or `Changes` stand in their split: for messages and dead letters. Asked once, right
+    /// after that event.
+    fn row_positions(&mut self) -> RowPositions {
+        RowPositions::default()
+    }
+
+    /// What a split is called in messages and dead letters, if not by its id: `flights/3` for a shard of a stream.
+    fn split_name(&self, split: usize) -> Option<String> {
+        let _ = split;
+        None
+    }
+
     /// Asks for no rows of a split until further notice, or for its rows again. A reader that cannot leave out one of its splits ignores it.
     fn set_paused(&mut self, split: usize, paused: bool) {
         let _ = (split, paused);
@@ -132,12 +146,15 @@ pub trait SourceReader: Send {
     }
 }
 
-/// The schema of rejected records: `origin` (text: where it was read), `reason` (text), `raw` (bytes).
+/// The schema of rejected records: `origin` (text: where it was read), `reason` (text), `raw` (bytes: the record, or the row as
+/// JSON), `stage` (text: `decode`, `expression` or `delivery`), `expression` (text: the one that failed, as SQL; null else).
 pub fn rejected_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("origin", DataType::Utf8, false),
         Field::new("reason", DataType::Utf8, false),
         Field::new("raw", DataType::Binary, false),
+        Field::new("stage", DataType::Utf8, false),
+        Field::new("expression", DataType::Utf8, true),
     ]))
 }
 
@@ -186,6 +203,11 @@ pub trait Sink: Send + Sync + Debug {
         Some("the sink does not say that it takes changelogs: aggregate in windows, or write to a sink that does")
     }
 
+    /// Whether its writers may hand over rows that they cannot take ([`SinkWriter::take_rejected`]).
+    fn may_reject(&self) -> bool {
+        false
+    }
+
     /// What must be durable before `commit` is called.
     fn commit_on(&self) -> CommitOn {
         CommitOn::Checkpoint
@@ -232,6 +254,12 @@ pub trait SinkWriter: Send {
     /// The input has ended: closes every buffer, so that the next `prepare` and `commit` deliver all.
     async fn finish(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    /// The rows that the calls since the last one could not take, whatever is tried: asked after each call of `write`, `flush`,
+    /// `finish` and `prepare`. They are not part of what is delivered.
+    fn take_rejected(&mut self) -> Option<RejectedRows> {
+        None
     }
 
     /// When the writer next wants `prepare` to be called although no more rows come; `None` when it has nothing that waits. A job without anything new takes

@@ -10,10 +10,12 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use coulee_model::{KeyGroup, OperatorId, SubtaskIndex};
 use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::expressions::Column;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::connector::{Sink, Source};
 use crate::operator::{InputIndex, Operator};
+use crate::row_errors::RowErrors;
 use crate::{Error, Result};
 
 /// Which of an operator's outputs an edge carries.
@@ -23,7 +25,7 @@ pub struct Port(pub u8);
 impl Port {
     /// The rows.
     pub const MAIN: Port = Port(0);
-    /// Of a source: records that could not become rows, in [`rejected_schema`](crate::rejected_schema).
+    /// Records that could not become rows and rows that failed, in [`rejected_schema`](crate::rejected_schema).
     pub const REJECTED: Port = Port(1);
     /// Of a windowed operator: late rows and rows without an event time, in the schema of its input.
     pub const LATE: Port = Port(2);
@@ -45,6 +47,13 @@ pub enum Partitioning {
     Rebalance,
     /// Every row to every subtask.
     Broadcast,
+}
+
+impl Partitioning {
+    /// Whether it computes something of a row, which may fail; a column is only read.
+    pub(crate) fn may_fail(&self) -> bool {
+        matches!(self, Partitioning::Hash(keys) if keys.iter().any(|key| key.downcast_ref::<Column>().is_none()))
+    }
 }
 
 /// How a source gets its event time.
@@ -111,6 +120,11 @@ pub trait OperatorFactory: Send + Sync + Debug {
         false
     }
 
+    /// Whether it may hand over rows that its expressions fail on ([`Output::reject`](crate::operator::Output::reject)).
+    fn may_reject(&self) -> bool {
+        false
+    }
+
     /// A fresh operator without state; [`Operator::open`] gives it what it had.
     ///
     /// # Errors
@@ -142,6 +156,8 @@ pub struct Node {
     pub parallelism: u32,
     /// What it does.
     pub kind: NodeKind,
+    /// Of a source or sink of a table: what happens to the table's rejected rows. Absent, the job fails on them.
+    pub row_errors: Option<RowErrors>,
 }
 
 impl Node {
@@ -222,7 +238,7 @@ impl Graph {
             return Err(Error::invalid(format!("operators '{uid}' and '{}' collide: rename one of them", other.uid)));
         }
         let id = OperatorId(self.nodes.len() as u32);
-        self.nodes.push(Node { id, uid, state, parallelism, kind });
+        self.nodes.push(Node { id, uid, state, parallelism, kind, row_errors: None });
         Ok(id)
     }
 
@@ -247,7 +263,9 @@ impl Graph {
     ) -> Result<()> {
         let (up, down) = (self.node(from), self.node(to));
         let name = format!("edge from '{}' to '{}'", up.uid, down.uid);
-        if from >= to || matches!(up.kind, NodeKind::Sink(_)) || matches!(down.kind, NodeKind::Source(_)) {
+        // A sink gives on nothing but the rows that it cannot take.
+        let leaves_sink = matches!(up.kind, NodeKind::Sink(_)) && port != Port::REJECTED;
+        if from >= to || leaves_sink || matches!(down.kind, NodeKind::Source(_)) {
             return Err(Error::invalid(format!("{name}: rows flow from sources through operators to sinks")));
         }
         if matches!(partitioning, Partitioning::Forward) && up.parallelism != down.parallelism {
@@ -258,6 +276,11 @@ impl Graph {
         }
         self.edges.push(Edge { from, port, to, input, partitioning });
         Ok(())
+    }
+
+    /// Says what happens to the rejected rows of the table that a source reads or a sink writes.
+    pub fn set_row_errors(&mut self, id: OperatorId, errors: RowErrors) {
+        self.nodes[id.0 as usize].row_errors = Some(errors);
     }
 
     /// A node by its id.

@@ -1,6 +1,7 @@
 //! Groups and their aggregates in columns: DataFusion's group values and group accumulators, fed vectorised.
 
 mod repeated;
+mod results;
 
 use std::sync::Arc;
 
@@ -15,6 +16,9 @@ use datafusion_physical_plan::aggregates::group_values::{GroupValues, new_group_
 use datafusion_physical_plan::aggregates::order::GroupOrdering;
 
 use crate::Result;
+use crate::row_errors::evaluate::{Failed, evaluate, evaluate_condition, evaluate_selected};
+
+pub use results::{FailedGroups, Results};
 
 /// One aggregate of a query: the function over its arguments, and the rows that it sees.
 #[derive(Debug, Clone)]
@@ -72,24 +76,32 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Evaluates keys, arguments and filters over a batch.
+    /// Evaluates keys, arguments and filters over a batch. An argument is computed of the rows that its filter passes: it may
+    /// fail on others.
     ///
     /// # Errors
-    /// When an expression fails on the data.
-    pub fn evaluate(keys: &[Arc<dyn PhysicalExpr>], aggregates: &[Aggregate], rows: &RecordBatch) -> Result<Self> {
-        let array = |expr: &Arc<dyn PhysicalExpr>| -> Result<ArrayRef> {
-            Ok(expr.evaluate(rows)?.into_array(rows.num_rows())?)
-        };
+    /// [`Failed::Rows`] when an expression fails on the data.
+    pub(crate) fn evaluate(
+        keys: &[Arc<dyn PhysicalExpr>],
+        aggregates: &[Aggregate],
+        rows: &RecordBatch,
+    ) -> Result<Self, Failed> {
         let mut arguments = Vec::with_capacity(aggregates.len());
         let mut filters = Vec::with_capacity(aggregates.len());
         for aggregate in aggregates {
-            arguments.push(aggregate.function.expressions().iter().map(array).collect::<Result<_>>()?);
-            filters.push(match &aggregate.filter {
-                Some(filter) => Some(array(filter)?.as_boolean().clone()),
+            let filter = match &aggregate.filter {
+                Some(filter) => Some(evaluate_condition(filter, rows)?),
                 None => None,
-            });
+            };
+            let argument = |expr: &Arc<dyn PhysicalExpr>| match (evaluate(expr, rows), &filter) {
+                (Err(Failed::Rows(..)), Some(filter)) => evaluate_selected(expr, rows, filter),
+                (computed, _) => computed,
+            };
+            arguments.push(aggregate.function.expressions().iter().map(argument).collect::<Result<_, Failed>>()?);
+            filters.push(filter);
         }
-        Ok(Inputs { keys: keys.iter().map(array).collect::<Result<_>>()?, arguments, filters })
+        let keys = keys.iter().map(|key| evaluate(key, rows)).collect::<Result<_, Failed>>()?;
+        Ok(Inputs { keys, arguments, filters })
     }
 
     /// The same for some of the rows.
@@ -122,6 +134,7 @@ pub struct GroupTable {
     /// `None` when there are no keys: one group, which exists once a row came.
     groups: Option<Box<dyn GroupValues>>,
     accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    functions: Vec<Arc<AggregateFunctionExpr>>,
     group_of_row: Vec<usize>,
     single_group_exists: bool,
 }
@@ -139,7 +152,8 @@ impl GroupTable {
         };
         let accumulators =
             grouping.aggregates.iter().map(|aggregate| accumulator(&aggregate.function)).collect::<Result<_>>()?;
-        Ok(GroupTable { groups, accumulators, group_of_row: Vec::new(), single_group_exists: false })
+        let functions = grouping.aggregates.iter().map(|aggregate| aggregate.function.clone()).collect();
+        Ok(GroupTable { groups, accumulators, functions, group_of_row: Vec::new(), single_group_exists: false })
     }
 
     /// How many groups.
@@ -223,18 +237,6 @@ impl GroupTable {
         let mut columns = self.take_keys()?;
         for accumulator in &mut self.accumulators {
             columns.extend(accumulator.state(EmitTo::All)?);
-        }
-        Ok(columns)
-    }
-
-    /// Empties the table into its result: the keys, then one column per aggregate.
-    ///
-    /// # Errors
-    /// When an accumulator fails (an overflow at the end).
-    pub fn take_results(&mut self) -> Result<Vec<ArrayRef>> {
-        let mut columns = self.take_keys()?;
-        for accumulator in &mut self.accumulators {
-            columns.push(accumulator.evaluate(EmitTo::All)?);
         }
         Ok(columns)
     }

@@ -14,6 +14,7 @@ use coulee_model::{CheckpointId, Clock, ManualClock, OperatorId, SubtaskIndex, T
 use crate::graph::{OperatorFactory, Port};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{Emitted, InputIndex, OpenContext, Operator, Output};
+use crate::row_errors::policy::all_letters;
 use crate::state::MemoryBudget;
 use crate::{Batch, Result};
 
@@ -118,18 +119,20 @@ impl Harness {
     /// Takes what was emitted, and lets the operator go on with what it began.
     fn more(&mut self, mut out: Output) -> Result<()> {
         while self.operator.more(&mut out)? {
-            self.collect(std::mem::take(&mut out));
+            self.collect(std::mem::take(&mut out))?;
         }
-        self.collect(out);
-        Ok(())
+        self.collect(out)
     }
 
-    fn collect(&mut self, out: Output) {
+    fn collect(&mut self, out: Output) -> Result<()> {
         for item in out.items {
-            if let Emitted::Batch(port, batch) = item {
-                self.output.push((port, batch));
+            match item {
+                Emitted::Batch(port, batch) => self.output.push((port, batch)),
+                Emitted::Rejected(rejected) => self.output.push((Port::REJECTED, all_letters(&rejected)?)),
+                Emitted::Watermark(_) => {}
             }
         }
+        Ok(())
     }
 
     /// A barrier, whose changes become durable.
@@ -167,7 +170,7 @@ impl Harness {
         self.more(out)
     }
 
-    /// The rows that were emitted on a port since the last call.
+    /// The rows that were emitted on a port since the last call. Rejected rows are on [`Port::REJECTED`], as dead letters.
     pub fn take(&mut self, port: Port) -> Vec<RecordBatch> {
         self.take_batches(port).into_iter().map(Batch::into_rows).collect()
     }

@@ -13,6 +13,9 @@ pub mod connector;
 mod error;
 pub mod graph;
 pub mod options;
+pub mod origin;
+pub mod row_errors;
+pub mod sql_type;
 pub mod table;
 
 mod channel;

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use coulee_model::{OperatorId, Stopwatch, SubtaskIndex, Timestamp};
 use parking_lot::Mutex;
 
+use crate::row_errors::Stage;
+
 pub use definition::{Definition, Kind, Merge, Unit};
 pub use figures::Figures;
 
@@ -89,6 +91,8 @@ pub struct SubtaskMetrics {
     /// Since when a sink has been making a checkpoint visible, if it is.
     delivering_since: Mutex<Option<Stopwatch>>,
     last_reject: Mutex<Option<String>>,
+    /// Rows that failed on their way, by table and stage; part of `rejected_rows`.
+    row_errors: Mutex<Vec<RowErrorFigures>>,
     /// Of a source: its splits.
     splits: Mutex<Vec<SplitFigures>>,
 }
@@ -159,6 +163,7 @@ impl SubtaskMetrics {
             blocked_since: Mutex::new(None),
             delivering_since: Mutex::new(None),
             last_reject: Mutex::new(None),
+            row_errors: Mutex::new(Vec::new()),
             splits: Mutex::new(Vec::new()),
         }
     }
@@ -219,6 +224,36 @@ impl SubtaskMetrics {
     pub fn add_rejected(&self, n: u64, last_reason: &str) {
         self.rejected_rows.add(n);
         *self.last_reject.lock() = Some(last_reason.to_owned());
+    }
+
+    /// Rows of a table that failed at a stage, and why the last one did.
+    pub fn add_row_errors(&self, table: &str, stage: Stage, n: u64, last_reason: &str) {
+        self.add_rejected(n, last_reason);
+        let mut errors = self.row_errors.lock();
+        match errors.iter_mut().find(|known| known.table == table && known.stage == stage) {
+            Some(known) => {
+                known.rows += n;
+                last_reason.clone_into(&mut known.last_reason);
+            }
+            None => {
+                errors.push(RowErrorFigures {
+                    table: table.to_owned(),
+                    stage,
+                    rows: n,
+                    last_reason: last_reason.to_owned(),
+                });
+            }
+        }
+    }
+
+    /// Rows that failed on their way, by table and stage.
+    pub fn row_errors(&self) -> Vec<RowErrorFigures> {
+        self.row_errors.lock().clone()
+    }
+
+    /// Counts on from what a checkpoint holds of them.
+    pub(crate) fn restore_row_errors(&self, at_checkpoint: Vec<RowErrorFigures>) {
+        *self.row_errors.lock() = at_checkpoint;
     }
 
     /// It begins to send, and may have to wait for room downstream.
@@ -299,7 +334,7 @@ impl SubtaskMetrics {
                 figures.set(*metric, value);
             }
         }
-        (self.operator, self.subtask, figures)
+        (self.operator, self.subtask, figures, self.row_errors())
     }
 
     /// What is known of the subtask now.
@@ -310,12 +345,13 @@ impl SubtaskMetrics {
             figures: self.figures(),
             splits: self.splits.lock().clone(),
             last_reject: self.last_reject.lock().clone(),
+            row_errors: self.row_errors(),
         }
     }
 }
 
-/// What a subtask has counted of data, for a checkpoint.
-pub(crate) type CountedRows = (OperatorId, SubtaskIndex, Figures);
+/// What a subtask has counted of data, for a checkpoint, and its rows that failed.
+pub(crate) type CountedRows = (OperatorId, SubtaskIndex, Figures, Vec<RowErrorFigures>);
 
 /// What is known of one subtask at one moment.
 #[derive(Debug, Clone)]
@@ -330,6 +366,21 @@ pub struct SubtaskFigures {
     pub splits: Vec<SplitFigures>,
     /// Why the last rejected record was rejected.
     pub last_reject: Option<String>,
+    /// Rows that failed on their way, by table and stage; part of the rejected rows among the counters.
+    pub row_errors: Vec<RowErrorFigures>,
+}
+
+/// How many rows of a table failed at a stage.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RowErrorFigures {
+    /// The table that the rows were read from or, at a sink, should be written to.
+    pub table: String,
+    /// Where they failed.
+    pub stage: Stage,
+    /// How many.
+    pub rows: u64,
+    /// Why the last of them did.
+    pub last_reason: String,
 }
 
 /// What one split of a source has come to.

@@ -7,6 +7,7 @@ use coulee_model::{CheckpointId, Clock, KeyGroup, OperatorId, SubtaskIndex, Time
 
 use crate::graph::Port;
 use crate::metrics::SubtaskMetrics;
+use crate::row_errors::RejectedRows;
 use crate::state::{Backend, MemoryBudget};
 use crate::{Batch, Result};
 
@@ -80,6 +81,7 @@ pub struct Output {
 #[derive(Debug)]
 pub(crate) enum Emitted {
     Batch(Port, Batch),
+    Rejected(RejectedRows),
     Watermark(Timestamp),
 }
 
@@ -94,6 +96,12 @@ impl Output {
         if !batch.is_empty() {
             self.items.push(Emitted::Batch(port, batch));
         }
+    }
+
+    /// Hands over rows that an expression failed on: their table's `'format.on-error'` says what becomes of them. An operator
+    /// that calls it says so in `OperatorFactory::may_reject`.
+    pub fn reject(&mut self, rejected: RejectedRows) {
+        self.items.push(Emitted::Rejected(rejected));
     }
 
     /// Passes on a watermark: everything emitted before it counts as before it.

@@ -8,6 +8,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::connector::{Sink, Source};
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
+use crate::row_errors::OnError;
 use crate::{Error, OptionPart, Result, Subject};
 
 /// A table as `CREATE TABLE` described it, without what only the planner needs (computed columns, the watermark).
@@ -89,6 +90,28 @@ pub const COMMON_OPTIONS: &[OptionSpec] = &[
     ),
 ];
 
+/// The option that says what happens to rejected records and rows.
+pub const ON_ERROR: &str = "format.on-error";
+
+/// The option that names the stream of dead letters.
+pub const DEAD_LETTER_STREAM: &str = "format.dead-letter.stream";
+
+/// Options of every table whose rows may be rejected, whatever its connector.
+pub const ERROR_OPTIONS: [OptionSpec; 2] = [
+    OptionSpec::new(
+        ON_ERROR,
+        OptionKind::Choice(&["fail", "skip", "dead-letter"]),
+        Some("dead-letter"),
+        "What happens to a record that cannot become a row, a row that an expression fails on, or a row that the sink cannot take: stop the job, count and drop it, or count it and keep it with the reason.",
+    ),
+    OptionSpec::new(
+        DEAD_LETTER_STREAM,
+        OptionKind::Text,
+        None,
+        "The stream that keeps such records. Absent: the table's name with '_dead_letter' behind it.",
+    ),
+];
+
 /// Makes sources and sinks of one connector.
 pub trait Connector: Send + Sync + Debug {
     /// The value of `'connector'`.
@@ -130,6 +153,16 @@ pub trait Connector: Send + Sync + Debug {
     /// Whether `PARTITIONED BY` means something to it.
     fn takes_partitions(&self) -> bool {
         false
+    }
+
+    /// What happens to the table's records that cannot become rows, to its rows that an expression fails on, and to rows that
+    /// its sink cannot take: `'format.on-error'`.
+    fn on_error(&self, table: &TableSpec) -> OnError {
+        match table.options.get(ON_ERROR).map(String::as_str) {
+            Some("fail") => OnError::Fail,
+            Some("skip") => OnError::Skip,
+            _ => OnError::DeadLetter,
+        }
     }
 
     /// A sink for rejected records (in [`rejected_schema`](crate::rejected_schema)) of the table, when its options ask for one.

@@ -19,7 +19,7 @@ mod slices;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, TimestampMillisecondArray, UInt32Array};
-use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimestampMillisecondType};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
 use arrow::record_batch::RecordBatch;
 use coulee_checkpoint::Changes;
 use coulee_model::{CheckpointId, SubtaskIndex, Timestamp};
@@ -27,9 +27,11 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column;
 
 use crate::graph::{OperatorFactory, Port};
-use crate::group_table::Aggregate;
+use crate::group_table::{Aggregate, FailedGroups};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
+use crate::row_errors::evaluate::{Failed, evaluate, in_pieces};
+use crate::row_errors::{self, RejectedRows};
 use crate::{Batch, Error, Result};
 
 use layout::Layout;
@@ -99,6 +101,18 @@ impl WindowAggregateSpec {
         let by = if keys.is_empty() { String::new() } else { format!(" by {}", keys.join(", ")) };
         let of = if self.changelog.is_some() { " of a changelog" } else { "" };
         format!("WindowAggregate{of}{stage}: tumbling {} ms{by}: {}", self.window_millis, aggregates.join(", "))
+    }
+
+    /// The groups of a window that have no result: its bounds and their keys.
+    fn rejected(&self, end: i64, failed: FailedGroups) -> Result<RejectedRows> {
+        let instant = |name: &str| Arc::new(Field::new(name, DataType::Timestamp(TimeUnit::Millisecond, None), false));
+        let mut fields: Vec<FieldRef> = vec![instant("window_start"), instant("window_end")];
+        fields.extend(self.keys.iter().map(|(_, field)| field.clone()));
+        let bound = |at: i64| Arc::new(TimestampMillisecondArray::from(vec![at; failed.failures.len()])) as ArrayRef;
+        let mut columns = vec![bound(end - self.window_millis), bound(end)];
+        columns.extend(failed.keys);
+        let rows = Batch::inserts(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?);
+        Ok(RejectedRows { rows, failures: failed.failures, stage: row_errors::Stage::Expression })
     }
 
     /// The result's columns from the window ends and `[keys…, aggregates…]`.
@@ -185,6 +199,10 @@ impl OperatorFactory for WindowFactory {
         self.stage == Stage::Partial
     }
 
+    fn may_reject(&self) -> bool {
+        true
+    }
+
     fn create(&self, _: SubtaskIndex) -> Result<Box<dyn Operator>> {
         Ok(match self.stage {
             Stage::Partial => Box::new(PartialAggregate::new(self.spec.clone())?),
@@ -219,13 +237,16 @@ fn sort_out(ends: &Int64Array, watermark: Timestamp) -> Result<Sorted> {
 }
 
 /// Window ends as plain milliseconds.
-fn window_ends(expr: &dyn PhysicalExpr, rows: &RecordBatch) -> Result<Int64Array> {
-    let ends = expr.evaluate(rows)?.into_array(rows.num_rows())?;
+fn window_ends(expr: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<Int64Array, Failed> {
+    let ends = evaluate(expr, rows)?;
     match ends.data_type() {
-        DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, _) => {
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
             Ok(ends.as_primitive::<TimestampMillisecondType>().reinterpret_cast())
         }
-        other => Err(Error::internal(format!("a window's end has type {other}, expected a timestamp in milliseconds"))),
+        other => {
+            let message = format!("a window's end has type {other}, expected a timestamp in milliseconds");
+            Err(Error::internal(message).into())
+        }
     }
 }
 
@@ -272,15 +293,30 @@ impl WindowAggregate {
         }
     }
 
-    fn update(&mut self, mut batch: Batch, out: &mut Output) -> Result<()> {
-        let ends = window_ends(self.spec.window_end.as_ref(), batch.rows())?;
+    fn update(&mut self, batch: Batch, out: &mut Output) -> Result<()> {
+        // Nothing but the expressions fails on rows, and they come before any change of state.
+        let (_, rejected) = in_pieces(&batch, |piece| self.update_piece(piece, out))?;
+        if let Some(rejected) = rejected {
+            out.reject(rejected);
+        }
+        Ok(())
+    }
+
+    fn update_piece(&mut self, mut batch: Batch, out: &mut Output) -> Result<(), Failed> {
+        let ends = window_ends(&self.spec.window_end, batch.rows())?;
         let sorted = sort_out(&ends, self.watermark)?;
-        self.count(sorted.late, sorted.timeless);
+        let mut late = None;
         if let Some(keep) = &sorted.keep {
-            out.emit_to(Port::LATE, batch.filter(&arrow::compute::not(keep)?)?);
+            late = Some(batch.filter(&arrow::compute::not(keep)?)?);
             batch = batch.filter(keep)?;
         }
-        let inputs = self.slices.layout.inputs(&batch)?;
+        // An expression may fail on no rows at all (a division by a constant).
+        let inputs = if batch.is_empty() { None } else { Some(self.slices.layout.inputs(&batch)?) };
+        self.count(sorted.late, sorted.timeless);
+        if let Some(late) = late {
+            out.emit_to(Port::LATE, late);
+        }
+        let Some(inputs) = inputs else { return Ok(()) };
         for (end, rows) in by_window(&sorted.ends) {
             let slice = self.slices.slice(end)?;
             match rows {
@@ -348,10 +384,13 @@ impl Operator for WindowAggregate {
     /// Emits the windows that are over, one by one, and then the watermark.
     fn more(&mut self, out: &mut Output) -> Result<bool> {
         let Some(watermark) = self.unsent else { return Ok(false) };
-        if let Some((end, columns)) = self.slices.take_due(watermark)? {
-            let rows = columns.first().map_or(0, |column| column.len());
+        if let Some((end, closed)) = self.slices.take_due(watermark)? {
+            let rows = closed.columns.first().map_or(0, |column| column.len());
             if rows > 0 {
-                out.emit(self.spec.result(&Int64Array::from(vec![end; rows]), &columns)?);
+                out.emit(self.spec.result(&Int64Array::from(vec![end; rows]), &closed.columns)?);
+            }
+            if let Some(failed) = closed.failed {
+                out.reject(self.spec.rejected(end, failed)?);
             }
             return Ok(true);
         }

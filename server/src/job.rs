@@ -5,6 +5,7 @@ mod figures;
 mod progress;
 mod recent;
 mod record;
+mod rejections;
 mod supervise;
 mod threads;
 
@@ -24,6 +25,7 @@ pub use progress::{Operator, OperatorKind, Progress};
 use recent::Recent;
 pub use record::{Desired, Failure, JobState, SinkTarget};
 pub(crate) use record::{JobRecord, RECORD_FILE, StoredScript};
+pub use rejections::Rejection;
 pub(crate) use supervise::{Parts, Plan, start};
 pub(crate) use threads::JobThreads;
 

@@ -49,7 +49,7 @@ pub use engine::{Closing, Components, Engine, Start, faults_from_environment};
 pub use error::{Error, Result};
 pub use job::{
     Desired, Failure, Figures, Finding, FindingCode, JobReport, JobState, Operator, OperatorKind, Progress, QUIET,
-    Rates, Retry, SinkTarget, Snapshot, Split, Subtask, diagnose,
+    Rates, Rejection, Retry, SinkTarget, Snapshot, Split, Subtask, diagnose,
 };
 pub use output::{PrintGuard, print_behind, query_rows};
 pub use results::Page;
@@ -68,6 +68,8 @@ pub use arrow::record_batch::RecordBatch;
 pub use coulee_connectors::format::NonFinite;
 /// Options as connectors declare them, and those that every table has, for the reference.
 pub use coulee_runtime::options::OptionSpec;
+/// Where a record or row was rejected.
+pub use coulee_runtime::row_errors::Stage;
 pub use coulee_runtime::table::COMMON_OPTIONS;
 
 #[cfg(test)]

@@ -48,6 +48,9 @@ fn running(out: &mut Exposition, name: &str, progress: &Progress, clock: &dyn Cl
     out.some(&of::JOB_STARTED, &labels, progress.started_at.map(instant));
     out.some(&of::JOB_LAST_READ, &labels, progress.read_at.map(instant));
     out.some(&of::JOB_LAST_DELIVERY, &labels, progress.delivered_at.map(instant));
+    for found in &progress.rejections {
+        out.add(&of::JOB_REJECTED, &[name, &found.table, found.stage.name()], found.rows as f64);
+    }
     out.add(&of::CHECKPOINTS, &labels, progress.checkpoints as f64);
     out.some(&of::CHECKPOINT_TIME, &labels, progress.checkpoint_at.map(instant));
     out.add(&of::CHECKPOINT_INTERVAL, &labels, progress.checkpoint_interval.as_secs_f64());

@@ -6,22 +6,24 @@ use std::sync::Arc;
 
 use coulee_connectors::{
     BlackholeConnector, DatagenConnector, DeadLetters, FilesystemConnector, NexmarkConnector, PrintConnector,
-    PrintTarget, StreamConnector, StreamDeadLetters,
+    PrintTarget, StreamConnector, StreamDeadLetters, WithDeadLetters,
 };
 use coulee_log::Log;
 use coulee_runtime::connector::{Sink, Source};
 use coulee_runtime::options::OptionSpec;
+use coulee_runtime::row_errors::OnError;
 use coulee_runtime::table::{Connector, Connectors, TableSpec};
 use parking_lot::Mutex;
 
 /// The connectors of an engine with this log. Relative paths begin at `base`.
 pub(crate) fn connectors(log: &Arc<Log>, base: &Path, print: Arc<dyn PrintTarget>) -> Connectors {
     let dead_letters: Arc<dyn DeadLetters> = Arc::new(StreamDeadLetters::new(log.clone()));
+    let keeping = |inner: Arc<dyn Connector>| Arc::new(WithDeadLetters::new(inner, dead_letters.clone()));
     Connectors::default()
-        .with(Arc::new(StreamConnector::new(log.clone())))
-        .with(Arc::new(FilesystemConnector::new(base, Some(dead_letters))))
-        .with(Arc::new(NexmarkConnector))
-        .with(Arc::new(DatagenConnector))
+        .with(keeping(Arc::new(StreamConnector::new(log.clone()))))
+        .with(keeping(Arc::new(FilesystemConnector::new(base, Some(dead_letters.clone())))))
+        .with(keeping(Arc::new(NexmarkConnector)))
+        .with(keeping(Arc::new(DatagenConnector)))
         .with(Arc::new(PrintConnector::new(print)))
         .with(Arc::new(BlackholeConnector))
 }
@@ -87,6 +89,10 @@ impl Connector for Remembering {
 
     fn create(&self, table: &TableSpec) -> coulee_runtime::Result<()> {
         self.inner.create(table)
+    }
+
+    fn on_error(&self, table: &TableSpec) -> OnError {
+        self.inner.on_error(table)
     }
 
     fn rejected_sink(&self, table: &TableSpec) -> coulee_runtime::Result<Option<Arc<dyn Sink>>> {

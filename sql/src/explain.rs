@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use coulee_runtime::graph::{Edge, Graph, Partitioning, Port};
+use coulee_runtime::graph::{Edge, Graph, NodeKind, Partitioning, Port};
 
 /// Renders a graph and what the translation noted about it.
 pub(crate) fn explain(graph: &Graph, event_times: &[String], states: &[String]) -> String {
     let mut out = String::from("Graph\n");
-    for node in graph.nodes.iter().filter(|node| !graph.edges.iter().any(|edge| edge.from == node.id)) {
+    let gives_rows = |id| graph.edges.iter().any(|edge| edge.from == id && edge.port != Port::REJECTED);
+    for node in graph.nodes.iter().filter(|node| !gives_rows(node.id)) {
         let _ = writeln!(out, "  {}", line(graph, node.id.0 as usize));
         inputs(graph, node.id.0 as usize, 2, &mut out);
     }
@@ -44,11 +45,18 @@ fn line(graph: &Graph, index: usize) -> String {
 
 fn inputs(graph: &Graph, index: usize, depth: usize, out: &mut String) {
     let id = graph.nodes[index].id;
-    for edge in graph.edges.iter().filter(|edge| edge.to == id) {
+    for edge in graph.edges.iter().filter(|edge| edge.to == id && is_shown(graph, edge)) {
         let indent = "   ".repeat(depth - 2);
         let _ = writeln!(out, "  {indent}└─ {} ─ {}", how(graph, edge), line(graph, edge.from.0 as usize));
-        inputs(graph, edge.from.0 as usize, depth + 1, out);
+        if !matches!(graph.node(edge.from).kind, NodeKind::Sink(_)) {
+            inputs(graph, edge.from.0 as usize, depth + 1, out);
+        }
     }
+}
+
+/// Whatever computes may reject rows: that is said of the tables alone, which it happens to.
+fn is_shown(graph: &Graph, edge: &Edge) -> bool {
+    edge.port != Port::REJECTED || !matches!(graph.node(edge.from).kind, NodeKind::Operator(_))
 }
 
 fn how(graph: &Graph, edge: &Edge) -> String {

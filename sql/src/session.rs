@@ -339,6 +339,7 @@ impl Session {
         let context = self.job_context(true)?;
         let mut translator = Translator::new(&context);
         self.translate_inserts(inserts, &mut translator)?;
+        translator.finish()?;
         let (graph, tables) = (translator.graph, translator.tables);
         Ok(Effect::Insert(self.planned(graph, tables)?))
     }
@@ -364,7 +365,11 @@ impl Session {
         let sink = table.connector.sink(&spec).map_err(|error| at(error.into()))?;
         let parallelism = translator.count(table, "sink.parallelism").map_err(at)?;
         let uid = format!("sink:{}", table.name());
-        translator.insert(&plan, spec.schema.clone(), &uid, parallelism, sink)?;
+        let rejects = sink.may_reject();
+        let node = translator.insert(&plan, spec.schema.clone(), &uid, parallelism, sink)?;
+        if rejects {
+            translator.row_errors(node, &table.connector, &spec);
+        }
         // After each, so that the error points at the one that is wrong.
         translator.graph.check_changelogs().map_err(|error| at(error.into()))?;
         Ok(table.name().to_owned())
@@ -378,6 +383,7 @@ impl Session {
         let context = self.job_context(true)?;
         let mut translator = Translator::new(&context);
         let schema = self.translate_query(query, &query_sink, &mut translator)?;
+        translator.finish()?;
         let (graph, tables) = (translator.graph, translator.tables);
         Ok(Effect::Query(self.planned(graph, tables)?, schema))
     }
@@ -410,6 +416,7 @@ impl Session {
             }
             _ => return Err(Fault::new("EXPLAIN takes a query or INSERT INTO")),
         }
+        translator.finish()?;
         translator.graph.check()?;
         Ok(Effect::Explain(explain(&translator.graph, &translator.event_times, &translator.states)))
     }

@@ -12,7 +12,8 @@ use coulee_runtime::Subject;
 use coulee_runtime::calc::Calc;
 use coulee_runtime::connector::Sink;
 use coulee_runtime::graph::{Alignment, EventTime, Graph, NodeKind, OperatorFactory, Partitioning, Port, SourceNode};
-use coulee_runtime::table::Connectors;
+use coulee_runtime::row_errors::{OnError, RowErrors};
+use coulee_runtime::table::{Connector, Connectors, TableSpec};
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_common::{Column, DFSchema, TableReference};
 use datafusion_expr::execution_props::ExecutionProps;
@@ -50,6 +51,8 @@ pub(crate) struct Translator<'a> {
     /// For `EXPLAIN`: one line per operator with state.
     pub states: Vec<String>,
     sources: BTreeMap<(String, Vec<usize>), OperatorId>,
+    /// The tables whose rejected rows are kept.
+    keeping: BTreeMap<String, (Arc<dyn Connector>, TableSpec)>,
     calcs: u32,
     pub(crate) windows: u32,
 }
@@ -99,6 +102,7 @@ impl<'a> Translator<'a> {
             event_times: Vec::new(),
             states: Vec::new(),
             sources: BTreeMap::new(),
+            keeping: BTreeMap::new(),
             calcs: 0,
             windows: 0,
         }
@@ -112,12 +116,33 @@ impl<'a> Translator<'a> {
         uid: &str,
         parallelism: u32,
         sink: Arc<dyn Sink>,
-    ) -> Result<()> {
+    ) -> Result<OperatorId> {
         let stream = self.plan(plan)?;
         let stream = self.shaped(stream, plan.schema(), schema)?;
         let uid = self.unused(uid);
         let sink = self.graph.add(uid, parallelism, NodeKind::Sink(sink))?;
-        self.connect(&stream, sink)
+        self.connect(&stream, sink)?;
+        Ok(sink)
+    }
+
+    /// Says what happens to rejected rows of the table that a source reads or a sink writes.
+    pub fn row_errors(&mut self, node: OperatorId, connector: &Arc<dyn Connector>, spec: &TableSpec) {
+        let on_error = connector.on_error(spec);
+        self.graph.set_row_errors(node, RowErrors { table: spec.name.clone(), on_error });
+        if on_error == OnError::DeadLetter {
+            self.keeping.insert(spec.name.clone(), (connector.clone(), spec.clone()));
+        }
+    }
+
+    /// Completes the graph once every plan is in it: with the sinks of rejected rows.
+    pub fn finish(&mut self) -> Result<()> {
+        let mut kept_by = Vec::new();
+        for (table, (connector, spec)) in std::mem::take(&mut self.keeping) {
+            let Some(sink) = connector.rejected_sink(&spec)? else { continue };
+            let uid = self.unused(&format!("rejected:{table}"));
+            kept_by.push((table, self.graph.add(uid, 1, NodeKind::Sink(sink))?));
+        }
+        Ok(self.graph.connect_dead_letters(&kept_by)?)
     }
 
     /// Translates a plan, refusing what a stream cannot do.
@@ -211,12 +236,8 @@ impl<'a> Translator<'a> {
         let rate_limit = table.common.number("scan.rate-limit");
         let kind = NodeKind::Source(SourceNode { source, event_time, rate_limit });
         let uid = self.unused(&format!("source:{}", table.name()));
-        let node = self.graph.add(uid.clone(), parallelism, kind)?;
-        if let Some(sink) = table.connector.rejected_sink(&spec).map_err(|error| Fault::from(error).about(subject()))? {
-            let uid = uid.replacen("source:", "rejected:", 1);
-            let rejected = self.graph.add(uid, 1, NodeKind::Sink(sink))?;
-            self.graph.connect(node, Port::REJECTED, rejected, Partitioning::Rebalance)?;
-        }
+        let node = self.graph.add(uid, parallelism, kind)?;
+        self.row_errors(node, &table.connector, &spec);
         self.touch(table.name());
         self.sources.insert(key, node);
         Ok(node)

@@ -30,6 +30,8 @@ pub struct Show {
     interrupted: bool,
     /// Whether a query left records aside that somebody may want to see.
     keeps_rows: bool,
+    /// Why a query did not do its work, though it finished.
+    shortfall: Option<String>,
 }
 
 impl Show {
@@ -42,6 +44,7 @@ impl Show {
             is_live: screen::is_live(),
             interrupted: false,
             keeps_rows: false,
+            shortfall: None,
         }
     }
 
@@ -53,6 +56,11 @@ impl Show {
     /// Whether a query left records aside that somebody may want to see.
     pub fn keeps_rows(&self) -> bool {
         self.keeps_rows
+    }
+
+    /// Why a query did not do its work, though it finished.
+    pub fn shortfall(&self) -> Option<String> {
+        self.shortfall.clone()
     }
 
     /// Shows what happens until the work is done.
@@ -122,6 +130,7 @@ impl Show {
         if job.name.as_str().starts_with("select-") && job.state == JobState::Finished {
             let asides = job.progress.as_ref().map(summary::asides).unwrap_or_default();
             self.keeps_rows |= summary::keeps_rows(job);
+            self.shortfall = self.shortfall.take().or_else(|| summary::shortfall(job));
             return asides.iter().try_for_each(|line| note(line));
         }
         self.summarise(job)

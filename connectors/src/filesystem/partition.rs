@@ -22,6 +22,12 @@ const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 /// The text of that name, which is a value.
 const NULL_TEXT: &str = "%5F_HIVE_DEFAULT_PARTITION__";
 
+/// The most bytes of a folder's name: what file systems take.
+const FOLDER_BYTES_MAX: usize = 255;
+
+/// The most bytes of all folders of a partition: an object's key may have 1,024 with prefix and name, a local path 4,096.
+const FOLDERS_BYTES_MAX: usize = 800;
+
 /// How many partition values are remembered with their paths.
 const KNOWN_PATHS_MAX: usize = 10_000;
 
@@ -135,6 +141,15 @@ pub fn split_columns(table: &TableSpec) -> Result<(Vec<usize>, Vec<usize>)> {
     Ok((files, partitions))
 }
 
+/// The rows of a batch, sorted into partitions.
+#[derive(Debug, Default)]
+pub struct Routed {
+    /// The rows of each partition, in order; partitions in the order of their first row.
+    pub parts: Vec<(Arc<str>, RecordBatch)>,
+    /// The rows that no folder can be made for, ascending, and why.
+    pub refused: Vec<(u32, String)>,
+}
+
 /// Sorts rows into partitions.
 #[derive(Debug)]
 pub struct Router {
@@ -163,16 +178,16 @@ impl Router {
         })
     }
 
-    /// The rows of each partition of the batch, in order; partitions in the order of their first row.
+    /// The rows of each partition of the batch.
     ///
     /// # Errors
     /// `Invalid` when the rows do not have the table's types, or a null where none may be.
-    pub fn route(&mut self, rows: &RecordBatch) -> Result<Vec<(Arc<str>, RecordBatch)>> {
+    pub fn route(&mut self, rows: &RecordBatch) -> Result<Routed> {
         let columns = self.files.iter().map(|index| rows.column(*index).clone()).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let file_rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
         if self.partitions.is_empty() {
-            return Ok(vec![("".into(), file_rows)]);
+            return Ok(Routed { parts: vec![("".into(), file_rows)], refused: Vec::new() });
         }
         let keys: Vec<ArrayRef> = self.partitions.iter().map(|index| rows.column(*index).clone()).collect();
         let converted = self.converter.convert_columns(&keys)?;
@@ -191,38 +206,68 @@ impl Router {
             groups[group].1.push(row as u32);
             last = Some((key, group));
         }
-        let mut routed = Vec::with_capacity(groups.len());
+        let mut routed = Routed::default();
         for (first, indexes) in groups {
-            let path = self.path(converted.row(first).data(), &keys, first)?;
+            let path = match self.path(converted.row(first).data(), &keys, first)? {
+                Ok(path) => path,
+                Err(reason) => {
+                    routed.refused.extend(indexes.into_iter().map(|row| (row, reason.clone())));
+                    continue;
+                }
+            };
             let part = match indexes.len() {
                 all if all == rows.num_rows() => file_rows.clone(),
                 _ => take_record_batch(&file_rows, &UInt32Array::from(indexes))?,
             };
-            routed.push((path, part));
+            routed.parts.push((path, part));
         }
+        routed.refused.sort_by_key(|(row, _)| *row);
         Ok(routed)
     }
 
-    fn path(&mut self, key: &[u8], columns: &[ArrayRef], row: usize) -> Result<Arc<str>> {
+    /// The folders of a row, or why there can be none.
+    fn path(&mut self, key: &[u8], columns: &[ArrayRef], row: usize) -> Result<Result<Arc<str>, String>> {
         if let Some(known) = self.known.get(key) {
-            return Ok(known.clone());
+            return Ok(Ok(known.clone()));
         }
         let mut path = String::new();
         for (name, column) in self.names.iter().zip(columns) {
             if !path.is_empty() {
                 path.push('/');
             }
+            let start = path.len();
             escape(name, &mut path);
             path.push('=');
-            escape_value(column, row, &mut path)?;
+            if let Err(error) = escape_value(column, row, &mut path) {
+                return Ok(Err(format!("the value of partition column '{name}' has no text: {error}")));
+            }
+            if let Some(reason) = too_long(name, path.len() - start, path.len()) {
+                return Ok(Err(reason));
+            }
         }
         let path: Arc<str> = path.into();
         if self.known.len() >= KNOWN_PATHS_MAX {
             self.known.clear();
         }
         self.known.insert(key.into(), path.clone());
-        Ok(path)
+        Ok(Ok(path))
     }
+}
+
+/// Why a partition's folders cannot be made: `folder` bytes in the last one's name, `folders` in all of them.
+fn too_long(column: &str, folder: usize, folders: usize) -> Option<String> {
+    if folder > FOLDER_BYTES_MAX {
+        return Some(format!(
+            "the value of partition column '{column}' is too long: its folder would have a name of {folder} bytes, and may \
+             have {FOLDER_BYTES_MAX}"
+        ));
+    }
+    (folders > FOLDERS_BYTES_MAX).then(|| {
+        format!(
+            "the values of the partition columns are too long: up to '{column}', their folders have {folders} bytes, and may \
+             have {FOLDERS_BYTES_MAX}"
+        )
+    })
 }
 
 /// The value that a file's path gives a partition column, as an array of one.
@@ -299,6 +344,7 @@ mod tests {
         let routed: Vec<(String, Vec<i32>)> = router
             .route(&rows)
             .unwrap()
+            .parts
             .into_iter()
             .map(|(path, rows)| (path.to_string(), rows.column(0).as_primitive::<Int32Type>().values().to_vec()))
             .collect();
@@ -344,6 +390,22 @@ mod tests {
                 assert_eq!(value.to_data(), column.slice(row, 1).to_data(), "{path}");
             }
         }
+    }
+
+    #[test]
+    fn a_value_without_a_folder_refuses_its_rows_alone() {
+        let table = Schema::new(vec![Field::new("url", DataType::Utf8, true), Field::new("n", DataType::Int32, false)]);
+        let mut router = Router::new(&table, &[1], &[0], Arc::new(table.project(&[1]).unwrap())).unwrap();
+        // `url=` and 251 bytes are 255; a slash takes 3 bytes, a letter with an accent 2.
+        let (fits, long) = ("u".repeat(251), "u".repeat(252));
+        let (slashes, accents) = ("/".repeat(84), "é".repeat(126));
+        let urls = StringArray::from(vec!["a", &long, &fits, &slashes, &long, &accents]);
+        let columns: Vec<ArrayRef> = vec![Arc::new(urls), Arc::new(Int32Array::from_iter_values(0..6))];
+        let routed = router.route(&RecordBatch::try_new(Arc::new(table), columns).unwrap()).unwrap();
+        assert_eq!(routed.parts.len(), 2);
+        assert_eq!(routed.refused.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1, 3, 4, 5]);
+        let reason = &routed.refused[0].1;
+        assert!(reason.contains("'url'") && reason.contains("256 bytes"), "{reason}");
     }
 
     #[test]

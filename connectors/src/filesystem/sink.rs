@@ -116,6 +116,10 @@ impl Sink for FilesystemSink {
         Some(APPEND_ONLY)
     }
 
+    fn may_reject(&self) -> bool {
+        !self.plan.partitions.is_empty()
+    }
+
     fn commit_on(&self) -> CommitOn {
         self.plan.settings.commit_on
     }

@@ -1,5 +1,6 @@
 //! Reads files as a bounded source: a split is one file, read in order by one blocking thread per reader.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use coulee_runtime::connector::{Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::options::Options;
+use coulee_runtime::origin::{PositionKind, RowNumbers, RowPositions};
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
 use regex::Regex;
@@ -172,7 +174,12 @@ impl Source for FilesystemSource {
                 }
             }
         });
-        Ok(Box::new(FilesystemReader { positions: starts, chunks, metrics: context.metrics }))
+        Ok(Box::new(FilesystemReader {
+            positions: starts,
+            chunks,
+            rows_at: RowPositions::default(),
+            metrics: context.metrics,
+        }))
     }
 }
 
@@ -183,6 +190,8 @@ struct Chunk {
     split: usize,
     /// Behind the rows of the event; `None` when the split has ended.
     position: Option<Position>,
+    /// Where the rows stand in their file.
+    rows_at: RowPositions,
     rejected: u64,
     last_reason: String,
 }
@@ -204,7 +213,7 @@ impl Reading<'_> {
             FileFormat::Parquet(_) => self.parquet(&constants, position, batch_rows)?,
         };
         let event = SourceEvent::Ended { split: self.split };
-        Ok(listened && self.send(event, None, &mut Rejects::default(), 0))
+        Ok(listened && self.send(event, None, RowPositions::default(), (&mut Rejects::default(), 0)))
     }
 
     /// For each column that comes from the path, its value.
@@ -228,9 +237,15 @@ impl Reading<'_> {
         Ok(RecordBatch::try_new_with_options(self.plan.schema.clone(), columns, &options)?)
     }
 
-    fn send(&self, event: SourceEvent, position: Option<Position>, rejects: &mut Rejects, rejected: u64) -> bool {
+    fn send(
+        &self,
+        event: SourceEvent,
+        position: Option<Position>,
+        rows_at: RowPositions,
+        (rejects, rejected): (&mut Rejects, u64),
+    ) -> bool {
         let last_reason = rejects.last_reason().to_owned();
-        let chunk = Chunk { event, split: self.split, position, rejected, last_reason };
+        let chunk = Chunk { event, split: self.split, position, rows_at, rejected, last_reason };
         self.out.blocking_send(Ok(chunk)).is_ok()
     }
 
@@ -240,6 +255,10 @@ impl Reading<'_> {
             ColumnarFile::open(&self.plan.location, self.file, columns, projection, batch_rows, position.rows)?;
         let on_error = self.plan.format.rejects().on_error;
         while let Some(found) = file.next()? {
+            let refused: BTreeSet<u64> = found.rejected.iter().map(|row| row.number).collect();
+            let first = file.position() + 1 - (found.rows.num_rows() + refused.len()) as u64;
+            let numbers = (first..=file.position()).filter(|number| !refused.contains(number)).collect();
+            let rows_at = RowPositions { counts: PositionKind::Row, numbers: RowNumbers::new(numbers) };
             let mut rejects = Rejects::default();
             for row in &found.rejected {
                 let origin = format!("{}:row {}", self.file, row.number);
@@ -252,7 +271,8 @@ impl Reading<'_> {
             let kept = rejects.take()?.filter(|_| on_error == OnError::DeadLetter);
             let event = SourceEvent::Rows { split: self.split, rows, rejected: kept };
             let position = Position { rows: file.position(), ..position };
-            if !self.send(event, Some(position), &mut rejects, found.rejected.len() as u64) {
+            let rejected = found.rejected.len() as u64;
+            if !self.send(event, Some(position), rows_at, (&mut rejects, rejected)) {
                 return Ok(false);
             }
         }
@@ -285,21 +305,27 @@ impl Reading<'_> {
         };
 
         let mut rejects = Rejects::default();
+        let mut lines = Vec::new();
         let (mut rejected, mut first_offset) = (0u64, file.position().offset);
         loop {
             let record = file.next()?;
             let ended = record.is_none();
-            if let Some(line) = record
-                && let Err(reject) = line
-                    .malformed
-                    .map_or_else(|| decoder.decode(&Record::of(line.bytes)), |reason| Err(Reject::new(reason)))
-            {
-                let origin = format!("{}:{}", self.file, line.number);
-                if settings.rejects.on_error == OnError::Fail {
-                    return Err(Error::invalid(format!("{origin}: {}", reject.reason)));
+            if let Some(line) = record {
+                let decoded = match line.malformed {
+                    None => decoder.decode(&Record::of(line.bytes)),
+                    Some(reason) => Err(Reject::new(reason)),
+                };
+                match decoded {
+                    Ok(rows) => lines.extend(std::iter::repeat_n(line.number, rows)),
+                    Err(reject) => {
+                        let origin = format!("{}:{}", self.file, line.number);
+                        if settings.rejects.on_error == OnError::Fail {
+                            return Err(Error::invalid(format!("{origin}: {}", reject.reason)));
+                        }
+                        rejects.push(&origin, &reject.reason, line.bytes);
+                        rejected += 1;
+                    }
                 }
-                rejects.push(&origin, &reject.reason, line.bytes);
-                rejected += 1;
             }
             let at = file.position();
             let full = decoder.len() >= batch_rows || rejects.len() >= batch_rows;
@@ -310,7 +336,9 @@ impl Reading<'_> {
                 let rows = self.assemble(decoder.flush()?.rows(), constants)?;
                 let kept = rejects.take()?.filter(|_| settings.rejects.on_error == OnError::DeadLetter);
                 let event = SourceEvent::Rows { split: self.split, rows, rejected: kept };
-                if !self.send(event, Some(Position::of_lines(at)), &mut rejects, rejected) {
+                let numbers = RowNumbers::new(std::mem::take(&mut lines));
+                let rows_at = RowPositions { counts: PositionKind::Line, numbers };
+                if !self.send(event, Some(Position::of_lines(at)), rows_at, (&mut rejects, rejected)) {
                     return Ok(false);
                 }
                 (rejected, first_offset) = (0, at.offset);
@@ -326,6 +354,8 @@ impl Reading<'_> {
 struct FilesystemReader {
     positions: Vec<(SplitId, Position)>,
     chunks: mpsc::Receiver<Result<Chunk>>,
+    /// Of the rows that were handed on last.
+    rows_at: RowPositions,
     metrics: Arc<SubtaskMetrics>,
 }
 
@@ -344,7 +374,12 @@ impl SourceReader for FilesystemReader {
         if chunk.rejected > 0 {
             self.metrics.add_rejected(chunk.rejected, &chunk.last_reason);
         }
+        self.rows_at = chunk.rows_at;
         Ok(chunk.event)
+    }
+
+    fn row_positions(&mut self) -> RowPositions {
+        std::mem::take(&mut self.rows_at)
     }
 
     fn positions(&self) -> Vec<(SplitId, Bytes)> {

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use coulee_model::{CheckpointId, Clock, SubtaskIndex, Timestamp, unique_u64};
 use coulee_runtime::connector::{SinkContext, SinkWriter};
 use coulee_runtime::metrics::{Definition, Instrument, Merge, SubtaskMetrics, Unit};
+use coulee_runtime::row_errors::RejectedRows;
 use coulee_runtime::{Batch, Error, Result};
 use futures::StreamExt;
 use tokio::task::JoinHandle;
@@ -84,6 +85,8 @@ pub struct FilesystemWriter {
     buffers: HashMap<Arc<str>, Buffer>,
     sealed: Vec<Sealed>,
     ready: Vec<Ready>,
+    /// Rows of the last `write` that no folder can be made for.
+    rejected: Option<RejectedRows>,
     finished: bool,
     /// Whether the folder has files whose names are not durable.
     folder_unsynced: bool,
@@ -118,6 +121,7 @@ impl FilesystemWriter {
             buffers: HashMap::new(),
             sealed: Vec::new(),
             ready: Vec::new(),
+            rejected: None,
             finished: false,
             folder_unsynced: true,
             cancelled: Arc::new(AtomicBool::new(false)),
@@ -307,7 +311,9 @@ impl SinkWriter for FilesystemWriter {
         if batch.is_empty() {
             return Ok(());
         }
-        for (partition, rows) in self.router.route(batch.rows())? {
+        let routed = self.router.route(batch.rows())?;
+        self.rejected = RejectedRows::undelivered(&batch, routed.refused)?;
+        for (partition, rows) in routed.parts {
             self.append(&partition, rows).await?;
         }
         if self.buffers.values().map(Buffer::waiting_bytes).sum::<usize>() > WAITING_BYTES_MAX {
@@ -315,6 +321,10 @@ impl SinkWriter for FilesystemWriter {
         }
         self.count_files();
         Ok(())
+    }
+
+    fn take_rejected(&mut self) -> Option<RejectedRows> {
+        self.rejected.take()
     }
 
     async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Bytes> {

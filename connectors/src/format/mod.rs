@@ -16,7 +16,6 @@ mod plain;
 mod raw;
 mod registry;
 mod rejects;
-mod sql_type;
 mod temporal;
 
 use std::fmt::Debug;
@@ -27,15 +26,16 @@ use coulee_model::Timestamp;
 use coulee_runtime::options::{OptionSpec, Options};
 use coulee_runtime::{Batch, Result};
 
+pub use coulee_runtime::row_errors::OnError;
 pub use framing::{Frame, Framer, LineFramer};
 pub use json::NonFinite;
-pub use registry::{FORMATS, FormatSettings, OnError, RejectSettings, format_option, option_specs};
+pub use registry::{FORMATS, FormatSettings, RejectSettings, format_option, option_specs};
 pub use rejects::Rejects;
 
+pub(crate) use coulee_runtime::sql_type::sql_type;
 pub(crate) use decimal::parse_decimal;
 pub(crate) use json::Column;
 pub(crate) use plain::{PlainText, append_plain};
-pub(crate) use sql_type::sql_type;
 pub(crate) use temporal::{rescale_timestamp, timestamp_of_millis};
 
 /// A way to lay out records.

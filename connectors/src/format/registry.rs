@@ -3,6 +3,8 @@
 use std::sync::LazyLock;
 
 use coulee_runtime::options::{OptionKind, OptionSpec, Options};
+use coulee_runtime::row_errors::OnError;
+use coulee_runtime::table::ERROR_OPTIONS;
 use coulee_runtime::{Error, Result};
 
 use super::Format;
@@ -13,33 +15,6 @@ use super::raw::Raw;
 /// Every format of one record at a time.
 pub static FORMATS: &[&dyn Format] = &[&Json, &Csv, &Raw];
 
-/// What happens to a record that cannot become rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnError {
-    /// The job stops with an error that names the record.
-    Fail,
-    /// It is counted and dropped.
-    Skip,
-    /// It is counted and kept beside the table, with the reason.
-    DeadLetter,
-}
-
-/// Options of tables of every format; Flink's names where Flink has them.
-const COMMON_OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new(
-        "format.on-error",
-        OptionKind::Choice(&["fail", "skip", "dead-letter"]),
-        Some("dead-letter"),
-        "What happens to a record that cannot become a row: stop the job, count and drop it, or count it and keep it with the reason.",
-    ),
-    OptionSpec::new(
-        "format.dead-letter.stream",
-        OptionKind::Text,
-        None,
-        "The stream that keeps such records. Absent: the table's name with '_dead_letter' behind it.",
-    ),
-];
-
 /// The option that names the format of records, with a default. `Choice` wants words that live as long as the program.
 pub fn format_option() -> OptionSpec {
     static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| FORMATS.iter().map(|format| format.name()).collect());
@@ -49,7 +24,7 @@ pub fn format_option() -> OptionSpec {
 /// Every option of every format, without the one that names it.
 pub fn option_specs() -> Vec<OptionSpec> {
     let own = FORMATS.iter().flat_map(|format| format.options());
-    COMMON_OPTIONS.iter().chain(own).copied().collect()
+    ERROR_OPTIONS.iter().chain(own).copied().collect()
 }
 
 /// The format of a table and its options, checked.

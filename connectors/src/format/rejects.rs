@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, StringBuilder};
+use arrow::array::{ArrayRef, BinaryBuilder, StringArray, StringBuilder, new_null_array};
+use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
+use coulee_runtime::row_errors::{REJECTED_RAW_BYTES_MAX, Stage, shortened};
 use coulee_runtime::{Result, rejected_schema};
-
-/// The most bytes of a rejected record that are kept: enough to see what it was, whatever it was.
-const RAW_BYTES_MAX: usize = 1 << 20;
 
 /// The rejected records since the last [`take`](Rejects::take).
 #[derive(Debug, Default)]
@@ -22,9 +21,9 @@ impl Rejects {
     /// Adds a record: where it was read, why it was refused, and its bytes (of a very long one, the beginning).
     pub fn push(&mut self, origin: &str, reason: &str, raw: &[u8]) {
         self.origin.append_value(origin);
-        self.reason.append_value(reason);
-        self.raw.append_value(&raw[..raw.len().min(RAW_BYTES_MAX)]);
-        reason.clone_into(&mut self.last_reason);
+        self.reason.append_value(shortened(reason));
+        self.raw.append_value(&raw[..raw.len().min(REJECTED_RAW_BYTES_MAX)]);
+        self.last_reason = shortened(reason).into_owned();
     }
 
     /// How many there are.
@@ -50,8 +49,16 @@ impl Rejects {
         if self.is_empty() {
             return Ok(None);
         }
-        let columns: Vec<ArrayRef> =
-            vec![Arc::new(self.origin.finish()), Arc::new(self.reason.finish()), Arc::new(self.raw.finish())];
+        let stages = std::iter::repeat_n(Stage::Decode.name(), self.len());
+        let (stages, expressions) =
+            (StringArray::from_iter_values(stages), new_null_array(&DataType::Utf8, self.len()));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.origin.finish()),
+            Arc::new(self.reason.finish()),
+            Arc::new(self.raw.finish()),
+            Arc::new(stages),
+            expressions,
+        ];
         Ok(Some(RecordBatch::try_new(rejected_schema(), columns)?))
     }
 }

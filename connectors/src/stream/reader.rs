@@ -13,6 +13,7 @@ use coulee_log::{EncodedBatch, Isolation, Shard, Tail};
 use coulee_model::SequenceNumber;
 use coulee_runtime::Result;
 use coulee_runtime::connector::{SourceContext, SourceEvent, SourceReader, SplitId};
+use coulee_runtime::origin::{PositionKind, RowNumbers, RowPositions};
 use futures::future::select_all;
 
 use super::layout::Origin;
@@ -40,6 +41,8 @@ pub(super) struct ShardReader {
     fetched_to: u64,
     /// Decoded and not returned.
     chunk: Option<Chunk>,
+    /// The sequence numbers of the rows that were returned last.
+    last_sequences: RowNumbers,
     said_caught_up: bool,
     ended: bool,
     /// Not read for now.
@@ -66,6 +69,7 @@ impl ShardReader {
             fetched: VecDeque::new(),
             fetched_to: position.next,
             chunk: None,
+            last_sequences: RowNumbers::default(),
             said_caught_up: false,
             ended: false,
             paused: false,
@@ -85,6 +89,7 @@ impl ShardReader {
                     self.chunk = None;
                 }
                 self.position.next = portion.next;
+                self.last_sequences = portion.sequences;
                 self.said_caught_up = false;
                 let rejected = portion.rejected;
                 return Ok(Some(match portion.rows.kinds() {
@@ -153,11 +158,13 @@ pub(super) struct StreamReader {
     rows: Rows,
     context: SourceContext,
     turn: usize,
+    /// The shard whose rows were returned last.
+    last_split: usize,
 }
 
 impl StreamReader {
     pub(super) fn new(shards: Vec<ShardReader>, rows: Rows, context: SourceContext) -> Self {
-        StreamReader { shards, rows, context, turn: 0 }
+        StreamReader { shards, rows, context, turn: 0, last_split: 0 }
     }
 }
 
@@ -173,6 +180,7 @@ impl SourceReader for StreamReader {
                     continue;
                 }
                 if let Some(event) = self.shards[split].step(split, &mut self.rows, &self.context)? {
+                    self.last_split = split;
                     return Ok(event);
                 }
             }
@@ -184,6 +192,16 @@ impl SourceReader for StreamReader {
             }
             select_all(tails).await.0.map_err(log_error)?;
         }
+    }
+
+    fn row_positions(&mut self) -> RowPositions {
+        let numbers = self.shards.get_mut(self.last_split).map(|shard| std::mem::take(&mut shard.last_sequences));
+        RowPositions { counts: PositionKind::Sequence, numbers: numbers.unwrap_or_default() }
+    }
+
+    fn split_name(&self, split: usize) -> Option<String> {
+        let origin = &self.shards[split].origin;
+        Some(format!("{}/{}", origin.stream, origin.shard))
     }
 
     fn set_paused(&mut self, split: usize, paused: bool) {

@@ -2,6 +2,7 @@
 
 use coulee_log::DecodedBatch;
 use coulee_runtime::metrics::SubtaskMetrics;
+use coulee_runtime::origin::RowNumbers;
 use coulee_runtime::{Batch, Error, Result};
 
 use arrow::record_batch::RecordBatch;
@@ -40,6 +41,8 @@ pub(super) struct Chunk {
 #[derive(Debug)]
 pub(super) struct Portion {
     pub(super) rows: Batch,
+    /// The sequence number of each row.
+    pub(super) sequences: RowNumbers,
     pub(super) rejected: Option<RecordBatch>,
     /// Where to read on behind it.
     pub(super) next: u64,
@@ -153,6 +156,7 @@ impl Chunk {
         let rejected = self.rejected.as_ref().filter(|_| self.taken_rejects > rejects_from);
         Portion {
             rows: self.rows.slice(from, self.taken_rows - from),
+            sequences: RowNumbers::new(self.sequences[from..self.taken_rows].to_vec()),
             rejected: rejected.map(|all| all.slice(rejects_from, self.taken_rejects - rejects_from)),
             next,
         }

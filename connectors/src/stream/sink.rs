@@ -193,6 +193,11 @@ impl Sink for StreamSink {
         Some(APPEND_ONLY)
     }
 
+    fn may_reject(&self) -> bool {
+        // A dead letter is cut to what the log takes.
+        matches!(self.recipe.encoding, Encoding::Format(..))
+    }
+
     fn commit_on(&self) -> CommitOn {
         if self.recipe.commit_on_snapshot { CommitOn::Snapshot } else { CommitOn::Checkpoint }
     }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use arrow::array::Array;
 use async_trait::async_trait;
 use bytes::Bytes;
-use coulee_log::{Log, Record, Stream, TransactionRef};
+use coulee_log::{BATCH_BYTES_MAX, Log, Record, Stream, TransactionRef};
 use coulee_model::{CheckpointId, Clock, ShardId, SubtaskIndex, Timestamp};
 use coulee_runtime::connector::{SinkContext, SinkWriter};
 use coulee_runtime::event_time::floor_to_millis;
 use coulee_runtime::metrics::SubtaskMetrics;
+use coulee_runtime::row_errors::RejectedRows;
 use coulee_runtime::{Batch, Error, Result, RowKind};
 use futures::future::join_all;
 
@@ -25,6 +26,9 @@ use crate::format::RecordEncoder;
 pub(super) const APPEND_ONLY: &str = "a stream cannot take a record back: aggregate in windows, whose results are final, or write to a table that takes \
                                       changes ('print', 'blackhole')";
 
+/// The most bytes of a record's key and value: a batch of the log must hold it beside what was collected before.
+const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX - (8 << 20);
+
 pub(super) struct StreamWriter {
     log: Arc<Log>,
     target: Arc<Target>,
@@ -37,6 +41,8 @@ pub(super) struct StreamWriter {
     outbox: Outbox,
     /// Prepared, not committed; oldest first.
     prepared: VecDeque<(CheckpointId, TransactionRef)>,
+    /// Rows of the last `write` that the log cannot take.
+    rejected: Option<RejectedRows>,
 }
 
 impl StreamWriter {
@@ -58,6 +64,7 @@ impl StreamWriter {
             clock: Arc::clone(&context.clock),
             metrics,
             prepared: VecDeque::new(),
+            rejected: None,
         })
     }
 
@@ -81,8 +88,9 @@ impl StreamWriter {
         )))
     }
 
-    /// Puts the records of a batch into the outbox.
-    fn collect(&mut self, batch: &Batch, stream: &Stream, now: Timestamp) -> Result<()> {
+    /// Puts the records of a batch into the outbox. Returns the rows whose record the log cannot take, and why.
+    fn collect(&mut self, batch: &Batch, stream: &Stream, now: Timestamp) -> Result<Vec<(u32, String)>> {
+        let mut refused = Vec::new();
         let rows = batch.rows();
         let records = match &self.recipe.body {
             None => self.encoder.encode(rows)?,
@@ -93,6 +101,13 @@ impl StreamWriter {
         let has_shards = stream.shard_count() > 1;
         for (row, value) in records.iter().enumerate() {
             let key = keys.of(row)?;
+            let bytes = value.len() + key.map_or(0, <[u8]>::len);
+            if bytes > RECORD_BYTES_MAX {
+                let limit = RECORD_BYTES_MAX >> 20;
+                refused
+                    .push((row as u32, format!("the record has {bytes} bytes, and the log takes up to {limit} MiB")));
+                continue;
+            }
             // Hashing a key is dear, and one shard needs no choice.
             let shard = if has_shards { stream.route(key) } else { ShardId(0) };
             let timestamp = timestamps
@@ -102,7 +117,7 @@ impl StreamWriter {
             let record = Record { key, value: Some(value), timestamp, headers: &[] };
             self.outbox.push(stream, shard, &record)?;
         }
-        Ok(())
+        Ok(refused)
     }
 }
 
@@ -115,7 +130,8 @@ impl SinkWriter for StreamWriter {
         self.check_kinds(&batch)?;
         let stream = self.stream().await?;
         let now = self.clock.now();
-        self.collect(&batch, &stream, now)?;
+        let refused = self.collect(&batch, &stream, now)?;
+        self.rejected = RejectedRows::undelivered(&batch, refused)?;
         self.outbox.send_due(&stream, now).await
     }
 
@@ -128,6 +144,10 @@ impl SinkWriter for StreamWriter {
             Some(stream) => self.outbox.send_due(stream, now).await,
             None => Ok(()),
         }
+    }
+
+    fn take_rejected(&mut self) -> Option<RejectedRows> {
+        self.rejected.take()
     }
 
     async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Bytes> {

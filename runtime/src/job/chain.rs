@@ -13,6 +13,8 @@ use crate::failpoints::injected;
 use crate::graph::Port;
 use crate::metrics::{CountedRows, SubtaskMetrics};
 use crate::operator::{Emitted, InputIndex, Operator, Output};
+use crate::row_errors::RejectedRows;
+use crate::row_errors::policy::RowPolicies;
 use crate::{Batch, Error, Result};
 
 /// An operator in a chain, or the source that heads it (which has routes for its ports, but nothing to call).
@@ -23,6 +25,8 @@ pub(super) struct Link {
     pub(super) operator: Option<Box<dyn Operator>>,
     /// Edges that leave the chain here: those of side ports, and at the end of the chain those of the main port.
     pub(super) routes: Vec<(Port, Route)>,
+    /// What becomes of the rows that it rejects.
+    pub(super) policies: RowPolicies,
 }
 
 /// What a chain ends in, if not in channels.
@@ -61,6 +65,11 @@ impl Chain {
     pub(super) async fn side(&mut self, port: Port, batch: Batch) -> Result<(), Stuck> {
         self.links[0].metrics.add_event();
         self.emitted(0, Emitted::Batch(port, batch)).await
+    }
+
+    /// The first link rejects rows: how a source does whose watermark fails on them.
+    pub(super) async fn reject(&mut self, rejected: RejectedRows) -> Result<(), Stuck> {
+        self.emitted(0, Emitted::Rejected(rejected)).await
     }
 
     /// Advances event time through the chain.
@@ -102,6 +111,7 @@ impl Chain {
         if let Some(sink) = &mut self.sink {
             sink.writer.finish().await?;
         }
+        self.undelivered().await?;
         self.broadcast(Element::End).await
     }
 
@@ -114,6 +124,7 @@ impl Chain {
             }
         }
         self.prepare(barrier.checkpoint, changes).await?;
+        self.undelivered().await?;
         self.broadcast(Element::Barrier(barrier)).await
     }
 
@@ -241,6 +252,7 @@ impl Chain {
                 }
                 Ok(())
             }
+            Emitted::Rejected(rejected) => self.rejected(index, rejected).await,
             Emitted::Watermark(watermark) => {
                 for (_, route) in &mut self.links[index].routes {
                     route.broadcast(Element::Watermark(watermark)).await?;
@@ -278,18 +290,45 @@ impl Chain {
             SinkInput::Flush(now) => sink.writer.flush(now).await,
         };
         link.metrics.add_busy_nanos(started.elapsed().as_nanos() as u64);
-        Ok(written.map_err(|error| error.at(format!("sink '{}'", link.uid)))?)
+        written.map_err(|error| error.at(format!("sink '{}'", link.uid)))?;
+        self.undelivered().await
+    }
+
+    /// Takes care of the rows that the sink could not take.
+    async fn undelivered(&mut self) -> Result<(), Stuck> {
+        match self.sink.as_mut().and_then(|sink| sink.writer.take_rejected()) {
+            Some(rejected) => self.rejected(self.links.len() - 1, rejected).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Does with rejected rows what their table says.
+    async fn rejected(&mut self, index: usize, rejected: RejectedRows) -> Result<(), Stuck> {
+        let link = &mut self.links[index];
+        for (sink, letters) in link.policies.apply(&rejected, &link.metrics)? {
+            for (port, route) in &mut link.routes {
+                if *port == Port::REJECTED && route.to == sink {
+                    route.send(&letters).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn send(&mut self, index: usize, port: Port, batch: &Batch) -> Result<(), Stuck> {
         let link = &mut self.links[index];
         link.metrics.begin_blocked();
+        let mut unkeyed = Vec::new();
         for (of, route) in &mut link.routes {
             if *of == port {
-                route.send(batch).await?;
+                unkeyed.extend(route.send(batch).await?);
             }
         }
         link.metrics.end_blocked();
+        // Several edges may compute the same key; a row that has none fails for each of them.
+        for rejected in unkeyed {
+            self.rejected(index, rejected).await?;
+        }
         Ok(())
     }
 }

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use super::{Control, Report, TaskId};
 use crate::connector::CommitOn;
 use crate::graph::{Graph, Node, NodeKind};
-use crate::metrics::Figures;
+use crate::metrics::{Figures, RowErrorFigures};
 use crate::state::MemoryBudget;
 use crate::{Error, Result};
 use driver::{Driver, TaskEnd, panicked};
@@ -102,6 +102,9 @@ pub(super) struct StoredJob {
     pub(super) operators: BTreeSet<String>,
     /// Counters as of the checkpoint: uid, subtask, values by name.
     pub(super) totals: Vec<(String, u32, Figures)>,
+    /// Rows that failed on their way, as of the checkpoint: uid, subtask, by table and stage.
+    #[serde(default)]
+    pub(super) row_errors: Vec<(String, u32, Vec<RowErrorFigures>)>,
 }
 
 impl StoredJob {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use arrow::array::UInt32Array;
-use coulee_model::KeyGroup;
+use coulee_model::{KeyGroup, OperatorId};
 use datafusion_physical_expr::PhysicalExpr;
 
 use crate::channel::{Disconnected, Element, Sender};
 use crate::graph::Partitioning;
 use crate::keys::hash_keys;
+use crate::row_errors::RejectedRows;
+use crate::row_errors::evaluate::{Failed, evaluate, in_pieces};
 use crate::{Batch, Result};
 
 /// Why nothing more can be sent.
@@ -33,6 +35,8 @@ impl From<crate::Error> for Stuck {
 
 /// One edge as one upstream subtask sees it.
 pub(super) struct Route {
+    /// The node that it leads to.
+    pub(super) to: OperatorId,
     partitioning: Partitioning,
     /// This subtask's own index, which a forward edge sends to.
     own: usize,
@@ -41,12 +45,13 @@ pub(super) struct Route {
 }
 
 impl Route {
-    pub(super) fn new(partitioning: Partitioning, own: usize, senders: Vec<Sender>) -> Self {
-        Route { partitioning, own, senders, turn: own }
+    pub(super) fn new(to: OperatorId, partitioning: Partitioning, own: usize, senders: Vec<Sender>) -> Self {
+        Route { to, partitioning, own, senders, turn: own }
     }
 
-    /// Sends rows to the subtasks that they belong to.
-    pub(super) async fn send(&mut self, batch: &Batch) -> Result<(), Stuck> {
+    /// Sends rows to the subtasks that they belong to. Returns the rows whose key could not be computed.
+    pub(super) async fn send(&mut self, batch: &Batch) -> Result<Option<RejectedRows>, Stuck> {
+        let mut rejected = None;
         match &self.partitioning {
             Partitioning::Forward => self.senders[self.own].send(Element::Batch(batch.clone())).await?,
             Partitioning::Rebalance => {
@@ -62,14 +67,16 @@ impl Route {
                 self.senders[0].send(Element::Batch(batch.clone())).await?;
             }
             Partitioning::Hash(keys) => {
-                for (to, part) in shuffled(batch, keys, self.senders.len())?.into_iter().enumerate() {
+                let (pieces, failed) = in_pieces(batch, |piece| shuffled(&piece, keys, self.senders.len()))?;
+                rejected = failed;
+                for (to, part) in pieces.into_iter().flat_map(|parts| parts.into_iter().enumerate()) {
                     if let Some(part) = part {
                         self.senders[to].send(Element::Batch(part)).await?;
                     }
                 }
             }
         }
-        Ok(())
+        Ok(rejected)
     }
 
     /// Sends a mark to every subtask that this one sends rows to.
@@ -87,11 +94,11 @@ impl Route {
 }
 
 /// The rows for each of `targets` subtasks: one pass that notes where each row goes, then one `take` per column and target.
-fn shuffled(batch: &Batch, keys: &[Arc<dyn PhysicalExpr>], targets: usize) -> Result<Vec<Option<Batch>>> {
+fn shuffled(batch: &Batch, keys: &[Arc<dyn PhysicalExpr>], targets: usize) -> Result<Vec<Option<Batch>>, Failed> {
     let rows = batch.rows();
     let mut columns = Vec::with_capacity(keys.len());
     for key in keys {
-        columns.push(key.evaluate(rows)?.into_array(rows.num_rows())?);
+        columns.push(evaluate(key, rows)?);
     }
     let mut indices: Vec<Vec<u32>> = vec![Vec::with_capacity(rows.num_rows() / targets + 16); targets];
     for (row, hash) in hash_keys(&columns, rows.num_rows())?.into_iter().enumerate() {

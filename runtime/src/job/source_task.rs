@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
 use arrow::record_batch::RecordBatch;
 use coulee_checkpoint::{Changes, StateKey, TableId};
 use coulee_model::{Clock, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
+use datafusion_physical_expr::PhysicalExpr;
 use tokio::time::Instant;
 
 use super::Control;
@@ -20,6 +21,9 @@ use crate::connector::{SourceEvent, SourceReader, SplitId};
 use crate::graph::{EventTime, Port};
 use crate::metrics::SplitFigures;
 use crate::operator::InputIndex;
+use crate::origin::{Origins, Place};
+use crate::row_errors::RejectedRows;
+use crate::row_errors::evaluate::{Failed, evaluate, in_pieces};
 use crate::state::MemoryBudget;
 use crate::watermark::{Idleness, MergedWatermark};
 use crate::{Batch, Error, Result};
@@ -36,6 +40,7 @@ pub(super) struct SourceTask {
     /// Which subtask of the source, and the event time of all of them.
     pub(super) subtask: SubtaskIndex,
     pub(super) merged: Arc<SourceWatermark>,
+    pub(super) places: PlaceNames,
     pub(super) pace: Option<Pace>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) budget: Arc<MemoryBudget>,
@@ -127,28 +132,29 @@ impl Splits {
         }
     }
 
-    /// Rows of a split came: how far do they let its watermark be?
-    fn rows(&mut self, split: usize, rows: &RecordBatch, clock: &dyn Clock) -> Result<()> {
-        let Some(event_time) = &self.event_time else { return Ok(()) };
-        if rows.num_rows() == 0 {
-            return Ok(());
+    /// Rows of a split came: how far do they let its watermark be? Returns the rows whose watermark can be computed, and the others.
+    fn rows(&mut self, split: usize, rows: Batch, clock: &dyn Clock) -> Result<(Batch, Option<RejectedRows>)> {
+        let Some(event_time) = &self.event_time else { return Ok((rows, None)) };
+        if rows.is_empty() {
+            return Ok((rows, None));
         }
-        let times = event_time.watermark.evaluate(rows)?.into_array(rows.num_rows())?;
-        if !matches!(times.data_type(), DataType::Timestamp(TimeUnit::Millisecond, _)) {
-            return Err(Error::internal(format!(
-                "the watermark has type {}, expected a timestamp in milliseconds",
-                times.data_type()
-            )));
-        }
-        let Some(mut reached) = arrow::compute::max(times.as_primitive::<TimestampMillisecondType>()) else {
-            return Ok(());
+        let (mut pieces, rejected) = in_pieces(&rows, |piece| {
+            let highest = highest(&event_time.watermark, piece.rows())?;
+            Ok((piece, highest))
+        })?;
+        let highest = pieces.iter().filter_map(|(_, highest)| *highest).max();
+        let rows = match pieces.len() {
+            0 => rows.slice(0, 0),
+            1 => pieces.remove(0).0,
+            _ => Batch::concat(pieces.into_iter().map(|(piece, _)| piece).collect())?,
         };
+        let Some(mut reached) = highest else { return Ok((rows, rejected)) };
         if let Some(skew) = event_time.max_future_skew {
             reached = reached.min(clock.now().plus_millis(skew.as_millis() as i64).0);
         }
         self.watermarks.advance(split, Timestamp(reached));
         self.publish(split);
-        Ok(())
+        Ok((rows, rejected))
     }
 
     fn end(&mut self, split: usize) {
@@ -156,6 +162,45 @@ impl Splits {
         self.idleness.active(split);
         self.watermarks.advance(split, Timestamp::MAX);
         self.publish(split);
+    }
+}
+
+/// The highest watermark that some rows allow, in milliseconds; `None` when none of them has an event time.
+fn highest(watermark: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<Option<i64>, Failed> {
+    let times = evaluate(watermark, rows)?;
+    match times.data_type() {
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            Ok(arrow::compute::max(times.as_primitive::<TimestampMillisecondType>()))
+        }
+        other => {
+            let message = format!("the watermark has type {other}, expected a timestamp in milliseconds");
+            Err(Error::internal(message).into())
+        }
+    }
+}
+
+/// What the splits of one subtask are called where rows of them are named.
+#[derive(Debug)]
+pub(super) struct PlaceNames {
+    ids: Vec<SplitId>,
+    places: Vec<Option<Arc<Place>>>,
+}
+
+impl PlaceNames {
+    pub(super) fn new(ids: Vec<SplitId>) -> Self {
+        PlaceNames { places: vec![None; ids.len()], ids }
+    }
+
+    /// The rows that the reader has just returned, with where they were read.
+    fn mark(&mut self, source: OperatorId, split: usize, batch: Batch, reader: &mut dyn SourceReader) -> Batch {
+        let positions = reader.row_positions();
+        let known = self.places[split].as_ref().filter(|place| place.counts == positions.counts);
+        let place = known.cloned().unwrap_or_else(|| {
+            let name = reader.split_name(split).unwrap_or_else(|| self.ids[split].0.clone());
+            Arc::new(Place { source, name, counts: positions.counts })
+        });
+        self.places[split] = Some(place.clone());
+        batch.with_origins(Origins::new(place, positions.numbers))
     }
 }
 
@@ -296,7 +341,12 @@ impl SourceTask {
         }
         self.splits.woken(split);
         self.tell_activity().await?;
-        self.splits.rows(split, batch.rows(), self.clock.as_ref())?;
+        let source = self.task.chain.links[0].metrics.operator;
+        let batch = self.places.mark(source, split, batch, self.reader.as_mut());
+        let (batch, failed) = self.splits.rows(split, batch, self.clock.as_ref())?;
+        if let Some(failed) = failed {
+            self.task.chain.reject(failed).await?;
+        }
         if let Some(rejected) = rejected {
             self.task.chain.side(Port::REJECTED, Batch::inserts(rejected)).await?;
         }

@@ -5,8 +5,8 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, TimeUnit};
-use datafusion_common::{Result as DataFusionResult, ScalarValue, exec_err};
+use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
+use datafusion_common::{DataFusionError, Result as DataFusionResult, ScalarValue, exec_datafusion_err, exec_err};
 use datafusion_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit};
 
 use crate::event_time::floor_to_millis;
@@ -58,9 +58,11 @@ impl Tumbling {
         TUMBLE.call(vec![time, lit(self.size_millis), lit(self.offset_millis), lit(shift)])
     }
 
-    fn start(self, millis: i64) -> i64 {
-        let into = millis.saturating_sub(self.offset_millis).rem_euclid(self.size_millis);
-        millis.saturating_sub(into)
+    /// The start of the window that holds an instant; `None` when it lies before every instant that there is.
+    fn start(self, millis: i64) -> Option<i64> {
+        // Both remainders are below the size, so that their difference is exact.
+        let into = millis.rem_euclid(self.size_millis) - self.offset_millis;
+        millis.checked_sub(into.rem_euclid(self.size_millis))
     }
 }
 
@@ -125,11 +127,15 @@ impl ScalarUDFImpl for Tumble {
             return exec_err!("tumble takes 4 arguments");
         };
         let (window, shift) = (Tumbling::new(number(size)?, number(offset)?), number(shift)?);
-        let window = window.map_err(|error| datafusion_common::DataFusionError::External(Box::new(error)))?;
+        let window = window.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let times = time.to_array(args.number_rows)?;
-        let times =
-            floor_to_millis(&times).map_err(|error| datafusion_common::DataFusionError::External(Box::new(error)))?;
-        let bounds: TimestampMillisecondArray = times.unary(|millis| window.start(millis).saturating_add(shift));
+        let times = floor_to_millis(&times).map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let bound = |millis| {
+            let bound = window.start(millis).and_then(|start: i64| start.checked_add(shift));
+            bound.ok_or_else(|| exec_datafusion_err!("the time {millis} (milliseconds since 1970) lies in no window"))
+        };
+        let bounds: TimestampMillisecondArray =
+            times.try_unary::<_, TimestampMillisecondType, DataFusionError>(bound)?;
         Ok(ColumnarValue::Array(Arc::new(bounds) as ArrayRef))
     }
 }
@@ -147,10 +153,12 @@ mod tests {
 
     #[test]
     fn windows_are_aligned_to_the_epoch_and_the_offset() {
-        let start = |offset, millis| Tumbling::new(10, offset).unwrap().start(millis);
+        let start = |offset, millis| Tumbling::new(10, offset).unwrap().start(millis).unwrap();
         assert_eq!([start(0, 0), start(0, 9), start(0, 10), start(0, -1), start(0, -10)], [0, 0, 10, -10, -10]);
         assert_eq!([start(3, 2), start(3, 3), start(3, 12), start(3, 13)], [-7, 3, 3, 13]);
         assert_eq!(start(-3, 0), -3);
+        assert_eq!(start(7, i64::MAX), i64::MAX - (i64::MAX.rem_euclid(10) - 7).rem_euclid(10));
+        assert_eq!(Tumbling::new(10, 0).unwrap().start(i64::MIN), None);
         assert!(Tumbling::new(0, 0).is_err());
     }
 

@@ -17,7 +17,8 @@ use datafusion_physical_expr::aggregate::AggregateExprBuilder;
 use datafusion_physical_expr::expressions::{Column, Literal};
 
 use super::WindowAggregateSpec;
-use crate::group_table::{Aggregate, GroupTable, Grouping, Inputs};
+use crate::group_table::{Aggregate, FailedGroups, GroupTable, Grouping, Inputs, Results};
+use crate::row_errors::evaluate::Failed;
 use crate::{Batch, Result};
 
 /// See the module.
@@ -53,6 +54,8 @@ enum Place {
 pub(super) struct Closed {
     /// `[keys…, aggregates…]`.
     pub(super) columns: Vec<ArrayRef>,
+    /// The groups that have no result.
+    pub(super) failed: Option<FailedGroups>,
     /// Rows that were taken back more often than they came.
     pub(super) missing: u64,
 }
@@ -89,7 +92,7 @@ impl Layout {
     }
 
     /// What a table takes of these rows.
-    pub(super) fn inputs(&self, batch: &Batch) -> Result<Inputs> {
+    pub(super) fn inputs(&self, batch: &Batch) -> Result<Inputs, Failed> {
         if self.of_rows.is_none() {
             return Inputs::evaluate(&self.exprs, &self.grouping.aggregates, batch.rows());
         }
@@ -107,20 +110,22 @@ impl Layout {
         }
     }
 
-    /// The result of a table's `[keys…, aggregates…]`.
-    pub(super) fn close(&self, columns: Vec<ArrayRef>) -> Result<Closed> {
+    /// The result of a table.
+    pub(super) fn close(&self, table: &mut GroupTable) -> Result<Closed> {
+        let Results { columns, failed } = table.take_results()?;
         let (Some(of_rows), Some(net)) = (&self.of_rows, columns.last()) else {
-            return Ok(Closed { columns, missing: 0 });
+            return Ok(Closed { columns, failed, missing: 0 });
         };
         let missing = missing(net.as_primitive::<Int64Type>());
         let left = filtered(&columns, &gt(net, &Int64Array::new_scalar(0))?)?;
-        Ok(Closed { columns: of_rows.aggregate(self.key_count, &left)?, missing })
+        let Results { columns, failed } = of_rows.aggregate(self.key_count, &left)?;
+        Ok(Closed { columns, failed, missing })
     }
 }
 
 impl OfRows {
     /// `[keys…, aggregates…]` of `[keys…, arguments…, how often]`.
-    fn aggregate(&self, key_count: usize, rows: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+    fn aggregate(&self, key_count: usize, rows: &[ArrayRef]) -> Result<Results> {
         let times = rows[rows.len() - 1].as_primitive::<Int64Type>();
         let found = |place: &Place| place.find(rows, times.len());
         let mut filters = Vec::with_capacity(self.filters.len());

@@ -13,6 +13,7 @@ use super::{PARTIAL_WINDOW_END, WindowAggregateSpec, sort_out, window_ends};
 use crate::group_table::GroupTable;
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
+use crate::row_errors::evaluate::{Failed, in_pieces};
 use crate::{Batch, Result};
 
 /// Groups that are held before they are sent on: enough to combine hot keys, few enough to stay in the cache.
@@ -40,6 +41,29 @@ impl PartialAggregate {
         Ok(PartialAggregate { spec, schema, layout, table, rows: Vec::new(), first_end: i64::MAX, metrics: None })
     }
 
+    fn update(&mut self, batch: Batch) -> Result<(), Failed> {
+        let ends = window_ends(&self.spec.window_end, batch.rows())?;
+        // Lateness is the final stage's to judge: its watermark is the one of all inputs.
+        let sorted = sort_out(&ends, Timestamp::MIN)?;
+        let rows = match &sorted.keep {
+            Some(keep) => batch.filter(keep)?,
+            None => batch,
+        };
+        let inputs = if rows.is_empty() { None } else { Some(self.layout.inputs(&rows)?) };
+        if let Some(metrics) = &self.metrics {
+            metrics.add_timeless_rows(sorted.timeless);
+        }
+        let (Some(mut inputs), Some(first)) = (inputs, arrow::compute::min(&sorted.ends)) else { return Ok(()) };
+        self.first_end = self.first_end.min(first);
+        inputs.keys.insert(0, Arc::new(sorted.ends) as ArrayRef);
+        self.table.update(&inputs, rows.len())?;
+        self.rows.resize(self.table.len(), 0);
+        for group in self.table.group_of_row() {
+            self.rows[*group] += 1;
+        }
+        Ok(())
+    }
+
     fn flush(&mut self, out: &mut Output) -> Result<()> {
         if self.table.is_empty() {
             return Ok(());
@@ -60,24 +84,10 @@ impl Operator for PartialAggregate {
 
     fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
         self.spec.check_kinds(&batch)?;
-        let ends = window_ends(self.spec.window_end.as_ref(), batch.rows())?;
-        // Lateness is the final stage's to judge: its watermark is the one of all inputs.
-        let sorted = sort_out(&ends, Timestamp::MIN)?;
-        if let Some(metrics) = &self.metrics {
-            metrics.add_timeless_rows(sorted.timeless);
-        }
-        let rows = match &sorted.keep {
-            Some(keep) => batch.filter(keep)?,
-            None => batch,
-        };
-        let Some(first) = arrow::compute::min(&sorted.ends) else { return Ok(()) };
-        self.first_end = self.first_end.min(first);
-        let mut inputs = self.layout.inputs(&rows)?;
-        inputs.keys.insert(0, Arc::new(sorted.ends) as ArrayRef);
-        self.table.update(&inputs, rows.len())?;
-        self.rows.resize(self.table.len(), 0);
-        for group in self.table.group_of_row() {
-            self.rows[*group] += 1;
+        // Nothing but the expressions fails on rows, and they come before any change of state.
+        let (_, rejected) = in_pieces(&batch, |piece| self.update(piece))?;
+        if let Some(rejected) = rejected {
+            out.reject(rejected);
         }
         if self.table.len() >= GROUPS_MAX {
             self.flush(out)?;

@@ -13,7 +13,7 @@ use arrow::record_batch::RecordBatch;
 use coulee_checkpoint::{Changes, StateKey};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
 
-use super::layout::Layout;
+use super::layout::{Closed, Layout};
 use super::runs::{INDEX, RUNS, Run, RunId, WATERMARK};
 use crate::group_table::{GroupTable, Inputs};
 use crate::keys::hash_keys;
@@ -190,9 +190,9 @@ impl Slices {
         self.open.first_key_value().map(|(end, _)| Timestamp(end.saturating_sub(1)))
     }
 
-    /// Closes the first window that the watermark has passed, or a part of it: its end and `[keys…, aggregates…]`, with no rows where a part is empty.
+    /// Closes the first window that the watermark has passed, or a part of it: its end and what it gives, with no rows where a part is empty.
     /// `None` when nothing is left to close.
-    pub(super) fn take_due(&mut self, watermark: Timestamp) -> Result<Option<(i64, Vec<ArrayRef>)>> {
+    pub(super) fn take_due(&mut self, watermark: Timestamp) -> Result<Option<(i64, Closed)>> {
         if self.closing.is_some() {
             return self.close_part().map(Some);
         }
@@ -218,7 +218,7 @@ impl Slices {
     }
 
     /// The next range of the window that is being closed.
-    fn close_part(&mut self) -> Result<(i64, Vec<ArrayRef>)> {
+    fn close_part(&mut self) -> Result<(i64, Closed)> {
         let Some(mut closing) = self.closing.take() else { return Err(Error::internal("no window is being closed")) };
         let mut table = GroupTable::new(&self.layout.grouping)?;
         if let Some(range) = closing.ranges.pop() {
@@ -236,8 +236,8 @@ impl Slices {
     }
 
     /// What a table that holds all of a window, or of a part of it, gives.
-    fn result(&mut self, end: i64, mut table: GroupTable) -> Result<(i64, Vec<ArrayRef>)> {
-        let closed = self.layout.close(table.take_results()?)?;
+    fn result(&mut self, end: i64, mut table: GroupTable) -> Result<(i64, Closed)> {
+        let closed = self.layout.close(&mut table)?;
         if closed.missing > 0 && !std::mem::replace(&mut self.said_missing, true) {
             tracing::warn!(
                 operator = self.operator.0,
@@ -246,7 +246,7 @@ impl Slices {
                 "rows of a window were taken back more often than they came, which counts as nothing; said once"
             );
         }
-        Ok((end, closed.columns))
+        Ok((end, closed))
     }
 
     /// Merges the rows of runs that lie in a range of key groups into a table.

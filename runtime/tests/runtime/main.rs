@@ -3,6 +3,7 @@
 mod changelogs;
 mod jobs;
 mod keyed;
+mod row_errors;
 mod savepoints;
 mod time;
 mod windows;

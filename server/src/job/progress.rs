@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use coulee_model::{CheckpointId, Stopwatch, Timestamp};
 use coulee_runtime::connector::CommitOn;
-use coulee_runtime::graph::{Graph, Node, NodeKind, Port};
+use coulee_runtime::graph::{Edge, Graph, Node, NodeKind, Port};
 use coulee_runtime::job::JobStatus;
 use coulee_runtime::metrics::SubtaskFigures;
 use serde::{Deserialize, Serialize};
 
 use super::figures::{Figures, Rates, Snapshot, Subtask, lowest};
+use super::rejections::{Rejection, Tables};
 use crate::metrics::catalogue;
 
 /// The figures of a job at one moment. Counts include what was counted before a restart.
@@ -44,6 +45,8 @@ pub struct Progress {
     pub last_reject: Option<String>,
     /// Where rejected records are kept.
     pub rejected_to: Option<String>,
+    /// The same by table and stage.
+    pub rejections: Vec<Rejection>,
     /// Where late rows and rows without event time are kept.
     pub late_to: Option<String>,
     /// Records still to read, where that is known.
@@ -151,6 +154,7 @@ pub(crate) struct Shape {
     started: Stopwatch,
     rows_restored: u64,
     parts: Vec<Part>,
+    tables: Tables,
     nodes: Vec<Operator>,
 }
 
@@ -166,6 +170,7 @@ impl Shape {
             started: Stopwatch::start(),
             rows_restored: 0,
             parts,
+            tables: Tables::new(graph),
             nodes,
         };
         shape.rows_restored = shape.progress(restored).rows_read;
@@ -205,6 +210,12 @@ impl Shape {
         };
         for figures in &status.subtasks {
             progress.add(self.parts[figures.operator.0 as usize], figures);
+            self.tables.add(figures, &mut progress.rejections);
+        }
+        let mut kept: Vec<&str> = progress.rejections.iter().filter_map(|found| found.kept.as_deref()).collect();
+        kept.dedup();
+        if !kept.is_empty() {
+            progress.rejected_to = Some(kept.join(", "));
         }
         progress
     }
@@ -229,7 +240,11 @@ fn part(graph: &Graph, node: &Node) -> Part {
 
 /// An operator that has counted nothing.
 fn blank(graph: &Graph, node: &Node, part: Part) -> Operator {
-    let inputs = graph.edges.iter().filter(|edge| edge.to == node.id).map(|edge| edge.from.0).collect();
+    // Whatever computes may reject rows; only the tables that they come from are told.
+    let is_told = |edge: &&Edge| {
+        edge.to == node.id && (edge.port != Port::REJECTED || matches!(graph.node(edge.from).kind, NodeKind::Source(_)))
+    };
+    let inputs = graph.edges.iter().filter(is_told).map(|edge| edge.from.0).collect();
     Operator {
         uid: node.uid.clone(),
         description: node.describe(),
@@ -306,7 +321,7 @@ mod tests {
 
     fn subtask(operator: u32, subtask: u32, figures: Figures) -> SubtaskFigures {
         let (operator, subtask) = (OperatorId(operator), SubtaskIndex(subtask));
-        SubtaskFigures { operator, subtask, figures, splits: Vec::new(), last_reject: None }
+        SubtaskFigures { operator, subtask, figures, splits: Vec::new(), last_reject: None, row_errors: Vec::new() }
     }
 
     #[test]
@@ -319,6 +334,7 @@ mod tests {
             started: Stopwatch::start(),
             rows_restored: 0,
             parts: vec![Part::Source, Part::Sink(Port::MAIN), Part::Sink(Port::REJECTED)],
+            tables: Tables::default(),
             nodes: vec![node("a"), node("b"), node("c")],
         };
         let read = [(&ROWS_IN, 30), (&REJECTED_ROWS, 10), (&LAG, 40), (&WATERMARK, 1_000)];

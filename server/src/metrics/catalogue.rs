@@ -41,6 +41,7 @@ impl Kind {
 }
 
 const JOB: &[&str] = &["job"];
+const REJECTIONS: &[&str] = &["job", "table", "stage"];
 const SUBTASK: &[&str] = &["job", "operator", "subtask"];
 const SPLIT: &[&str] = &["job", "operator", "subtask", "split"];
 const SHARD: &[&str] = &["stream", "shard"];
@@ -67,6 +68,7 @@ metrics! {
     JOB_STARTED: Gauge "coulee_job_started_timestamp_seconds", JOB, "When the job was last started.";
     JOB_LAST_READ: Gauge "coulee_job_last_read_timestamp_seconds", JOB, "When a source last read a record, since that start.";
     JOB_LAST_DELIVERY: Gauge "coulee_job_last_delivery_timestamp_seconds", JOB, "When a sink last made a row visible, since that start.";
+    JOB_REJECTED: Counter "coulee_job_rejected_rows_total", REJECTIONS, "Records and rows of a table that were rejected at a stage: decode, expression or delivery.";
 
     CHECKPOINTS: Counter "coulee_checkpoints_total", JOB, "Checkpoints that became durable since the job was started.";
     CHECKPOINT_TIME: Gauge "coulee_checkpoint_timestamp_seconds", JOB, "When the last checkpoint became durable.";
@@ -99,7 +101,7 @@ metrics! {
     NEXT_RESULT of builtin::NEXT_RESULT: Gauge "coulee_operator_next_result_timestamp_seconds", SUBTASK, "What the watermark must pass for the first open window to give its result.";
     LATE_ROWS of builtin::LATE_ROWS: Counter "coulee_operator_late_rows_total", SUBTASK, "Rows whose window had already left.";
     TIMELESS_ROWS of builtin::TIMELESS_ROWS: Counter "coulee_operator_timeless_rows_total", SUBTASK, "Rows without an event time.";
-    REJECTED_RECORDS of builtin::REJECTED_ROWS: Counter "coulee_operator_rejected_records_total", SUBTASK, "Records that could not become rows.";
+    REJECTED_RECORDS of builtin::REJECTED_ROWS: Counter "coulee_operator_rejected_records_total", SUBTASK, "Records that could not become rows, and rows that failed.";
 
     SOURCE_LAG of builtin::LAG: Gauge "coulee_source_lag_records", SUBTASK, "Records still to read, where that is known.";
     SPLIT_WATERMARK: Gauge "coulee_split_watermark_timestamp_seconds", SPLIT, "The event time that a split which has not ended has reached.";

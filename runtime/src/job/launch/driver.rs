@@ -233,11 +233,16 @@ impl Driver {
     async fn commit(&mut self, id: CheckpointId, gathered: Gathering) -> Result<CheckpointRecord> {
         let alignment = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
         let uid = |id| self.spec.graph.node(id).uid.clone();
-        let totals =
-            gathered.counted.into_iter().map(|(operator, subtask, counted)| (uid(operator), subtask.0, counted));
+        let (mut totals, mut row_errors) = (Vec::new(), Vec::new());
+        for (operator, subtask, counted, errors) in gathered.counted {
+            totals.push((uid(operator), subtask.0, counted));
+            if !errors.is_empty() {
+                row_errors.push((uid(operator), subtask.0, errors));
+            }
+        }
         let operators = self.spec.graph.nodes.iter().filter(|node| !node.is_stateless());
-        let stored =
-            StoredJob { operators: operators.map(|node| node.uid.clone()).collect(), totals: totals.collect() };
+        let operators = operators.map(|node| node.uid.clone()).collect();
+        let stored = StoredJob { operators, totals, row_errors };
         let job = serde_json::to_string(&stored).map_err(|e| Error::internal(e.to_string()))?;
         let record = CheckpointRecord { id, at: self.environment.clock.now(), job };
         let mut changes = gathered.changes;

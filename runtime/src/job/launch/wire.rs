@@ -15,16 +15,17 @@ use super::{Environment, JobSpec, StoredJob, Tasks};
 use crate::batch::BATCH_ROWS;
 use crate::channel::{Receiver, Sender, channel};
 use crate::connector::{CommitOn, Sink, SinkContext, SourceContext, SplitId, SplitStart};
-use crate::graph::{Graph, NodeKind, Partitioning, SourceNode};
+use crate::graph::{Graph, Node, NodeKind, Partitioning, SourceNode};
 use crate::job::TaskId;
 use crate::job::chain::{Chain, Link, SinkEnd};
 use crate::job::drift::DriftGroups;
 use crate::job::route::Route;
-use crate::job::source_task::{Pace, SPLITS, SourceTask, Splits, parse_split};
+use crate::job::source_task::{Pace, PlaceNames, SPLITS, SourceTask, Splits, parse_split};
 use crate::job::source_watermark::SourceWatermark;
 use crate::job::task::Task;
-use crate::metrics::{self, Figures, JobMetrics, Merge, SubtaskMetrics};
+use crate::metrics::{self, Figures, JobMetrics, Merge, RowErrorFigures, SubtaskMetrics};
 use crate::operator::{InputIndex, OpenContext};
+use crate::row_errors::policy::RowPolicies;
 use crate::state::MemoryBudget;
 use crate::{Error, Result};
 
@@ -48,10 +49,24 @@ pub(super) fn metrics(graph: &Graph, stored: &StoredJob) -> JobMetrics {
                 // Known to be zero before the first delivery.
                 metrics::builtin::OF_SINKS.iter().for_each(|metric| drop(metrics.register(metric)));
             }
+            metrics.restore_row_errors(row_errors(stored, node, subtask));
             all.push(Arc::new(metrics));
         }
     }
     Arc::new(all)
+}
+
+/// The rows that failed in what this subtask carries on, by table and stage.
+fn row_errors(stored: &StoredJob, node: &Node, subtask: u32) -> Vec<RowErrorFigures> {
+    let mine = stored.row_errors.iter().filter(|(uid, old, _)| *uid == node.uid && old % node.parallelism == subtask);
+    let mut sums: Vec<RowErrorFigures> = Vec::new();
+    for figures in mine.flat_map(|(_, _, figures)| figures) {
+        match sums.iter_mut().find(|sum| sum.table == figures.table && sum.stage == figures.stage) {
+            Some(sum) => sum.rows += figures.rows,
+            None => sums.push(figures.clone()),
+        }
+    }
+    sums
 }
 
 /// Channels by edge (its index in the graph), upstream subtask and downstream subtask.
@@ -189,10 +204,11 @@ impl<'a> Builder<'a> {
         let mut routes = Vec::new();
         for (index, edge) in self.spec.graph.edges.iter().enumerate().filter(|(_, edge)| edge.from == id) {
             if let Some(senders) = channels.senders.remove(&(index, subtask.0)) {
-                routes.push((edge.port, Route::new(edge.partitioning.clone(), subtask.0 as usize, senders)));
+                routes.push((edge.port, Route::new(edge.to, edge.partitioning.clone(), subtask.0 as usize, senders)));
             }
         }
-        Ok(Link { uid: node.uid.clone(), metrics, operator, routes })
+        let policies = RowPolicies::of_node(&self.spec.graph, id);
+        Ok(Link { uid: node.uid.clone(), metrics, operator, routes, policies })
     }
 
     /// The splits of a source and what is stored of them.
@@ -289,6 +305,7 @@ impl OpenSource<'_> {
             starts.push(SplitStart { id: self.splits[split].clone(), position });
             reached.push(stored.map_or(Timestamp::MIN, |(watermark, _)| *watermark));
         }
+        let places = PlaceNames::new(starts.iter().map(|start| start.id.clone()).collect());
         let batch_rows = pace.as_ref().map_or(BATCH_ROWS, |pace| pace.batch_rows().min(BATCH_ROWS));
         let context = SourceContext { batch_rows, clock: self.environment.clock.clone(), metrics };
         let reader =
@@ -296,7 +313,7 @@ impl OpenSource<'_> {
         let merged = self.merged.clone();
         let splits = Splits::new(self.source.event_time.clone(), (&reached, merged.reached()), drift);
         let (clock, budget) = (self.environment.clock.clone(), self.budget.clone());
-        Ok(SourceTask { task, operator: self.state, reader, splits, subtask, merged, pace, clock, budget })
+        Ok(SourceTask { task, operator: self.state, reader, splits, places, subtask, merged, pace, clock, budget })
     }
 }
 

@@ -6,7 +6,7 @@ use coulee_model::{CheckpointId, Timestamp};
 
 use super::{some_text, some_time, time};
 use crate::rpc::proto;
-use crate::{Figures, Operator, OperatorKind, Progress, Rates, Snapshot, Split, Subtask};
+use crate::{Figures, Operator, OperatorKind, Progress, Rates, Rejection, Snapshot, Split, Stage, Subtask};
 
 fn millis(duration: Duration) -> u64 {
     duration.as_millis() as u64
@@ -50,6 +50,7 @@ impl From<Progress> for proto::Progress {
             snapshot_failure: progress.snapshot_failure.unwrap_or_default(),
             snapshot_since_ms: time(progress.snapshot_since),
             is_opening: progress.is_opening,
+            rejections: progress.rejections.into_iter().map(proto::Rejection::from).collect(),
         }
     }
 }
@@ -71,6 +72,7 @@ impl From<proto::Progress> for Progress {
             rejected_rows: progress.rejected_rows,
             last_reject: some_text(progress.last_reject),
             rejected_to: some_text(progress.rejected_to),
+            rejections: progress.rejections.into_iter().map(Rejection::from).collect(),
             late_to: some_text(progress.late_to),
             lag: progress.lag,
             watermark: progress.watermark_ms.map(Timestamp),
@@ -92,6 +94,32 @@ impl From<proto::Progress> for Progress {
             snapshot_since: some_time(progress.snapshot_since_ms),
             is_opening: progress.is_opening,
             operators: progress.operators.into_iter().map(Operator::from).collect(),
+        }
+    }
+}
+
+impl From<Rejection> for proto::Rejection {
+    fn from(rejection: Rejection) -> Self {
+        proto::Rejection {
+            table: rejection.table,
+            stage: rejection.stage.name().to_owned(),
+            rows: rejection.rows,
+            last_reason: rejection.last_reason,
+            kept: rejection.kept.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<proto::Rejection> for Rejection {
+    fn from(rejection: proto::Rejection) -> Self {
+        // A stage that a newer server knows is one of the expressions' for us.
+        let stage = Stage::ALL.into_iter().find(|stage| stage.name() == rejection.stage).unwrap_or(Stage::Expression);
+        Rejection {
+            table: rejection.table,
+            stage,
+            rows: rejection.rows,
+            last_reason: rejection.last_reason,
+            kept: some_text(rejection.kept),
         }
     }
 }
@@ -301,6 +329,13 @@ mod tests {
             rejected_rows: 11,
             last_reject: Some("no JSON".into()),
             rejected_to: Some("a".into()),
+            rejections: vec![Rejection {
+                table: "t".into(),
+                stage: Stage::Delivery,
+                rows: 31,
+                last_reason: "too long".into(),
+                kept: Some("stream 't_dead_letter'".into()),
+            }],
             late_to: Some("b".into()),
             lag: Some(12),
             watermark: Some(Timestamp::MAX),

@@ -1,0 +1,99 @@
+//! Expressions as SQL text, for people: `CAST(a AS INT) / d`.
+//!
+//! DataFusion's own form names types as Arrow does and leaves texts unquoted. Expressions that are not listed here keep it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion_common::ScalarValue;
+use datafusion_expr::Operator;
+use datafusion_physical_expr::expressions::{
+    BinaryExpr, CastExpr, Column, IsNotNullExpr, IsNullExpr, LikeExpr, Literal, NegativeExpr, NotExpr, TryCastExpr,
+};
+use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
+
+use crate::sql_type::sql_type;
+
+/// An expression as SQL.
+pub fn expression_text(expr: &Arc<dyn PhysicalExpr>) -> String {
+    if let Some(column) = expr.downcast_ref::<Column>() {
+        return column.name().to_owned();
+    }
+    if let Some(literal) = expr.downcast_ref::<Literal>() {
+        return literal_text(literal.value());
+    }
+    if let Some(binary) = expr.downcast_ref::<BinaryExpr>() {
+        let (left, right) = (operand(binary.left(), binary.op()), operand(binary.right(), binary.op()));
+        return format!("{left} {} {right}", operator(binary.op()));
+    }
+    if let Some(cast) = expr.downcast_ref::<CastExpr>() {
+        return format!("CAST({} AS {})", expression_text(cast.expr()), sql_type(cast.cast_type()));
+    }
+    if let Some(cast) = expr.downcast_ref::<TryCastExpr>() {
+        return format!("TRY_CAST({} AS {})", expression_text(cast.expr()), sql_type(cast.cast_type()));
+    }
+    if let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>() {
+        let arguments: Vec<String> = call.args().iter().map(expression_text).collect();
+        return format!("{}({})", call.name().to_uppercase(), arguments.join(", "));
+    }
+    if let Some(not) = expr.downcast_ref::<NotExpr>() {
+        return format!("NOT ({})", expression_text(not.arg()));
+    }
+    if let Some(negative) = expr.downcast_ref::<NegativeExpr>() {
+        return format!("-{}", expression_text(negative.arg()));
+    }
+    if let Some(null) = expr.downcast_ref::<IsNullExpr>() {
+        return format!("{} IS NULL", expression_text(null.arg()));
+    }
+    if let Some(null) = expr.downcast_ref::<IsNotNullExpr>() {
+        return format!("{} IS NOT NULL", expression_text(null.arg()));
+    }
+    if let Some(like) = expr.downcast_ref::<LikeExpr>() {
+        let not = if like.negated() { "NOT " } else { "" };
+        return format!("{} {not}LIKE {}", expression_text(like.expr()), expression_text(like.pattern()));
+    }
+    DataFusionText(expr.as_ref()).to_string()
+}
+
+struct DataFusionText<'a>(&'a dyn PhysicalExpr);
+
+impl fmt::Display for DataFusionText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt_sql(f)
+    }
+}
+
+fn operand(expr: &Arc<dyn PhysicalExpr>, outer: &Operator) -> String {
+    let text = expression_text(expr);
+    match expr.downcast_ref::<BinaryExpr>() {
+        Some(inner) if inner.op().precedence() < outer.precedence() || inner.op().precedence() == 0 => {
+            format!("({text})")
+        }
+        _ => text,
+    }
+}
+
+fn operator(op: &Operator) -> String {
+    match op {
+        Operator::NotEq => "<>".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn literal_text(value: &ScalarValue) -> String {
+    match value {
+        value if value.is_null() => "NULL".to_owned(),
+        ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
+            format!("'{}'", text.replace('\'', "''"))
+        }
+        ScalarValue::Boolean(Some(value)) => value.to_string().to_uppercase(),
+        ScalarValue::IntervalDayTime(Some(span)) => {
+            let millis = i64::from(span.days) * 86_400_000 + i64::from(span.milliseconds);
+            match millis % 1_000 {
+                0 => format!("INTERVAL '{}' SECOND", millis / 1_000),
+                rest => format!("INTERVAL '{}.{:03}' SECOND", millis / 1_000, rest.abs()),
+            }
+        }
+        value => value.to_string(),
+    }
+}
