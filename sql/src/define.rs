@@ -223,6 +223,11 @@ fn event_time(
         );
         return Err(Fault::new(message).at(name.span).help(help));
     }
+    if watermark.text.to_uppercase().starts_with("SOURCE_WATERMARK") {
+        return Err(Fault::new("SOURCE_WATERMARK() asks the source for watermarks of its own, and no source has any")
+            .at(watermark.span)
+            .help(format!("say how late rows may be: {} - INTERVAL '5' SECOND", name.value)));
+    }
     let fields: Vec<Field> =
         columns.iter().map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable)).collect();
     let schema = DFSchema::try_from_qualified_schema(TableReference::bare(table), &Schema::new(fields))

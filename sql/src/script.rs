@@ -75,8 +75,14 @@ fn split(tokens: Vec<TokenWithSpan>) -> Result<Vec<Vec<TokenWithSpan>>> {
                 return Err(hint(text).at(token.span));
             }
             Token::Whitespace(_) | Token::EOF => {}
-            // A byte-order mark where files were joined, and blanks of no width, as web pages have them.
-            Token::Char('\u{feff}' | '\u{200b}' | '\u{200c}' | '\u{200d}' | '\u{2060}') => {}
+            // A byte-order mark where files were joined, DOS's end of a file, and blanks of no width, as web pages have them.
+            Token::Char('\u{feff}' | '\u{1a}' | '\u{200b}' | '\u{200c}' | '\u{200d}' | '\u{2060}') => {}
+            Token::Char(wide @ '\u{ff01}'..='\u{ff5e}') => {
+                let plain = char::from_u32(u32::from(wide) - 0xfee0).unwrap_or(wide);
+                return Err(Fault::new(format!("{wide} is a full-width character"))
+                    .at(token.span)
+                    .help(format!("write {plain}")));
+            }
             Token::Char(quote @ ('‘' | '’' | '“' | '”' | '´')) => {
                 return Err(Fault::new(format!("{quote} is a typographic quote"))
                     .at(token.span)

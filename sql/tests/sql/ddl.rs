@@ -224,7 +224,7 @@ fn scripts_of_other_editors_are_read() {
     let error = run(1, script).expect_err("no such column");
     assert_eq!((error.message(), error.position()), ("unknown column 'nope'", (5, 2)));
     // Where files were joined.
-    assert!(parse_script("SHOW TABLES;\u{feff}SHOW VIEWS", "x.sql").is_ok());
+    assert!(parse_script("SHOW TABLES;\u{feff}SHOW VIEWS;\r\n\u{1a}", "x.sql").is_ok());
 }
 
 #[test]
