@@ -430,6 +430,10 @@ mod tests {
         TimestampMicrosecondArray, TimestampNanosecondArray, UInt64Array,
     };
     use arrow::datatypes::Int32Type;
+    use arrow::record_batch::RecordBatch;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::data_type::{ByteArray, ByteArrayType, Int32Type as Int32};
+    use parquet::file::writer::SerializedFileWriter;
 
     use super::*;
 
@@ -548,5 +552,60 @@ mod tests {
         assert_eq!(find(&twice, "Á"), Ok(None));
         let cases = Fields::from(vec![Field::new("AB", DataType::Int8, true), Field::new("Ab", DataType::Int8, true)]);
         assert!(find(&cases, "ab").is_err());
+    }
+
+    /// One file with a list as Spark writes it with `spark.sql.parquet.writeLegacyFormat`, one as parquet-mr writes it for Avro,
+    /// a map with the older annotation, and a repeated field without any: the layouts of the Parquet format's LogicalTypes.md.
+    fn legacy_layouts() -> RecordBatch {
+        let schema = "message m {
+            optional group spark (LIST) { repeated group bag { optional int32 array_element; } }
+            required group mr (LIST) { repeated int32 array; }
+            optional group map (MAP_KEY_VALUE) { repeated group map { required binary key (UTF8); optional int32 value; } }
+            repeated int32 bare;
+        }";
+        let schema = Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
+        let mut bytes = Vec::new();
+        let mut file = SerializedFileWriter::new(&mut bytes, schema, Arc::default()).unwrap();
+        let mut group = file.next_row_group().unwrap();
+        // Row 1: [1, null], [7, 8], {k: 5}, []; row 2: null, [], {}, [9].
+        type Levels<'a> = (&'a [i32], &'a [i16], &'a [i16]);
+        let columns: [Option<Levels<'_>>; 5] = [
+            Some((&[1], &[3, 2, 0], &[0, 1, 0])),
+            Some((&[7, 8], &[1, 1, 0], &[0, 1, 0])),
+            None,
+            Some((&[5], &[3, 1], &[0, 0])),
+            Some((&[9], &[0, 1], &[0, 0])),
+        ];
+        for levels in columns {
+            let mut column = group.next_column().unwrap().unwrap();
+            match levels {
+                Some((values, defined, repeated)) => {
+                    column.typed::<Int32>().write_batch(values, Some(defined), Some(repeated)).unwrap();
+                }
+                None => {
+                    let keys = [ByteArray::from("k")];
+                    column.typed::<ByteArrayType>().write_batch(&keys, Some(&[2, 1]), Some(&[0, 0])).unwrap();
+                }
+            }
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+        file.close().unwrap();
+        let mut rows = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).unwrap().build().unwrap();
+        rows.next().unwrap().unwrap()
+    }
+
+    #[test]
+    fn lists_and_maps_of_older_writers() {
+        let rows = legacy_layouts();
+        let list = DataType::List(Arc::new(Field::new("item", DataType::Int64, true)));
+        let entries = vec![Field::new("keys", DataType::Utf8, false), Field::new("values", DataType::Int64, true)];
+        let entries = Field::new("entries", DataType::Struct(Fields::from(entries)), false);
+        let map = DataType::Map(Arc::new(entries), false);
+        let column = |name: &str| rows.column_by_name(name).unwrap().clone();
+        assert_eq!(adapted(column("spark"), list.clone()), ["[1, NULL]", "NULL"]);
+        assert_eq!(adapted(column("mr"), list.clone()), ["[7, 8]", "[]"]);
+        assert_eq!(adapted(column("map"), map), ["{k: 5}", "{}"]);
+        assert_eq!(adapted(column("bare"), list), ["[]", "[9]"]);
     }
 }
