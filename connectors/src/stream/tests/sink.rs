@@ -476,6 +476,8 @@ async fn dead_letters_get_a_stream_with_the_first_of_them() {
         Arc::new(StringArray::from(vec!["t/0@1", "t/0@2"])) as _,
         Arc::new(StringArray::from(vec!["no \"end\"", "not UTF-8"])) as _,
         Arc::new(arrow::array::BinaryArray::from(raw)) as _,
+        Arc::new(StringArray::from(vec!["decode", "expression"])) as _,
+        Arc::new(StringArray::from(vec![None, Some("a / b")])) as _,
     ];
     let rejected = RecordBatch::try_new(rejected_schema(), columns).expect("rows");
     writer.write(Batch::inserts(rejected)).await.expect("written");
@@ -486,8 +488,8 @@ async fn dead_letters_get_a_stream_with_the_first_of_them() {
     assert_eq!(
         place.values("t_dead_letter")[0],
         [
-            r#"{"origin":"t/0@1","reason":"no \"end\"","raw":"{\"a\""}"#,
-            r#"{"origin":"t/0@2","reason":"not UTF-8","raw_base64":"/wA="}"#
+            r#"{"stage":"decode","origin":"t/0@1","reason":"no \"end\"","raw":"{\"a\""}"#,
+            r#"{"stage":"expression","origin":"t/0@2","expression":"a / b","reason":"not UTF-8","raw_base64":"/wA="}"#
         ]
     );
     let letters = StreamDeadLetters::new(Arc::clone(place.log()));
