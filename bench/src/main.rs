@@ -7,6 +7,8 @@
 //!
 //! Figures of jobs are those of the whole process `coulee` (the binary beside this one): wall time, processor time, peak memory.
 
+#![expect(clippy::disallowed_methods, reason = "benchmarks measure, and repeat nothing")]
+
 mod checkpoints;
 mod keyed;
 mod latency;

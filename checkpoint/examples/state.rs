@@ -9,6 +9,8 @@
 //! state idle   DIR STORES           opens that many stores, commits once to each, and lets them be
 //! ```
 
+#![expect(clippy::disallowed_methods, reason = "it measures")]
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 

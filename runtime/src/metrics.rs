@@ -314,7 +314,7 @@ impl SubtaskMetrics {
         let mut figures = Figures::default();
         for (metric, instrument) in self.instruments.lock().values() {
             if let Some(value) = instrument.get() {
-                figures.set(*metric, value);
+                figures.set(metric, value);
             }
         }
         figures.set(&builtin::BUSY, (self.busy_nanos.load(Relaxed) / 1_000) as i64);
@@ -331,7 +331,7 @@ impl SubtaskMetrics {
         for (metric, instrument) in self.instruments.lock().values().filter(|(metric, _)| metric.kind == Kind::Counter)
         {
             if let Some(value) = instrument.get() {
-                figures.set(*metric, value);
+                figures.set(metric, value);
             }
         }
         (self.operator, self.subtask, figures, self.row_errors())

@@ -1,8 +1,8 @@
 //! The pipeline is cancelled in mid-stream again and again, goes on at another parallelism, and has judged every payment once.
 
 use std::fmt::Write;
-use std::time::Instant;
 
+use coulee_model::Stopwatch;
 use coulee_runtime::graph::NodeKind;
 use coulee_runtime::job::Outcome;
 
@@ -92,7 +92,7 @@ async fn every_payment_is_judged_once_by_the_rule_of_its_time() {
         let job =
             crate::embed::start("payments", paced(parallelism, folder.path()), folder.path(), Duration::from_millis(5));
         let job = job.expect("the graph is sound");
-        let (until, begun) = (job.status().checkpoint.0 + 3, Instant::now());
+        let (until, begun) = (job.status().checkpoint.0 + 3, Stopwatch::start());
         while job.status().checkpoint.0 < until && cancelled < 4 {
             assert!(begun.elapsed() < Duration::from_secs(60), "no checkpoints");
             tokio::select! {
