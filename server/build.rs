@@ -1,7 +1,7 @@
 //! Makes the gRPC client and server from `proto/coulee.proto`. Needs `protoc`.
 
 /// What `coulee job show --json` prints: the messages as they are, by the names of their fields.
-const AS_JSON: [&str; 12] = [
+const AS_JSON: [&str; 16] = [
     "Job",
     "Failure",
     "Finding",
@@ -14,6 +14,10 @@ const AS_JSON: [&str; 12] = [
     "Rates",
     "Subtask",
     "Split",
+    "StateDescriptor",
+    "StateTable",
+    "StateColumn",
+    "StateFacet",
 ];
 
 fn main() -> std::io::Result<()> {

@@ -41,8 +41,8 @@ impl OperatorFactory for Ticks {
         schema()
     }
 
-    fn is_stateless(&self) -> bool {
-        true
+    fn state(&self, _: &[coulee_runtime::graph::Lineage]) -> Option<coulee_runtime::state::OperatorState> {
+        None
     }
 
     fn create(&self, _: SubtaskIndex) -> RuntimeResult<Box<dyn Operator>> {

@@ -80,7 +80,8 @@ async fn submit(client: &mut Client, request: proto::SubmitScriptRequest) -> Res
             ScriptEvent::Text(text) => screen::data(format!("{}\n", text.trim_end()).as_bytes())?,
             ScriptEvent::Table(rows) => screen::data(&crate::rows::table(&rows)?)?,
             ScriptEvent::Started(job) => {
-                note(&format!("job '{}' is running; see it with: coulee job show {0}", job.name))?
+                note(&format!("job '{}' is running; see it with: coulee job show {0}", job.name))?;
+                job.notes.iter().try_for_each(|text| note(text))?;
             }
             ScriptEvent::AlreadyFinished(job) => note(&summary::already_finished(&job))?,
             ScriptEvent::Ended(job) => summary::summary(&job).iter().try_for_each(|line| note(line))?,

@@ -186,6 +186,8 @@ pub mod tests {
             sinks: Vec::new(),
             progress: Some(progress),
             findings: Vec::new(),
+            states: Vec::new(),
+            notes: Vec::new(),
         }
     }
 

@@ -21,6 +21,7 @@ mod produce;
 mod run;
 mod savepoints;
 mod serve;
+mod states;
 mod streams;
 mod tail;
 mod target;

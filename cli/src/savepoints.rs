@@ -2,7 +2,7 @@
 
 use coulee_model::Timestamp;
 use coulee_server::client::Client;
-use coulee_server::proto;
+use coulee_server::{StateDescriptor, proto};
 
 use crate::args::{Savepoint, Savepoints};
 use crate::failure::Failure;
@@ -10,6 +10,7 @@ use crate::figures::{bytes, time};
 use crate::rows::text_table;
 use crate::screen::{self, note};
 use crate::settings::Settings;
+use crate::states;
 
 /// Runs the command.
 pub async fn savepoints(args: Savepoints, settings: Settings) -> Result<(), Failure> {
@@ -95,5 +96,12 @@ fn description(snapshot: &proto::SnapshotInfo) -> String {
     lines.push(String::new());
     let rows: Vec<Vec<String>> =
         snapshot.files.iter().map(|file| vec![file.path.clone(), bytes(file.size_bytes), file.hash.clone()]).collect();
+    let states: Vec<StateDescriptor> = snapshot.states.iter().cloned().map(StateDescriptor::from).collect();
+    for line in states::text(&states) {
+        lines.push(line);
+    }
+    if !states.is_empty() {
+        lines.push(String::new());
+    }
     format!("{}\n{}", lines.join("\n"), text_table(&["FILE", "SIZE", "XXH3-128"], &[false, true, false], &rows))
 }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use coulee_model::{Clock, Timestamp};
 use coulee_runtime::connector::{Sink, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
 use coulee_runtime::options::{OptionKind, OptionSpec};
+use coulee_runtime::state::Facet;
 use coulee_runtime::table::{Connector, TableSpec};
 use coulee_runtime::{Error, Result};
 
@@ -140,6 +141,11 @@ impl DatagenSource {
 
 #[async_trait]
 impl Source for DatagenSource {
+    /// A position counts rows of a split.
+    fn identity(&self) -> Vec<Facet> {
+        vec![Facet::new("connector", "datagen"), Facet::new("splits", self.splits.to_string())]
+    }
+
     fn describe(&self) -> String {
         let rows = self.rows.map_or("without end".to_owned(), |rows| format!("of {rows} rows"));
         format!("datagen {rows}, {} rows/s", self.rows_per_second)

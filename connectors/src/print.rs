@@ -14,6 +14,7 @@ use coulee_model::{CheckpointId, SubtaskIndex};
 use coulee_runtime::connector::{Sink, SinkContext, SinkWriter, Source};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::options::{OptionKind, OptionSpec};
+use coulee_runtime::state::Facet;
 use coulee_runtime::table::{Connector, TableSpec};
 use coulee_runtime::{Batch, Error, Result};
 
@@ -135,6 +136,10 @@ struct PrintSink {
 
 #[async_trait]
 impl Sink for PrintSink {
+    fn identity(&self) -> Vec<Facet> {
+        vec![Facet::new("connector", "print")]
+    }
+
     fn describe(&self) -> String {
         match self.identifier.as_str() {
             "" => "print".to_owned(),

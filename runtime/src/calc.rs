@@ -10,9 +10,10 @@ use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{Column, Literal};
 
-use crate::graph::OperatorFactory;
+use crate::graph::{Lineage, OperatorFactory};
 use crate::operator::{InputIndex, Operator, Output};
 use crate::row_errors::evaluate::{Failed, evaluate, evaluate_condition, in_pieces};
+use crate::state::OperatorState;
 use crate::{Batch, Result};
 
 /// Keeps the rows that pass the filter, and computes columns from them.
@@ -47,8 +48,19 @@ impl OperatorFactory for Calc {
         None
     }
 
-    fn is_stateless(&self) -> bool {
-        true
+    fn state(&self, _: &[Lineage]) -> Option<OperatorState> {
+        None
+    }
+
+    fn lineage(&self, inputs: &[Lineage]) -> Lineage {
+        let Some(mut rows) = inputs.first().cloned() else { return Lineage::named("nothing", self.schema.clone()) };
+        if let Some(filter) = &self.filter {
+            rows = rows.filtered(filter);
+        }
+        match &self.projection {
+            Some(columns) => rows.projected(columns, self.schema.clone()),
+            None => rows,
+        }
     }
 
     fn may_reject(&self) -> bool {

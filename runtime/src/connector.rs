@@ -18,6 +18,7 @@ use coulee_model::{CheckpointId, Clock, JobName, SubtaskIndex, Timestamp};
 use crate::metrics::SubtaskMetrics;
 use crate::origin::RowPositions;
 use crate::row_errors::RejectedRows;
+use crate::state::Facet;
 use crate::{Batch, Result};
 
 /// A part of a source that is read in order by one subtask at a time: a shard, a file.
@@ -58,6 +59,12 @@ pub trait Source: Send + Sync + Debug {
 
     /// The columns of the batches: only those asked for, in the order asked for.
     fn schema(&self) -> SchemaRef;
+
+    /// What gives the stored positions their meaning: the connector and what it reads, without credentials and without what only tunes it. A job whose
+    /// facets differ from those that were stored is refused.
+    fn identity(&self) -> Vec<Facet> {
+        vec![Facet::new("reads", self.describe())]
+    }
 
     /// Whether every split ends. Decided when the source is made.
     fn is_bounded(&self) -> bool;
@@ -201,6 +208,12 @@ pub trait Sink: Send + Sync + Debug {
     /// `None` when it takes changelogs.
     fn refuses_changelog(&self) -> Option<&'static str> {
         Some("the sink does not say that it takes changelogs: aggregate in windows, or write to a sink that does")
+    }
+
+    /// What gives the stored preparations their meaning: the connector and where it writes, without credentials and without what only tunes it. A job whose
+    /// facets differ from those that were stored is refused.
+    fn identity(&self) -> Vec<Facet> {
+        vec![Facet::new("writes", self.describe())]
     }
 
     /// Whether its writers may hand over rows that they cannot take ([`SinkWriter::take_rejected`]).

@@ -1,6 +1,9 @@
 //! The operator graph: what a job is, before anything runs. SQL and Rust programs build the same graphs.
 
+mod canonical;
 mod changelogs;
+mod lineage;
+mod states;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -16,7 +19,10 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::connector::{Sink, Source};
 use crate::operator::{InputIndex, Operator};
 use crate::row_errors::RowErrors;
+use crate::state::OperatorState;
 use crate::{Error, Result};
+
+pub use lineage::Lineage;
 
 /// Which of an operator's outputs an edge carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,9 +121,16 @@ pub trait OperatorFactory: Send + Sync + Debug {
         port == Port::MAIN && input_is_changelog
     }
 
-    /// Whether it keeps nothing in checkpoints, so that its identity does not matter to them.
-    fn is_stateless(&self) -> bool {
-        false
+    /// What it keeps in checkpoints, described over what comes into each of its inputs; `None` when it keeps nothing, so that its identity does not matter
+    /// to them. An operator that does not say is taken to keep something of its own.
+    fn state(&self, inputs: &[Lineage]) -> Option<OperatorState> {
+        Some(OperatorState::undescribed(inputs))
+    }
+
+    /// Where the rows of its main output come from. What an operator that does not say emits is known by its description.
+    fn lineage(&self, inputs: &[Lineage]) -> Lineage {
+        let inputs: Vec<String> = inputs.iter().map(Lineage::rows).collect();
+        Lineage::named(&format!("[{} OF {}]", self.describe(), inputs.join("; ")), self.schema())
     }
 
     /// Whether it may hand over rows that its expressions fail on ([`Output::reject`](crate::operator::Output::reject)).
@@ -150,6 +163,8 @@ pub struct Node {
     pub id: OperatorId,
     /// Its identity across versions of the job.
     pub uid: String,
+    /// What the operators are called that its planner can only tell apart by an order, which an edit may change; see [`Graph::set_family`].
+    pub family: Option<String>,
     /// What its state is filed under: a hash of the `uid`, so that it does not depend on the rest of the graph.
     pub state: OperatorId,
     /// How many subtasks.
@@ -164,14 +179,6 @@ impl Node {
     /// What the state of the operator `uid` is filed under. The highest bit is left to the store itself.
     pub fn state_of(uid: &str) -> OperatorId {
         OperatorId(xxh3_64(uid.as_bytes()) as u32 >> 1)
-    }
-
-    /// Whether its identity does not matter to stored state, as it has none.
-    pub fn is_stateless(&self) -> bool {
-        match &self.kind {
-            NodeKind::Operator(factory) => factory.is_stateless(),
-            NodeKind::Source(_) | NodeKind::Sink(_) => false,
-        }
     }
 
     /// Whether what leaves a port may be a changelog, given whether what comes in is one.
@@ -230,16 +237,43 @@ impl Graph {
                 KeyGroup::COUNT
             )));
         }
-        if self.nodes.iter().any(|node| node.uid == uid) {
-            return Err(Error::invalid(format!("two operators are named '{uid}': give one another name")));
-        }
-        let state = Node::state_of(&uid);
-        if let Some(other) = self.nodes.iter().find(|node| node.state == state) {
-            return Err(Error::invalid(format!("operators '{uid}' and '{}' collide: rename one of them", other.uid)));
-        }
         let id = OperatorId(self.nodes.len() as u32);
-        self.nodes.push(Node { id, uid, state, parallelism, kind, row_errors: None });
+        self.check_uid(id, &uid)?;
+        let state = Node::state_of(&uid);
+        self.nodes.push(Node { id, uid, family: None, state, parallelism, kind, row_errors: None });
         Ok(id)
+    }
+
+    fn check_uid(&self, id: OperatorId, uid: &str) -> Result<()> {
+        let state = Node::state_of(uid);
+        match self.nodes.iter().find(|node| node.id != id && node.state == state) {
+            Some(other) if other.uid == uid => {
+                Err(Error::invalid(format!("two operators are named '{uid}': give one another name")))
+            }
+            Some(other) => {
+                Err(Error::invalid(format!("operators '{uid}' and '{}' collide: rename one of them", other.uid)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a node another name, and with it what its state is filed under.
+    ///
+    /// # Errors
+    /// As [`Graph::add`].
+    pub fn rename(&mut self, id: OperatorId, uid: impl Into<String>) -> Result<()> {
+        let uid = uid.into();
+        self.check_uid(id, &uid)?;
+        let node = &mut self.nodes[id.0 as usize];
+        node.state = Node::state_of(&uid);
+        node.uid = uid;
+        Ok(())
+    }
+
+    /// Says that a node's name tells it apart from others of the same family by an order only. At a start, operators of a family take the stored state
+    /// whose description is theirs, whatever the order has become.
+    pub fn set_family(&mut self, id: OperatorId, family: impl Into<String>) {
+        self.nodes[id.0 as usize].family = Some(family.into());
     }
 
     /// Connects two nodes, into the first input of `to`. Several edges into one input are a union.

@@ -24,7 +24,7 @@ mod task;
 pub use coordinator::{Action, Coordinator, Event, Phase};
 pub use launch::{
     Environment, JobHandle, JobSettings, JobSpec, JobStatus, Outcome, SPOOL_FOLDER, STATE_FOLDER, SnapshotFigures,
-    Snapshots, launch, restore, savepoint_at_rest,
+    Snapshots, StateMismatch, launch, restore, savepoint_at_rest, stored_states,
 };
 
 use coulee_checkpoint::Changes;

@@ -57,6 +57,7 @@
 //! ```
 
 mod context;
+mod describe;
 mod operator;
 
 use std::fmt;
@@ -72,9 +73,10 @@ use serde::de::DeserializeOwned;
 pub use context::{KeyContext, ListState, ListView, MapState, MapView};
 
 use crate::Result;
-use crate::graph::{OperatorFactory, Port};
+use crate::graph::{Lineage, OperatorFactory, Port};
 use crate::operator::{InputIndex, Operator};
 use crate::row::Row;
+use crate::state::OperatorState;
 use operator::KeyedOperator;
 
 /// A function over the rows of one key at a time, with a state of its own for each key.
@@ -163,6 +165,15 @@ impl<F: KeyedFunction, M: Fn() -> F + Send + Sync> OperatorFactory for Keyed<F, 
 
     fn emits_changelog(&self, port: Port, _: bool) -> bool {
         port == Port::MAIN && F::EMITS_CHANGELOG
+    }
+
+    fn state(&self, inputs: &[Lineage]) -> Option<OperatorState> {
+        let ttl_millis = self.ttl.map(|ttl| ttl.as_millis() as u64);
+        Some(describe::state(std::any::type_name::<F::State>(), &self.keys, ttl_millis, inputs.first()?))
+    }
+
+    fn lineage(&self, _: &[Lineage]) -> Lineage {
+        Lineage::named(&self.name, self.schema.clone())
     }
 
     fn create(&self, _: SubtaskIndex) -> Result<Box<dyn Operator>> {

@@ -14,6 +14,7 @@ use crate::connector::{
     CommitOn, Sink, SinkContext, SinkWriter, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart,
 };
 use crate::metrics::SubtaskMetrics;
+use crate::state::Facet;
 use crate::{Batch, Error, Result};
 
 /// Rows in memory, as one or more splits. Bounded.
@@ -41,6 +42,10 @@ impl MemorySource {
 impl Source for MemorySource {
     fn describe(&self) -> String {
         format!("Memory: {} splits", self.splits.len())
+    }
+
+    fn identity(&self) -> Vec<Facet> {
+        vec![Facet::new("reads", "memory")]
     }
 
     fn schema(&self) -> SchemaRef {

@@ -12,10 +12,13 @@
 //! - [`ValueTable`]: one value per key.
 //! - [`MapTable`]: an ordered map per key, which also serves as a list.
 //! - [`Timers`]: instants per key, of event time or of processing time.
+//!
+//! What an operator keeps in its tables is described by a [`StateDescriptor`].
 
 mod backend;
 mod budget;
 mod cache;
+mod descriptor;
 mod map;
 mod part;
 mod timers;
@@ -26,6 +29,8 @@ mod tests;
 
 pub use backend::{Backend, KeyRef};
 pub use budget::{MemoryBudget, Share};
+pub(crate) use descriptor::bounded;
+pub use descriptor::{Facet, FreedBy, IfChanged, OperatorState, StateColumn, StateDescriptor, StateTable, span};
 pub use map::MapTable;
 pub use part::KeyPart;
 pub use timers::{Timer, Timers};

@@ -11,6 +11,7 @@
 //! network of channels once per window and checkpoint instead of once per row.
 
 pub mod assign;
+mod describe;
 mod layout;
 mod partial;
 mod runs;
@@ -26,12 +27,13 @@ use coulee_model::{CheckpointId, SubtaskIndex, Timestamp};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column;
 
-use crate::graph::{OperatorFactory, Port};
+use crate::graph::{Lineage, OperatorFactory, Port};
 use crate::group_table::{Aggregate, FailedGroups};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::row_errors::evaluate::{Failed, evaluate, in_pieces};
 use crate::row_errors::{self, RejectedRows};
+use crate::state::OperatorState;
 use crate::{Batch, Error, Result};
 
 use layout::Layout;
@@ -195,8 +197,20 @@ impl OperatorFactory for WindowFactory {
         port == Port::LATE && input_is_changelog
     }
 
-    fn is_stateless(&self) -> bool {
-        self.stage == Stage::Partial
+    fn state(&self, inputs: &[Lineage]) -> Option<OperatorState> {
+        match self.stage {
+            Stage::Partial => None,
+            Stage::Single | Stage::Final => Some(describe::state(&self.spec, inputs.first()?)),
+        }
+    }
+
+    fn lineage(&self, inputs: &[Lineage]) -> Lineage {
+        match (self.stage, inputs.first()) {
+            // The final stage's expressions are over what comes into the partial stage.
+            (Stage::Partial, Some(input)) => input.clone(),
+            (_, Some(input)) => describe::lineage(&self.spec, input),
+            (_, None) => Lineage::named("nothing", self.schema()),
+        }
     }
 
     fn may_reject(&self) -> bool {

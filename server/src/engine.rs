@@ -11,7 +11,7 @@ use coulee_checkpoint::{StoreResources, StoreSettings};
 use coulee_connectors::{PrintTarget, StandardOutput};
 use coulee_log::Log;
 use coulee_model::{Clock, JobName, SystemClock};
-use coulee_runtime::job::JobSettings;
+use coulee_runtime::job::{JobSettings, StateMismatch};
 use coulee_runtime::table::{Connectors, TableSpec};
 use coulee_sql::PlannedJob;
 use parking_lot::Mutex;
@@ -84,6 +84,13 @@ impl Start {
     pub fn of(job: &str) -> Self {
         Start { job: job.to_owned(), ..Start::default() }
     }
+}
+
+/// Stored state that does not fit the query is the statement's fault.
+fn at_statement(error: Error, planned: &PlannedJob) -> Error {
+    let mismatch = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<StateMismatch>());
+    let place = mismatch.and_then(|why| planned.error_at(why.operator, &why.message, &why.advice));
+    place.map_or(error, Error::Sql)
 }
 
 /// An engine over one data folder. Nobody else uses the folder while it lives.
@@ -337,24 +344,25 @@ impl Engine {
             return Err(Error::Invalid("the engine is closing: no job is started any more".to_owned()));
         }
         let mut places = snapshots::places_of(&planned.settings);
-        let plan = self.plan(job, planned, drops_state).await?;
-        let sinks = targets(&outputs);
+        let plan = self.plan(job, &planned, drops_state).await?;
+        let (sinks, states) = (targets(&outputs), planned.graph.states());
         let change = |record: &mut JobRecord| {
-            record.sinks = sinks;
+            (record.sinks, record.states) = (sinks, states);
             // Those that it was given by hand stay known.
             let former = std::mem::take(&mut record.places);
             places.extend(former.into_iter().filter(|place| !places.contains(place)).collect::<Vec<_>>());
             record.places = places;
             change(record);
         };
-        job::start(job, plan, &self.parts, change).await?;
+        let started = job::start(job, plan, &self.parts, change).await;
+        started.map_err(|error| at_statement(error, &planned))?;
         job.set_outputs(outputs);
         Ok(())
     }
 
     /// What a planned job runs with; `drops_state`: stored state of operators that it no longer has.
-    async fn plan(&self, job: &Arc<Job>, planned: PlannedJob, drops_state: bool) -> Result<Plan> {
-        let PlannedJob { graph, settings, .. } = planned;
+    async fn plan(&self, job: &Arc<Job>, planned: &PlannedJob, drops_state: bool) -> Result<Plan> {
+        let (graph, settings) = (planned.graph.clone(), planned.settings.clone());
         let (name, base) = (job.name(), self.parts.base.clone());
         let runtime = JobSettings {
             checkpoint_interval: settings.checkpoint_interval,

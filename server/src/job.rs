@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use coulee_model::{Clock, JobName, Timestamp};
 use coulee_runtime::job::JobHandle;
+use coulee_runtime::state::StateDescriptor;
 use coulee_runtime::table::TableSpec;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -74,6 +75,10 @@ pub struct JobReport {
     pub progress: Option<Progress>,
     /// Of a running job that delivers nothing: what keeps it from delivering.
     pub findings: Vec<Finding>,
+    /// What its operators keep in checkpoints, as of its last start.
+    pub states: Vec<StateDescriptor>,
+    /// Of a running job: how its stored state differs from what it keeps, where that does not keep it from going on.
+    pub notes: Vec<String>,
 }
 
 /// What is asked of a running job.
@@ -292,6 +297,8 @@ impl Job {
             sinks: record.sinks,
             progress,
             findings,
+            states: record.states,
+            notes: self.live.lock().as_ref().map(|live| live.handle.notes().to_vec()).unwrap_or_default(),
         }
     }
 }

@@ -70,6 +70,7 @@ pub use coulee_connectors::format::NonFinite;
 pub use coulee_runtime::options::OptionSpec;
 /// Where a record or row was rejected.
 pub use coulee_runtime::row_errors::Stage;
+pub use coulee_runtime::state::StateDescriptor;
 pub use coulee_runtime::table::COMMON_OPTIONS;
 
 #[cfg(test)]

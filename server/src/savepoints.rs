@@ -10,7 +10,8 @@ use std::sync::Arc;
 use coulee_checkpoint::JobStore;
 use coulee_checkpoint::snapshot::{Manifest, SnapshotKind, SnapshotName, SnapshotStore};
 use coulee_model::{CheckpointId, JobName, Timestamp};
-use coulee_runtime::job::{restore, savepoint_at_rest};
+use coulee_runtime::job::{restore, savepoint_at_rest, stored_states};
+use coulee_runtime::state::StateDescriptor;
 
 use crate::engine::{Engine, blocking};
 use crate::job::Job;
@@ -56,6 +57,14 @@ impl KeptSnapshot {
             SnapshotKind::Savepoint { name, .. } => format!("{place}/{job}/savepoints/{name}.json"),
             SnapshotKind::Periodic => format!("{place}/{job}/snapshots/{:020}.json", self.manifest.checkpoint().0),
         }
+    }
+
+    /// What the operators of its job keep.
+    ///
+    /// # Errors
+    /// When the record of its checkpoint does not decode.
+    pub fn states(&self) -> Result<Vec<StateDescriptor>> {
+        Ok(stored_states(&self.manifest.record)?)
     }
 
     /// Bytes of its files.

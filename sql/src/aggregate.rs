@@ -20,6 +20,8 @@ use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
 
 use crate::error::{Fault, Result};
 use crate::faults::fault;
+use crate::hint;
+use crate::identity::Name;
 use crate::lineage::window_of;
 use crate::translate::{Stream, Translator, physical};
 
@@ -30,11 +32,20 @@ struct Groups<'a> {
     end: Expr,
     keys: Vec<(&'a Expr, FieldRef)>,
     output: Vec<WindowColumn>,
+    /// The name that a hint gives to the state.
+    uid: Option<String>,
+    /// The plan's columns without what carries that name.
+    schema: DFSchema,
 }
 
 impl Translator<'_> {
     pub(crate) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Stream> {
         let groups = groups(aggregate)?;
+        // Before what is below, so that numbers count from the sink on.
+        let name = match &groups.uid {
+            Some(uid) => Name { uid: uid.clone(), family: None },
+            None => self.names.next("window"),
+        };
         let mut stream = self.plan(&aggregate.input)?;
         if self.context.late_rows.is_none() {
             // Of the window's bounds, only its end is looked at here.
@@ -46,42 +57,42 @@ impl Translator<'_> {
         if self.graph.is_changelog(stream.node, Port::MAIN) {
             spec.changelog = Some(stream.schema.inner().clone());
         }
-        self.windows += 1;
-        let uid = format!("window:{}", self.windows);
-        self.states.push(state(&uid, &spec));
-        let (node, parallelism) = self.window(&stream, &uid, spec)?;
-        Ok(Stream::new(node, parallelism, aggregate.schema.as_ref().clone()))
+        let spec = spec.in_canonical_order(&self.graph.lineage(stream.node));
+        let (node, parallelism) = self.window(&stream, name, spec)?;
+        Ok(Stream::new(node, parallelism, groups.schema))
     }
 
     /// Adds the operators of one aggregation: its last one, and how many subtasks that has.
-    fn window(&mut self, stream: &Stream, uid: &str, spec: WindowAggregateSpec) -> Result<(OperatorId, u32)> {
+    fn window(&mut self, stream: &Stream, name: Name, spec: WindowAggregateSpec) -> Result<(OperatorId, u32)> {
         // Without keys there is one group per window, which one subtask holds.
         let parallelism = if spec.keys.is_empty() { 1 } else { self.context.parallelism };
+        let late = self.names.aside("late", &name);
         if stream.parallelism == 1 && parallelism == 1 {
-            let node = self.operator(uid, 1, window_single(spec))?;
+            let node = self.add(name, 1, NodeKind::Operator(window_single(spec)))?;
             self.graph.connect(stream.node, Port::MAIN, node, Partitioning::Forward)?;
-            self.late_rows(stream, uid, node)?;
+            self.late_rows(stream, late, node)?;
             return Ok((node, 1));
         }
         if self.context.late_rows.is_some() {
             // Late rows leave as they came, so they must reach the stage that knows the watermark unaggregated.
             let keys = spec.keys.iter().map(|(expr, _)| expr.clone()).collect();
-            let node = self.operator(uid, parallelism, window_single(spec))?;
+            let node = self.add(name, parallelism, NodeKind::Operator(window_single(spec)))?;
             self.graph.connect(stream.node, Port::MAIN, node, Partitioning::Hash(keys))?;
-            self.late_rows(stream, uid, node)?;
+            self.late_rows(stream, late, node)?;
             return Ok((node, parallelism));
         }
-        let partial = self.operator(&format!("{uid}:partial"), stream.parallelism, window_partial(spec.clone()))?;
+        let partial =
+            self.operator(&format!("{}:partial", name.uid), stream.parallelism, window_partial(spec.clone()))?;
         self.graph.connect(stream.node, Port::MAIN, partial, Partitioning::Forward)?;
         let keys = partial_key_columns(&spec);
-        let node = self.operator(uid, parallelism, window_final(spec))?;
+        let node = self.add(name, parallelism, NodeKind::Operator(window_final(spec)))?;
         self.graph.connect(partial, Port::MAIN, node, Partitioning::Hash(keys))?;
         Ok((node, parallelism))
     }
 
     /// Leads late rows to the built-in stream that `late-rows.stream` names.
-    fn late_rows(&mut self, stream: &Stream, uid: &str, window: OperatorId) -> Result<()> {
-        let Some(name) = &self.context.late_rows else { return Ok(()) };
+    fn late_rows(&mut self, stream: &Stream, sink: Name, window: OperatorId) -> Result<()> {
+        let Some(name) = self.context.late_rows.clone() else { return Ok(()) };
         if self.graph.is_changelog(window, Port::LATE) {
             let message = format!(
                 "'late-rows.stream' is '{name}', and a stream cannot take the late updates and deletes of a changelog"
@@ -100,20 +111,26 @@ impl Translator<'_> {
         if self.context.creates {
             connector.create(&spec)?;
         }
-        let sink = self.graph.add(format!("late:{uid}"), 1, NodeKind::Sink(connector.sink(&spec)?))?;
+        let sink = self.add(sink, 1, NodeKind::Sink(connector.sink(&spec)?))?;
         Ok(self.graph.connect(window, Port::LATE, sink, Partitioning::Rebalance)?)
     }
 }
 
 fn groups<'a>(aggregate: &'a Aggregate) -> Result<Groups<'a>> {
     let mut found: Option<(Tumbling, Bound, &Expr)> = None;
-    let (mut keys, mut output) = (Vec::new(), Vec::new());
+    let (mut keys, mut output, mut uid) = (Vec::new(), Vec::new(), None);
+    let mut fields = Vec::new();
     for (index, expr) in aggregate.group_expr.iter().enumerate() {
         if matches!(expr, Expr::GroupingSet(_)) {
             return Err(Fault::new("GROUPING SETS, ROLLUP and CUBE come in a later version")
                 .or_clause(&["GROUPING", "ROLLUP", "CUBE"])
                 .help("write one INSERT per set of keys"));
         }
+        if let Some(named) = hint::state_uid(expr) {
+            uid = Some(named.to_owned());
+            continue;
+        }
+        fields.push(index);
         let Some((window, part)) = window_of(expr, &aggregate.input) else {
             output.push(WindowColumn::Key(keys.len()));
             keys.push((expr, aggregate.schema.field(index).clone()));
@@ -138,7 +155,18 @@ fn groups<'a>(aggregate: &'a Aggregate) -> Result<Groups<'a>> {
     let bare = crate::lineage::bare(expr).clone();
     let end = if part == Bound::End { bare } else { window.bound(Bound::End, bare) };
     output.extend((0..aggregate.aggr_expr.len()).map(WindowColumn::Aggregate));
-    Ok(Groups { window, end, keys, output })
+    fields.extend(aggregate.group_expr.len()..aggregate.schema.fields().len());
+    let schema = columns_of(&aggregate.schema, &fields).map_err(|error| fault(&error))?;
+    Ok(Groups { window, end, keys, output, uid, schema })
+}
+
+/// Some of a plan's columns.
+fn columns_of(schema: &DFSchema, kept: &[usize]) -> datafusion_common::Result<DFSchema> {
+    let field = |index: &usize| {
+        let (qualifier, field) = schema.qualified_field(*index);
+        (qualifier.cloned(), field.clone())
+    };
+    DFSchema::new_with_metadata(kept.iter().map(field).collect(), schema.metadata().clone())
 }
 
 fn unwindowed(aggregate: &Aggregate) -> Fault {
@@ -168,7 +196,7 @@ fn spec(aggregate: &Aggregate, groups: &Groups<'_>, input: &DFSchema) -> Result<
         aggregates: aggregates.collect::<Result<_>>()?,
         changelog: None,
         output: groups.output.clone(),
-        schema: aggregate.schema.inner().clone(),
+        schema: groups.schema.inner().clone(),
     })
 }
 
@@ -186,13 +214,4 @@ fn lowered(expr: &Expr, input: &DFSchema) -> Result<RuntimeAggregate> {
             .help("leave the ORDER BY out"));
     }
     Ok(RuntimeAggregate { function: lowered.aggregate, filter: lowered.filter })
-}
-
-fn state(uid: &str, spec: &WindowAggregateSpec) -> String {
-    let keys: Vec<&str> = spec.keys.iter().map(|(_, field)| field.name().as_str()).collect();
-    let held =
-        if spec.changelog.is_some() { "the distinct rows and how often each is there" } else { "one partial result" };
-    let per = if keys.is_empty() { "window".to_owned() } else { format!("window and key ({})", keys.join(", ")) };
-    let size = crate::explain::span(std::time::Duration::from_millis(spec.window_millis.unsigned_abs()));
-    format!("{uid}: {held} per {per} of {size}, freed when the watermark passes window_end")
 }

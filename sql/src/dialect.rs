@@ -46,6 +46,10 @@ impl Dialect for FlinkDialect {
         true
     }
 
+    fn supports_comment_optimizer_hint(&self) -> bool {
+        true
+    }
+
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
         syntax::prefix(parser)
     }

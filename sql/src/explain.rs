@@ -6,7 +6,7 @@ use std::time::Duration;
 use coulee_runtime::graph::{Edge, Graph, NodeKind, Partitioning, Port};
 
 /// Renders a graph and what the translation noted about it.
-pub(crate) fn explain(graph: &Graph, event_times: &[String], states: &[String]) -> String {
+pub(crate) fn explain(graph: &Graph, event_times: &[String]) -> String {
     let mut out = String::from("Graph\n");
     let gives_rows = |id| graph.edges.iter().any(|edge| edge.from == id && edge.port != Port::REJECTED);
     for node in graph.nodes.iter().filter(|node| !gives_rows(node.id)) {
@@ -14,7 +14,7 @@ pub(crate) fn explain(graph: &Graph, event_times: &[String], states: &[String]) 
         inputs(graph, node.id.0 as usize, 2, &mut out);
     }
     section(&mut out, "Event time", event_times, "none: no table has a watermark");
-    section(&mut out, "State", states, "none");
+    section(&mut out, "State", &states(graph), "none");
     section(&mut out, "Changelog", &changelogs(graph), "insert-only");
     out
 }
@@ -27,6 +27,16 @@ fn section(out: &mut String, title: &str, lines: &[String], none: &str) {
     for line in lines {
         let _ = writeln!(out, "  {line}");
     }
+}
+
+/// What operators keep, as they describe it: one line per table of those that hold rows or what was made of them.
+fn states(graph: &Graph) -> Vec<String> {
+    let states = graph.states();
+    let kept = states.iter().filter(|state| !state.is_of_connector());
+    let lines = kept.flat_map(|state| {
+        state.tables.iter().filter(|table| table.depends_on_rows()).map(move |table| format!("{} {table}", state.uid))
+    });
+    lines.collect()
 }
 
 /// Which nodes update and delete rows that they gave.
@@ -94,11 +104,5 @@ fn is_chained(graph: &Graph, edge: &Edge) -> bool {
 
 /// A span of time in the largest unit that fits.
 pub(crate) fn span(span: Duration) -> String {
-    let millis = span.as_millis();
-    for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")] {
-        if millis >= unit && millis.is_multiple_of(unit) {
-            return format!("{} {name}", millis / unit);
-        }
-    }
-    format!("{millis} ms")
+    coulee_runtime::state::span(span.as_millis() as u64)
 }

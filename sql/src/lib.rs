@@ -11,7 +11,7 @@
 //!    (`table_function`, `group_window`) and operands must be of one kind (`operands`);
 //!    `insert` shapes it to the table it goes to; `optimize` types and optimises it.
 //! 4. `translate` and `aggregate` turn the plan into a [`Graph`](coulee_runtime::graph::Graph). `lineage` tells them which columns are event times and
-//!    which bound a window. What cannot run as a stream is refused by `refuse`.
+//!    which bound a window, `scans` reads each table once, `identity` (and a `hint`) names operators. What cannot run as a stream is refused by `refuse`.
 //! 5. `explain` prints the graph.
 //!
 //! Errors say what they are about (`error`, `faults`); `spans` finds where that stands in the SQL.
@@ -31,6 +31,8 @@ mod foreign;
 mod functions;
 mod fuse;
 mod group_window;
+mod hint;
+mod identity;
 mod insert;
 mod limits;
 mod lineage;
@@ -40,6 +42,7 @@ mod optimize;
 mod parse;
 mod planner;
 mod refuse;
+mod scans;
 mod script;
 mod session;
 mod settings;

@@ -362,7 +362,10 @@ fn statement_set(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Body
         inner.expect_word("INSERT")?;
         inserts.push(insert(&mut inner, part)?);
         inner.end()?;
-        (0..=length).for_each(|_| drop(words.next()));
+        // By index, as a hint is no word.
+        while words.index() <= start + length {
+            words.next();
+        }
     }
     if inserts.is_empty() {
         return Err(

@@ -93,6 +93,7 @@ impl Planner<'_> {
         let mut query = query.clone();
         name_columns(&mut query);
         group_window::rewrite(&mut query)?;
+        crate::hint::mark(&mut query)?;
         let statement = ast::Statement::Query(Box::new(query));
         let plan = self.sql().sql_statement_to_plan(statement).map_err(|error| self.explain(&error))?;
         check_plan(&plan)?;

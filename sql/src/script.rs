@@ -65,14 +65,19 @@ fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
     Ok(tokens)
 }
 
-/// The words of each statement: no blanks, no comments, no `;` (but inside a statement set), none empty.
+/// The words of each statement: no blanks, no comments but hints, no `;` (but inside a statement set), none empty.
 fn split(tokens: Vec<TokenWithSpan>) -> Result<Vec<Vec<TokenWithSpan>>> {
     let mut statements = Vec::new();
     let mut current: Vec<TokenWithSpan> = Vec::new();
     for token in tokens {
         match token.token {
+            // A hint stays for sqlparser to read, where one is read; elsewhere it would go unnoticed.
             Token::Whitespace(Whitespace::MultiLineComment(ref text)) if text.starts_with('+') => {
-                return Err(hint(text).at(token.span));
+                let place = current.last().map(|last| &last.token);
+                if !place.is_some_and(|word| is_word(word, "SELECT")) {
+                    return Err(hint(text).at(token.span));
+                }
+                current.push(token);
             }
             Token::Whitespace(_) | Token::EOF => {}
             // A byte-order mark where files were joined, DOS's end of a file, and blanks of no width, as web pages have them.
@@ -116,7 +121,7 @@ fn hint(text: &str) -> Fault {
     let name = text.trim_start_matches('+').trim();
     let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
     Fault::new(format!("the hint {} is not known", name.to_uppercase())).help(
-        "write the options of a table in the WITH of its CREATE TABLE; there are no hints in this version (a comment begins without +)",
+        "write the options of a table in the WITH of its CREATE TABLE; the only hint is SELECT /*+ STATE_UID('name') */ (a comment begins without +)",
     )
 }
 

@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use coulee_model::OperatorId;
 use coulee_runtime::connector::Sink;
 use coulee_runtime::graph::Graph;
 use coulee_runtime::table::Connectors;
 use datafusion_common::Column;
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use sqlparser::ast::{Ident, Query};
+use sqlparser::tokenizer::Span;
 
-use crate::catalog::{Catalog, Declaration, Entry, View};
+use crate::catalog::{Catalog, Declaration, Entry, Table, View};
 use crate::define::define;
 use crate::error::{Fault, Result, SqlError};
 use crate::explain::explain;
@@ -61,6 +63,19 @@ pub struct PlannedJob {
     pub settings: JobSettings,
     /// The tables that it reads and writes: sources first, each once.
     pub tables: Vec<String>,
+    /// Of each node of the graph, the place of the statement that it belongs to.
+    places: Vec<Span>,
+    /// The statement that the job was planned from.
+    statement: Option<Statement>,
+}
+
+impl PlannedJob {
+    /// An error about a node of the graph, or about the job, at the statement that it belongs to.
+    pub fn error_at(&self, node: Option<OperatorId>, message: &str, help: &str) -> Option<SqlError> {
+        let place = node.and_then(|node| self.places.get(node.0 as usize)).copied();
+        let fault = Fault::new(message).help(help).or_at(place.or(self.places.first().copied()));
+        self.statement.as_ref().map(|statement| statement.error(fault))
+    }
 }
 
 /// What a statement did, or asks its caller to do.
@@ -127,10 +142,14 @@ impl Session {
     pub fn execute(&mut self, statement: &Statement) -> Result<Effect, SqlError> {
         self.notes.clear();
         let done = with_large_stack(|| self.run(statement));
-        done.map_err(|fault| {
+        let mut effect = done.map_err(|fault| {
             self.notes.clear();
             self.locate(fault, statement)
-        })
+        })?;
+        if let Effect::Insert(job) | Effect::Query(job, _) = &mut effect {
+            job.statement = Some(statement.clone());
+        }
+        Ok(effect)
     }
 
     /// Finds what a fault is about in the statement, or in the `CREATE TABLE` of the table that it is about.
@@ -325,14 +344,14 @@ impl Session {
         })
     }
 
-    fn planned(&mut self, graph: Graph, tables: Vec<String>) -> Result<PlannedJob> {
+    fn planned(&mut self, graph: Graph, tables: Vec<String>, places: Vec<Span>) -> Result<PlannedJob> {
         graph.check()?;
         let settings = self.settings.job(self.defaults.parallelism)?;
         let name = self.job_name();
         if self.settings.get("pipeline.name").is_none() {
             self.unnamed_jobs += 1;
         }
-        Ok(PlannedJob { name, graph, settings, tables })
+        Ok(PlannedJob { name, graph, settings, tables, places, statement: None })
     }
 
     fn insert(&mut self, inserts: &[Insert]) -> Result<Effect> {
@@ -340,39 +359,57 @@ impl Session {
         let mut translator = Translator::new(&context);
         self.translate_inserts(inserts, &mut translator)?;
         translator.finish()?;
-        let (graph, tables) = (translator.graph, translator.tables);
-        Ok(Effect::Insert(self.planned(graph, tables)?))
+        let Translator { graph, tables, places, .. } = translator;
+        Ok(Effect::Insert(self.planned(graph, tables, places)?))
     }
 
     fn translate_inserts(&self, inserts: &[Insert], translator: &mut Translator<'_>) -> Result<()> {
-        let mut written = Vec::new();
+        let mut planned = Vec::with_capacity(inserts.len());
         for insert in inserts {
-            let done = self.translate_insert(insert, translator);
-            written.push(done.map_err(|fault| fault.within(&insert.tokens))?);
+            let done = self.plan_insert(insert).map_err(|fault| fault.within(&insert.tokens))?;
+            translator.scans.collect(&done.1);
+            planned.push((insert, done));
         }
-        written.iter().for_each(|table| translator.touch(table));
+        for (insert, (table, plan)) in planned {
+            let done = self.translate_insert(insert, &table, &plan, translator);
+            done.map_err(|fault| fault.within(&insert.tokens))?;
+        }
+        for insert in inserts {
+            translator.touch(&insert.table.value);
+        }
         Ok(())
     }
 
-    /// Adds one INSERT to a graph; answers the table that it writes.
-    fn translate_insert(&self, insert: &Insert, translator: &mut Translator<'_>) -> Result<String> {
+    /// The table that an INSERT writes, and the plan of the rows that it writes there.
+    fn plan_insert(&self, insert: &Insert) -> Result<(Arc<Table>, LogicalPlan)> {
         let at = |fault: Fault| fault.or_at(Some(insert.table.span));
         let table = self.catalog.table(&insert.table.value).map_err(at)?;
+        let query = self.planner().query(&insert.query)?;
+        let shaped = crate::insert::shaped(insert, table, query, &table.sink_spec().schema)?;
+        Ok((table.clone(), self.planner().optimize(shaped)?))
+    }
+
+    /// Adds one INSERT to a graph.
+    fn translate_insert(
+        &self,
+        insert: &Insert,
+        table: &Table,
+        plan: &LogicalPlan,
+        translator: &mut Translator<'_>,
+    ) -> Result<()> {
+        let at = |fault: Fault| fault.or_at(Some(insert.table.span));
         let mut spec = table.sink_spec();
         spec.created_by.clone_from(&translator.context.job);
-        let query = self.planner().query(&insert.query)?;
-        let plan = self.planner().optimize(crate::insert::shaped(insert, table, query, &spec.schema)?)?;
         let sink = table.connector.sink(&spec).map_err(|error| at(error.into()))?;
         let parallelism = translator.count(table, "sink.parallelism").map_err(at)?;
-        let uid = format!("sink:{}", table.name());
         let rejects = sink.may_reject();
-        let node = translator.insert(&plan, spec.schema.clone(), &uid, parallelism, sink)?;
+        let target = (table.name(), insert.table.span);
+        let node = translator.insert(plan, spec.schema.clone(), target, parallelism, sink)?;
         if rejects {
             translator.row_errors(node, &table.connector, &spec);
         }
         // After each, so that the error points at the one that is wrong.
-        translator.graph.check_changelogs().map_err(|error| at(error.into()))?;
-        Ok(table.name().to_owned())
+        translator.graph.check_changelogs().map_err(|error| at(error.into()))
     }
 
     fn query(&mut self, query: &Query) -> Result<Effect> {
@@ -384,8 +421,8 @@ impl Session {
         let mut translator = Translator::new(&context);
         let schema = self.translate_query(query, &query_sink, &mut translator)?;
         translator.finish()?;
-        let (graph, tables) = (translator.graph, translator.tables);
-        Ok(Effect::Query(self.planned(graph, tables)?, schema))
+        let Translator { graph, tables, places, .. } = translator;
+        Ok(Effect::Query(self.planned(graph, tables, places)?, schema))
     }
 
     fn translate_query(
@@ -396,7 +433,8 @@ impl Session {
     ) -> Result<SchemaRef> {
         let plan = self.planner().optimize(self.planner().query(query)?)?;
         let schema = distinct_names(plan.schema().inner());
-        translator.insert(&plan, schema.clone(), "sink:query", 1, query_sink(schema.clone()))?;
+        translator.scans.collect(&plan);
+        translator.insert(&plan, schema.clone(), ("query", Span::empty()), 1, query_sink(schema.clone()))?;
         Ok(schema)
     }
 
@@ -418,7 +456,7 @@ impl Session {
         }
         translator.finish()?;
         translator.graph.check()?;
-        Ok(Effect::Explain(explain(&translator.graph, &translator.event_times, &translator.states)))
+        Ok(Effect::Explain(explain(&translator.graph, &translator.event_times)))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Filters and projections wait in a [`Stream`] until something else follows, so that neighbours become one operator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +22,15 @@ use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::{Expr, LogicalPlan, Operator, TableScan};
 use datafusion_physical_expr::expressions::{BinaryExpr, Column as PhysicalColumn};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
+use sqlparser::tokenizer::Span;
 
 use crate::catalog::{ScanSource, Table};
 use crate::dialect::balanced;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
 use crate::fuse::{self, is_column};
+use crate::identity::{Name, Names, numbered};
+use crate::scans::Scans;
 
 /// What a job's graph depends on beside the plan.
 pub(crate) struct JobContext<'a> {
@@ -48,13 +51,12 @@ pub(crate) struct Translator<'a> {
     pub tables: Vec<String>,
     /// For `EXPLAIN`: one line per source with event time.
     pub event_times: Vec<String>,
-    /// For `EXPLAIN`: one line per operator with state.
-    pub states: Vec<String>,
-    sources: BTreeMap<(String, Vec<usize>), OperatorId>,
     /// The tables whose rejected rows are kept.
     keeping: BTreeMap<String, (Arc<dyn Connector>, TableSpec)>,
-    calcs: u32,
-    pub(crate) windows: u32,
+    pub(crate) names: Names,
+    pub(crate) scans: Scans,
+    /// Of each node, the place of the statement that it belongs to.
+    pub places: Vec<Span>,
 }
 
 /// Rows of a node, and what is still to be done to them.
@@ -100,29 +102,39 @@ impl<'a> Translator<'a> {
             graph: Graph::default(),
             tables: Vec::new(),
             event_times: Vec::new(),
-            states: Vec::new(),
-            sources: BTreeMap::new(),
             keeping: BTreeMap::new(),
-            calcs: 0,
-            windows: 0,
+            names: Names::default(),
+            scans: Scans::default(),
+            places: Vec::new(),
         }
     }
 
-    /// Adds a plan whose rows, with the columns of `schema` by position, go into a sink.
+    /// Adds a plan whose rows, with the columns of `schema` by position, go into a sink of the table `target`. `place`: where the statement names the table.
     pub fn insert(
         &mut self,
         plan: &LogicalPlan,
         schema: SchemaRef,
-        uid: &str,
+        (target, place): (&str, Span),
         parallelism: u32,
         sink: Arc<dyn Sink>,
     ) -> Result<OperatorId> {
+        let name = self.names.begin(target);
         let stream = self.plan(plan)?;
         let stream = self.shaped(stream, plan.schema(), schema)?;
-        let uid = self.unused(uid);
-        let sink = self.graph.add(uid, parallelism, NodeKind::Sink(sink))?;
+        let sink = self.add(name, parallelism, NodeKind::Sink(sink))?;
         self.connect(&stream, sink)?;
+        self.names.finish(&mut self.graph)?;
+        self.places.resize(self.graph.nodes.len(), place);
         Ok(sink)
+    }
+
+    /// Adds a node under a name.
+    pub(crate) fn add(&mut self, name: Name, parallelism: u32, kind: NodeKind) -> Result<OperatorId> {
+        let node = self.graph.add(name.uid, parallelism, kind)?;
+        if let Some(family) = name.family {
+            self.graph.set_family(node, family);
+        }
+        Ok(node)
     }
 
     /// Says what happens to rejected rows of the table that a source reads or a sink writes.
@@ -200,14 +212,7 @@ impl<'a> Translator<'a> {
         let Some(ScanSource(table)) = scan.source.downcast_ref::<ScanSource>() else {
             return Err(Fault::new(format!("'{}' cannot be read by a job", scan.table_name)));
         };
-        let mut columns: Vec<usize> =
-            scan.projection.clone().unwrap_or_else(|| (0..table.spec.schema.fields().len()).collect());
-        if let Some(event_time) = &table.event_time {
-            let used = event_time.watermark.column_refs();
-            columns.extend(used.iter().filter_map(|column| table.spec.schema.index_of(&column.name).ok()));
-        }
-        columns.sort_unstable();
-        columns.dedup();
+        let columns = self.scans.columns(scan, table);
         let parallelism = self.count(table, "scan.parallelism")?;
         let projected = table.spec.schema.project(&columns).map_err(|error| Fault::new(error.to_string()))?;
         let schema = qualified(&scan.table_name, &projected)?;
@@ -219,10 +224,9 @@ impl<'a> Translator<'a> {
         }
     }
 
-    /// The source node of a table and columns; a scan that is there already is shared.
+    /// The source node of a table, which is made once.
     fn source(&mut self, table: &Arc<Table>, columns: Vec<usize>, parallelism: u32) -> Result<OperatorId> {
-        let key = (table.name().to_owned(), columns);
-        if let Some(&node) = self.sources.get(&key) {
+        if let Some(node) = self.scans.node(table) {
             return Ok(node);
         }
         let mut spec = table.spec.clone();
@@ -231,15 +235,16 @@ impl<'a> Translator<'a> {
         if self.context.creates {
             table.connector.check_source(&spec).map_err(|error| Fault::from(error).about(subject()))?;
         }
-        let source = table.connector.source(&spec, &key.1).map_err(|error| Fault::from(error).about(subject()))?;
+        let source = table.connector.source(&spec, &columns).map_err(|error| Fault::from(error).about(subject()))?;
         let event_time = self.event_time(table, &source.schema())?;
         let rate_limit = table.common.number("scan.rate-limit");
         let kind = NodeKind::Source(SourceNode { source, event_time, rate_limit });
+        // Two tables of one name, if a view was made of a table that was then dropped and made anew.
         let uid = self.unused(&format!("source:{}", table.name()));
         let node = self.graph.add(uid, parallelism, kind)?;
         self.row_errors(node, &table.connector, &spec);
         self.touch(table.name());
-        self.sources.insert(key, node);
+        self.scans.set_node(table, node);
         Ok(node)
     }
 
@@ -263,10 +268,12 @@ impl<'a> Translator<'a> {
     }
 
     fn union(&mut self, inputs: &[Arc<LogicalPlan>], schema: &DFSchema) -> Result<Stream> {
-        let mut streams = Vec::new();
+        let (mut streams, mut branches) = (Vec::new(), BTreeSet::new());
         for input in inputs {
+            self.names.enter(input, &mut branches);
             let stream = self.plan(input)?;
             streams.push(self.shaped(stream, input.schema(), schema.inner().clone())?);
+            self.names.leave();
         }
         let parallelism = streams.iter().map(|stream| stream.parallelism).max().unwrap_or(1);
         let arrow = schema.inner().clone();
@@ -312,8 +319,7 @@ impl<'a> Translator<'a> {
         schema: SchemaRef,
         parallelism: u32,
     ) -> Result<OperatorId> {
-        self.calcs += 1;
-        let uid = format!("calc:{}", self.calcs);
+        let uid = self.names.provisional(OperatorId(self.graph.nodes.len() as u32));
         self.operator(&uid, parallelism, Arc::new(Calc { filter, projection, schema }))
     }
 
@@ -342,22 +348,14 @@ impl<'a> Translator<'a> {
         }
     }
 
+    fn unused(&self, uid: &str) -> String {
+        numbered(uid, |uid| self.graph.nodes.iter().any(|node| node.uid == uid))
+    }
+
     pub fn touch(&mut self, table: &str) {
         if !self.tables.iter().any(|known| known == table) {
             self.tables.push(table.to_owned());
         }
-    }
-
-    fn unused(&self, uid: &str) -> String {
-        let taken = |uid: &str| self.graph.nodes.iter().any(|node| node.uid == uid);
-        if !taken(uid) {
-            return uid.to_owned();
-        }
-        let mut number = 2;
-        while taken(&format!("{uid}-{number}")) {
-            number += 1;
-        }
-        format!("{uid}-{number}")
     }
 }
 

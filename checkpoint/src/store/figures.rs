@@ -33,6 +33,22 @@ impl JobStore {
         own + if self.shares_cache { 0 } else { cache.unwrap_or(0) }
     }
 
+    /// Whether an operator has an entry.
+    ///
+    /// # Errors
+    /// [`Error::Store`](crate::Error::Store).
+    pub fn holds(&self, operator: OperatorId) -> Result<bool> {
+        for table in [TableId(0), TableId(TableId::EXPIRES)] {
+            let mut rows = self.db.raw_iterator_cf_opt(self.family(table), keys_only());
+            rows.seek(operator.0.to_be_bytes());
+            if rows.key().and_then(operator_of) == Some(operator) {
+                return Ok(true);
+            }
+            rows.status().map_err(|e| self.wrap(e))?;
+        }
+        Ok(false)
+    }
+
     /// How many entries each operator has, by operator: for judging whether state fits a changed job. Reads every key.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::figures::{bytes, count, counted, short, span, time};
 use crate::live::{self, Rates};
 use crate::rows::text_table;
-use crate::summary;
+use crate::{states, summary};
 
 /// The whole text. `subtasks`: also the figures of each subtask and split.
 pub fn text(job: &JobReport, subtasks: bool) -> String {
@@ -34,6 +34,7 @@ pub fn text(job: &JobReport, subtasks: bool) -> String {
             parts.push(vec![splits.trim_end().to_owned()]);
         }
     }
+    parts.extend(Some(states::text(&job.states)).filter(|lines| !lines.is_empty()));
     parts.push(vec![job.script.trim().to_owned()]);
     let parts: Vec<String> = parts.iter().map(|lines| lines.join("\n")).collect();
     format!("{}\n", parts.join("\n\n"))
@@ -58,6 +59,7 @@ fn facts(job: &JobReport) -> Vec<String> {
         (_, Some(retry)) => text.push(format!("cause        {} (starts again at {} UTC)", retry.cause, time(retry.at))),
         _ => {}
     }
+    text.extend(job.notes.iter().map(|note| format!("note         {note}")));
     text
 }
 

@@ -117,7 +117,10 @@ impl Show {
             ScriptEvent::Text(text) => screen::data(format!("{}\n", text.trim_end()).as_bytes()),
             ScriptEvent::Table(rows) => screen::data(&crate::rows::table(&rows)?),
             ScriptEvent::Started(job) => match job.progress.filter(|progress| progress.checkpoint.0 > 0) {
-                Some(progress) => note(&format!("job '{}' resumes from checkpoint {}", job.name, progress.checkpoint)),
+                Some(progress) => {
+                    note(&format!("job '{}' resumes from checkpoint {}", job.name, progress.checkpoint))?;
+                    job.notes.iter().try_for_each(|text| note(text))
+                }
                 None => Ok(()),
             },
             ScriptEvent::AlreadyFinished(job) => note(&summary::already_finished(&job)),

@@ -112,6 +112,14 @@ pub enum FileFormat {
 }
 
 impl FileFormat {
+    /// The value of `format`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            FileFormat::Parquet(_) => "parquet",
+            FileFormat::Lines(lines) => lines.format.name(),
+        }
+    }
+
     /// Reads `format` and what belongs to it.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use coulee_model::SubtaskIndex;
 use coulee_runtime::connector::{CommitOn, Sink, SinkContext, SinkWriter};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::options::Options;
+use coulee_runtime::state::Facet;
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
 use parking_lot::Mutex;
@@ -53,6 +54,8 @@ pub struct Numbers {
 pub struct SinkPlan {
     /// Where objects become visible.
     pub target: Location,
+    /// The same as the table says it.
+    pub path: String,
     /// The rolling policy and the form.
     pub settings: Arc<SinkSettings>,
     /// The table's columns, and which of them are in the files and which in the path.
@@ -99,8 +102,15 @@ impl FilesystemSink {
                 "{owner}: 'compression' is for reading; sinks compress Parquet with 'parquet.compression'"
             )));
         }
-        let plan =
-            SinkPlan { target, settings: Arc::new(settings), table: table.schema.clone(), files, partitions, schema };
+        let plan = SinkPlan {
+            target,
+            path: options.get("path").unwrap_or_default().to_owned(),
+            settings: Arc::new(settings),
+            table: table.schema.clone(),
+            files,
+            partitions,
+            schema,
+        };
         plan.router()?;
         Ok(FilesystemSink { plan: Arc::new(plan), floor: Mutex::default() })
     }
@@ -110,6 +120,20 @@ impl FilesystemSink {
 impl Sink for FilesystemSink {
     fn describe(&self) -> String {
         format!("filesystem {} ({})", self.plan.target.display(), self.plan.settings.extension())
+    }
+
+    /// Spools hold rows in the table's columns, by partition, on their way to the target.
+    fn identity(&self) -> Vec<Facet> {
+        let plan = &self.plan;
+        let columns = plan.table.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
+        let partitions = plan.partitions.iter().map(|index| plan.table.field(*index).name().as_str());
+        vec![
+            Facet::new("connector", "filesystem"),
+            Facet::new("path", &*plan.path),
+            Facet::new("format", plan.settings.format.name()),
+            Facet::new("columns", columns.collect::<Vec<_>>().join(", ")),
+            Facet::new("partitions", partitions.collect::<Vec<_>>().join(", ")),
+        ]
     }
 
     fn refuses_changelog(&self) -> Option<&'static str> {

@@ -12,6 +12,7 @@ use coulee_runtime::connector::{Source, SourceContext, SourceEvent, SourceReader
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::options::Options;
 use coulee_runtime::origin::{PositionKind, RowNumbers, RowPositions};
+use coulee_runtime::state::Facet;
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
 use regex::Regex;
@@ -41,6 +42,8 @@ pub struct FilesystemSource {
 #[derive(Debug)]
 struct Plan {
     location: Location,
+    /// The same as the table says it.
+    path: String,
     only: Option<Regex>,
     format: FileFormat,
     compression: Option<String>,
@@ -114,6 +117,7 @@ impl FilesystemSource {
             compression: options.get("compression").map(str::to_owned),
             file_columns: Arc::new(table.schema.project(&files)?),
             schema: Arc::new(table.schema.project(projection)?),
+            path: options.get("path").unwrap_or_default().to_owned(),
             location,
             format,
             file_projection,
@@ -130,6 +134,14 @@ impl FilesystemSource {
 impl Source for FilesystemSource {
     fn describe(&self) -> String {
         format!("filesystem {}", self.plan.location.display())
+    }
+
+    fn identity(&self) -> Vec<Facet> {
+        vec![
+            Facet::new("connector", "filesystem"),
+            Facet::new("path", &*self.plan.path),
+            Facet::new("format", self.plan.format.name()),
+        ]
     }
 
     fn schema(&self) -> SchemaRef {

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use coulee_runtime::connector::{Sink, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
 use coulee_runtime::options::OptionSpec;
+use coulee_runtime::state::Facet;
 use coulee_runtime::table::{Connector, TableSpec};
 use coulee_runtime::{Error, Result};
 
@@ -90,6 +91,15 @@ impl NexmarkSource {
 
 #[async_trait]
 impl Source for NexmarkSource {
+    /// A position counts events of a split.
+    fn identity(&self) -> Vec<Facet> {
+        vec![
+            Facet::new("connector", "nexmark"),
+            Facet::new("events", self.kind.map_or("all", Kind::name)),
+            Facet::new("splits", self.splits.to_string()),
+        ]
+    }
+
     fn describe(&self) -> String {
         let settings = self.generator.settings();
         let events = settings.events.map_or("without end".to_owned(), |events| format!("of {events} events"));

@@ -9,6 +9,7 @@ use coulee_log::{Log, LogError, Stream, StreamSettings};
 use coulee_model::{StreamName, SubtaskIndex};
 use coulee_runtime::connector::{CommitOn, Sink, SinkContext, SinkWriter};
 use coulee_runtime::metrics::SubtaskMetrics;
+use coulee_runtime::state::Facet;
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
 use futures::future::join_all;
@@ -187,6 +188,11 @@ impl Sink for StreamSink {
             (Guarantee::ExactlyOnce, true) => "exactly once, committed with the snapshot",
         };
         format!("stream '{}', {guarantee}", self.target.name())
+    }
+
+    /// What a writer prepared is in the stream already, whatever is written next.
+    fn identity(&self) -> Vec<Facet> {
+        vec![Facet::new("connector", "stream"), Facet::new("stream", self.target.name().to_string())]
     }
 
     fn refuses_changelog(&self) -> Option<&'static str> {

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use coulee_log::{Isolation, Shard, Stream};
 use coulee_model::ShardId;
 use coulee_runtime::connector::{Source, SourceContext, SourceReader, SplitId, SplitStart};
+use coulee_runtime::state::Facet;
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
 
@@ -43,6 +44,14 @@ impl StreamSource {
 
 #[async_trait]
 impl Source for StreamSource {
+    fn identity(&self) -> Vec<Facet> {
+        vec![
+            Facet::new("connector", "stream"),
+            Facet::new("stream", self.stream.name().to_string()),
+            Facet::new("format", self.options.format.format.name()),
+        ]
+    }
+
     fn describe(&self) -> String {
         let from = match &self.options.startup {
             Startup::Earliest => "the earliest record".to_owned(),

@@ -8,8 +8,9 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampM
 use arrow::record_batch::RecordBatch;
 use coulee_checkpoint::{Changes, StateKey, TableId};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
-use coulee_runtime::graph::OperatorFactory;
+use coulee_runtime::graph::{Lineage, OperatorFactory};
 use coulee_runtime::operator::{InputIndex, OpenContext, Operator, Output};
+use coulee_runtime::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable};
 use coulee_runtime::{Batch, Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,22 @@ impl OperatorFactory for Judge {
         let text = |name: &str| Field::new(name, DataType::Utf8, true);
         let fields = vec![text("account"), text("kind"), Field::new("amount", DataType::Int64, true), text("reason")];
         Schema::new(fields).into()
+    }
+
+    /// Whoever looks at the job sees what it keeps; a checkpoint of another version of the operator is refused.
+    fn state(&self, inputs: &[Lineage]) -> Option<OperatorState> {
+        let table = |name: &str, value: &str, bound: &str| StateTable {
+            name: name.to_owned(),
+            key: vec![StateColumn::new("subtask", "UInt32")],
+            value: vec![StateColumn::new(value, "JSON")],
+            freed_by: FreedBy::Function,
+            bound: bound.to_owned(),
+        };
+        let mut facets = vec![Facet::new("encoding", "JSON, version 1")];
+        facets.extend(inputs.first().map(|payments| Facet::new("payments", payments.rows())));
+        facets.extend(inputs.get(1).map(|rules| Facet::new("rules", rules.rows())));
+        let waiting = table("waiting", "payments", "payments that the watermark has not reached");
+        Some(OperatorState { kind: "judge", tables: vec![table("rules", "rules", "one per subtask"), waiting], facets })
     }
 
     fn create(&self, subtask: SubtaskIndex) -> Result<Box<dyn Operator>> {

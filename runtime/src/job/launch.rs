@@ -1,11 +1,13 @@
 //! From a graph to running tasks, and the loop that carries out what the coordinator decides.
 
 mod driver;
+mod fit;
 mod handle;
 mod links;
 mod snapshots;
 mod wire;
 
+pub use fit::StateMismatch;
 pub use handle::{JobHandle, JobStatus, SnapshotFigures};
 pub use snapshots::{SPOOL_FOLDER, STATE_FOLDER, Snapshots, restore, savepoint_at_rest};
 
@@ -27,9 +29,10 @@ use super::{Control, Report, TaskId};
 use crate::connector::CommitOn;
 use crate::graph::{Graph, Node, NodeKind};
 use crate::metrics::{Figures, RowErrorFigures};
-use crate::state::MemoryBudget;
+use crate::state::{MemoryBudget, StateDescriptor};
 use crate::{Error, Result};
 use driver::{Driver, TaskEnd, panicked};
+use fit::Fit;
 use handle::{Progress, Wish};
 use snapshots::{Origin, Snapshooter};
 
@@ -98,8 +101,12 @@ pub enum Outcome {
 /// What the coordinator stores with a checkpoint.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct StoredJob {
-    /// The uids of all operators with state.
-    pub(super) operators: BTreeSet<String>,
+    /// The version of `states`; see [`fit`].
+    #[serde(default)]
+    pub(super) format: u32,
+    /// What every operator with state keeps.
+    #[serde(default)]
+    pub(super) states: Vec<StateDescriptor>,
     /// Counters as of the checkpoint: uid, subtask, values by name.
     pub(super) totals: Vec<(String, u32, Figures)>,
     /// Rows that failed on their way, as of the checkpoint: uid, subtask, by table and stage.
@@ -114,15 +121,28 @@ impl StoredJob {
     }
 }
 
+/// What the operators of a checkpoint keep, as its record says; nothing for one of a version that did not record it.
+///
+/// # Errors
+/// `Corrupt` when the record is damaged.
+pub fn stored_states(record: &CheckpointRecord) -> Result<Vec<StateDescriptor>> {
+    Ok(StoredJob::parse(record)?.states)
+}
+
 /// Starts a job from the last checkpoint in its store, on the current tokio runtime.
 ///
 /// # Errors
-/// `Invalid` when the graph is not complete or does not fit the stored state. What goes wrong later is the job's [`Outcome`].
-pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
+/// `Invalid` when the graph is not complete or does not fit the stored state, because of a [`StateMismatch`] then. What goes wrong later is the job's
+/// [`Outcome`].
+pub fn launch(mut spec: JobSpec, environment: Environment) -> Result<JobHandle> {
     spec.graph.check()?;
     let last = environment.store.last_checkpoint();
     let stored = last.as_ref().map(StoredJob::parse).transpose()?.unwrap_or_default();
-    let dropped = check_fits(&spec, &stored)?;
+    fit::adopt(&mut spec.graph, &stored.states)?;
+    let states = spec.graph.states();
+    let drops = spec.settings.allow_non_restored_state;
+    let Fit { dropped, notes } = fit::fit(&spec.graph, &stored, &environment.store, drops)?;
+    notes.iter().for_each(|note| tracing::info!(job = %spec.name, "{note}"));
     check_commits(&spec.graph, &environment)?;
     let metrics = wire::metrics(&spec.graph, &stored);
     let id = last.as_ref().map_or(CheckpointId(0), |record| record.id);
@@ -143,6 +163,7 @@ pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
         store: environment.store.clone(),
         budget: budget.clone(),
         restored,
+        notes,
     };
     let origin = Origin {
         job: spec.name.clone(),
@@ -162,6 +183,7 @@ pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
         snapshooter,
         budget,
         dropped,
+        states,
         triggered_at: 0,
         settled_at: None,
     };
@@ -172,23 +194,6 @@ pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
         ended.send_replace(Some(outcome));
     });
     Ok(handle)
-}
-
-/// Operators are matched by their uids. State of an operator that is gone is refused, as it would be lost, or returned for removal where that is allowed.
-fn check_fits(spec: &JobSpec, stored: &StoredJob) -> Result<Vec<String>> {
-    let is_gone = |uid: &&String| spec.graph.nodes.iter().all(|node| node.uid != **uid);
-    let gone: Vec<String> = stored.operators.iter().filter(is_gone).cloned().collect();
-    if gone.is_empty() || spec.settings.allow_non_restored_state {
-        return Ok(gone);
-    }
-    let mut now: Vec<&str> =
-        spec.graph.nodes.iter().filter(|node| !node.is_stateless()).map(|n| n.uid.as_str()).collect();
-    now.retain(|uid| !stored.operators.contains(*uid));
-    let new = if now.is_empty() { String::new() } else { format!(" (new in it: '{}')", now.join("', '")) };
-    Err(Error::invalid(format!(
-        "the stored state has operator '{}', which the job no longer has{new}: the query has changed; start over with --fresh, restore the former query, or drop that state with --allow-non-restored-state",
-        gone.join("', '")
-    )))
 }
 
 /// A sink that waits for snapshots, if there is one.

@@ -90,6 +90,11 @@ pub fn as_window(expr: &Expr) -> Option<(Tumbling, Bound)> {
     Some((window, bound))
 }
 
+/// Whether a function is the one that [`Tumbling::bound`] calls.
+pub(crate) fn is_tumble(function: &ScalarUDF) -> bool {
+    *function == **TUMBLE
+}
+
 static TUMBLE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::new_from_impl(Tumble::new())));
 
 /// `tumble(time, size, offset, shift)`: the start of the window that `time` is in, moved by `shift`. Null for null.

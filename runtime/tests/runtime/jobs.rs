@@ -10,12 +10,13 @@ use coulee_checkpoint::{Changes, StateKey, TableId};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex};
 use coulee_runtime::connector::{Bytes, Sink, SinkContext, SinkWriter, async_trait};
 use coulee_runtime::flow::{GraphBuilder, col, lit};
-use coulee_runtime::graph::{Alignment, Graph, OperatorFactory};
+use coulee_runtime::graph::{Alignment, Graph, Lineage, OperatorFactory};
 use coulee_runtime::harness::sorted_lines;
 use coulee_runtime::job::{JobSettings, JobSpec, JobStatus, Outcome, launch};
 use coulee_runtime::memory::{MemorySink, MemorySource};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::operator::{InputIndex, OpenContext, Operator, Output};
+use coulee_runtime::state::OperatorState;
 use coulee_runtime::{Batch, Error, Result};
 use datafusion_functions_aggregate::expr_fn::{count, sum};
 
@@ -231,8 +232,8 @@ impl OperatorFactory for Trip {
         self.schema.clone()
     }
 
-    fn is_stateless(&self) -> bool {
-        true
+    fn state(&self, _: &[Lineage]) -> Option<OperatorState> {
+        None
     }
 
     fn create(&self, _: SubtaskIndex) -> Result<Box<dyn Operator>> {

@@ -1,6 +1,7 @@
 //! The runtime from outside: operators in the harness, and whole jobs over sources and sinks in memory.
 
 mod changelogs;
+mod identity;
 mod jobs;
 mod keyed;
 mod row_errors;

@@ -74,8 +74,8 @@ impl OperatorFactory for Ticks {
         schema()
     }
 
-    fn is_stateless(&self) -> bool {
-        true
+    fn state(&self, _: &[coulee_runtime::graph::Lineage]) -> Option<coulee_runtime::state::OperatorState> {
+        None
     }
 
     fn create(&self, _: SubtaskIndex) -> Result<Box<dyn Operator>> {
@@ -216,8 +216,8 @@ impl OperatorFactory for Recorder {
         schema()
     }
 
-    fn is_stateless(&self) -> bool {
-        true
+    fn state(&self, _: &[coulee_runtime::graph::Lineage]) -> Option<coulee_runtime::state::OperatorState> {
+        None
     }
 
     fn create(&self, _: SubtaskIndex) -> Result<Box<dyn Operator>> {

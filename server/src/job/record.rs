@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use coulee_model::{JobName, Timestamp};
+use coulee_runtime::state::StateDescriptor;
 use serde::{Deserialize, Serialize};
 
 use super::Progress;
@@ -124,6 +125,9 @@ pub(crate) struct JobRecord {
     /// Where its savepoints are: URLs or folders; the first is where new ones go. Empty: in the data folder.
     #[serde(default)]
     pub(crate) places: Vec<String>,
+    /// What its operators keep, as of its last start.
+    #[serde(default)]
+    pub(crate) states: Vec<StateDescriptor>,
     /// The figures when it last ended.
     pub(crate) progress: Option<Progress>,
 }
@@ -146,6 +150,7 @@ impl JobRecord {
             restarts: 0,
             last_failure: None,
             places: Vec::new(),
+            states: Vec::new(),
             progress: None,
         }
     }

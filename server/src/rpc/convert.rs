@@ -1,6 +1,7 @@
 //! Between the engine's values and the messages of the protocol.
 
 mod figures;
+mod states;
 
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
@@ -8,6 +9,7 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use coulee_checkpoint::snapshot::{ManifestFile, SnapshotKind};
 use coulee_model::{Classify, ErrorKind, JobName, Timestamp};
+use coulee_runtime::state::StateDescriptor;
 use tonic::{Code, Status};
 
 use super::proto;
@@ -87,6 +89,8 @@ impl From<JobReport> for proto::Job {
             restarts: report.restarts,
             last_failure: report.last_failure.map(|Failure { at, cause }| proto::Failure { at_ms: at.millis(), cause }),
             findings: report.findings.into_iter().map(proto::Finding::from).collect(),
+            states: report.states.into_iter().map(proto::StateDescriptor::from).collect(),
+            notes: report.notes,
         }
     }
 }
@@ -123,6 +127,8 @@ impl TryFrom<proto::Job> for JobReport {
                 .map(|proto::Failure { at_ms, cause }| Failure { at: Timestamp(at_ms), cause }),
             // What a newer server has found out, an older client does not know to show.
             findings: job.findings.into_iter().filter_map(finding).collect(),
+            states: job.states.into_iter().map(StateDescriptor::from).collect(),
+            notes: job.notes,
         })
     }
 }
@@ -160,6 +166,8 @@ impl From<&KeptSnapshot> for proto::SnapshotInfo {
             url: kept.url(),
             file_count: manifest.files.len() as u32,
             files: manifest.files.iter().map(file).collect(),
+            // A record that does not decode is said when a job begins with it.
+            states: kept.states().unwrap_or_default().into_iter().map(proto::StateDescriptor::from).collect(),
         }
     }
 }
@@ -264,6 +272,8 @@ mod tests {
                 message: "nothing came".into(),
                 advice: "wait".into(),
             }],
+            states: states::tests::states(),
+            notes: vec!["operator 'x' is new and begins without state".into()],
         };
         assert_eq!(JobReport::try_from(proto::Job::from(report.clone())).unwrap(), report);
     }

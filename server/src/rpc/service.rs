@@ -128,7 +128,10 @@ impl Coulee for Service {
     ) -> Result<Response<proto::ListSavepointsResponse>, Status> {
         let job = some(request.into_inner().job);
         let found = self.engine.savepoints(job.as_deref()).await?;
-        let snapshots = found.iter().map(|kept| proto::SnapshotInfo { files: Vec::new(), ..kept.into() }).collect();
+        let snapshots = found
+            .iter()
+            .map(|kept| proto::SnapshotInfo { files: Vec::new(), states: Vec::new(), ..kept.into() })
+            .collect();
         Ok(Response::new(proto::ListSavepointsResponse { snapshots }))
     }
 

@@ -5,6 +5,7 @@ mod ddl;
 mod errors;
 mod evaluation;
 mod golden;
+mod identity;
 mod limits;
 mod plans;
 

@@ -9,6 +9,7 @@ use arrow::record_batch::RecordBatch;
 use coulee_runtime::connector::{
     Bytes, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart, async_trait,
 };
+use coulee_runtime::state::Facet;
 use coulee_runtime::{Error, Result};
 
 /// Reads the first `records` records of every split of `inner`.
@@ -22,6 +23,10 @@ pub struct UpTo {
 impl Source for UpTo {
     fn describe(&self) -> String {
         format!("{}, the first {} of each shard", self.inner.describe(), self.records)
+    }
+
+    fn identity(&self) -> Vec<Facet> {
+        self.inner.identity()
     }
 
     fn schema(&self) -> SchemaRef {

@@ -15,14 +15,14 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::handle::{Progress, Wish};
 use super::snapshots::{Savepoint, Snapshooter, Taken};
-use super::{Environment, JobSpec, Outcome, StoredJob, Tasks, commits_on_snapshots, wire};
+use super::{Environment, JobSpec, Outcome, StoredJob, Tasks, commits_on_snapshots, fit, wire};
 use crate::failpoints::injected;
 use crate::graph::Node;
 use crate::job::coordinator::{Action, Coordinator, Event, Phase};
 use crate::job::route::Stuck;
 use crate::job::{Control, Report, TaskId};
 use crate::metrics::{CountedRows, JobMetrics};
-use crate::state::MemoryBudget;
+use crate::state::{MemoryBudget, StateDescriptor};
 use crate::{Error, Result};
 
 /// How often the disk of expired state is freed, and for how long at most.
@@ -47,6 +47,8 @@ pub(super) struct Driver {
     pub(super) budget: Arc<MemoryBudget>,
     /// Operators whose stored state goes with the first checkpoint.
     pub(super) dropped: Vec<String>,
+    /// What every operator with state keeps: stored with every checkpoint.
+    pub(super) states: Vec<StateDescriptor>,
     /// How much had come when the checkpoint that is under way was triggered, and when the last durable one was.
     pub(super) triggered_at: u64,
     pub(super) settled_at: Option<u64>,
@@ -240,9 +242,7 @@ impl Driver {
                 row_errors.push((uid(operator), subtask.0, errors));
             }
         }
-        let operators = self.spec.graph.nodes.iter().filter(|node| !node.is_stateless());
-        let operators = operators.map(|node| node.uid.clone()).collect();
-        let stored = StoredJob { operators, totals, row_errors };
+        let stored = StoredJob { format: fit::FORMAT, states: self.states.clone(), totals, row_errors };
         let job = serde_json::to_string(&stored).map_err(|e| Error::internal(e.to_string()))?;
         let record = CheckpointRecord { id, at: self.environment.clock.now(), job };
         let mut changes = gathered.changes;

@@ -119,12 +119,18 @@ pub struct JobHandle {
     pub(super) budget: Arc<MemoryBudget>,
     /// Taken by `launch`, before it starts anything.
     pub(super) restored: JobStatus,
+    pub(super) notes: Vec<String>,
 }
 
 impl JobHandle {
     /// The figures as of the checkpoint that the job was launched from, before anything of it ran.
     pub fn restored(&self) -> &JobStatus {
         &self.restored
+    }
+
+    /// How the stored state differs from what the job keeps, where that does not keep it from going on: one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Takes a last checkpoint and ends the job. Open windows and buffers stay in its state.

@@ -1,0 +1,138 @@
+//! What a window keeps, and what gives it its meaning.
+
+use super::{WindowAggregateSpec, WindowColumn};
+use crate::graph::Lineage;
+use crate::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable, span};
+
+/// The state of a window over rows of `input`.
+pub(super) fn state(spec: &WindowAggregateSpec, input: &Lineage) -> OperatorState {
+    let or_none = |texts: Vec<String>| if texts.is_empty() { "none".to_owned() } else { texts.join(", ") };
+    let keys = spec.keys.iter().map(|(expr, _)| input.typed(expr)).collect();
+    let aggregates = spec.aggregates.iter().map(|aggregate| input.aggregate(aggregate)).collect();
+    let changes = if spec.changelog.is_some() { "inserts, updates and deletes" } else { "inserts" };
+    let facets = vec![
+        Facet::new("window", window(spec, input)),
+        Facet::new("keys", or_none(keys)),
+        Facet::new("aggregates", or_none(aggregates)),
+        // Windows are aligned to the epoch, and instants have no zone.
+        Facet::new("time zone", "UTC"),
+        Facet::new("changelog", changes),
+        Facet::new("input", input.rows()),
+    ];
+    OperatorState { kind: "window", tables: vec![windows(spec), watermark()], facets }
+}
+
+/// Where the rows of a window's result come from.
+pub(super) fn lineage(spec: &WindowAggregateSpec, input: &Lineage) -> Lineage {
+    let keys: Vec<String> = spec.keys.iter().map(|(expr, _)| input.text(expr)).collect();
+    let aggregates: Vec<String> = spec.aggregates.iter().map(|aggregate| input.aggregate(aggregate)).collect();
+    let by = if keys.is_empty() { String::new() } else { format!(" BY {}", keys.join(", ")) };
+    let from = format!("[{}{by}: {} OF {}]", window(spec, input), aggregates.join(", "), input.rows());
+    let columns = spec.output.iter().map(|column| match column {
+        WindowColumn::Start => "window_start".to_owned(),
+        WindowColumn::End => "window_end".to_owned(),
+        WindowColumn::Time => "window_time".to_owned(),
+        WindowColumn::Key(index) => keys[*index].clone(),
+        WindowColumn::Aggregate(index) => aggregates[*index].clone(),
+    });
+    Lineage::new(from, columns.collect(), spec.schema.clone())
+}
+
+impl WindowAggregateSpec {
+    /// The same aggregation with its keys and aggregates sorted by what they are over the source's columns, so that it keeps the same state in whatever
+    /// order a query names them. The result's columns stay as they are.
+    #[must_use]
+    pub fn in_canonical_order(mut self, input: &Lineage) -> Self {
+        let keys = order(self.keys.iter().map(|(expr, _)| input.typed(expr)));
+        let aggregates = order(self.aggregates.iter().map(|aggregate| input.aggregate(aggregate)));
+        self.keys = keys.iter().map(|old| self.keys[*old].clone()).collect();
+        self.aggregates = aggregates.iter().map(|old| self.aggregates[*old].clone()).collect();
+        let moved = |order: &[usize], old: usize| order.iter().position(|at| *at == old).unwrap_or(old);
+        for column in &mut self.output {
+            *column = match *column {
+                WindowColumn::Key(old) => WindowColumn::Key(moved(&keys, old)),
+                WindowColumn::Aggregate(old) => WindowColumn::Aggregate(moved(&aggregates, old)),
+                other => other,
+            };
+        }
+        self
+    }
+}
+
+/// The places of texts in sorted order.
+fn order(texts: impl Iterator<Item = String>) -> Vec<usize> {
+    let texts: Vec<String> = texts.collect();
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    order.sort_by(|a, b| texts[*a].cmp(&texts[*b]));
+    order
+}
+
+/// The window: `TUMBLE(flights.departed_at, 1 h)`.
+fn window(spec: &WindowAggregateSpec, input: &Lineage) -> String {
+    let text = input.text(&spec.window_end);
+    let size = span(spec.window_millis.unsigned_abs());
+    let Some((mut time, arguments)) = bound(&text, &size) else { return text };
+    // The end of the window that another bound of it is in.
+    while let Some((inner, same)) = bound(time, &size)
+        && same == arguments
+    {
+        time = inner;
+    }
+    format!("TUMBLE({time}{arguments})")
+}
+
+/// The time that a bound of a window is of, and the other arguments, in canonical text.
+fn bound<'a>(text: &'a str, size: &str) -> Option<(&'a str, &'a str)> {
+    let (bound, arguments) = text.strip_prefix("TUMBLE_")?.split_once('(')?;
+    let arguments = arguments.strip_suffix(')').filter(|_| matches!(bound, "START" | "END" | "TIME"))?;
+    let (time, others) = arguments.split_at(arguments.rfind(&format!(", {size}"))?);
+    // Not the arguments of a call within.
+    (time.matches('(').count() == time.matches(')').count()).then_some((time, others))
+}
+
+fn windows(spec: &WindowAggregateSpec) -> StateTable {
+    let mut key = vec![StateColumn::new("window_end", "Timestamp(ms)")];
+    key.extend(spec.keys.iter().map(|(_, field)| StateColumn::new(field.name(), field.data_type())));
+    let aggregates = || {
+        spec.aggregates
+            .iter()
+            .map(|aggregate| StateColumn::new(aggregate.function.name(), aggregate.function.field().data_type()))
+    };
+    let per_key = if spec.keys.is_empty() { "open windows" } else { "keys × open windows" };
+    let (value, bound) = match &spec.changelog {
+        None => (aggregates().collect(), per_key.to_owned()),
+        Some(_) => {
+            key.extend(
+                aggregates().map(|column| StateColumn::new(format!("arguments of {}", column.name), "as given")),
+            );
+            (vec![StateColumn::new("how often", "Int64")], format!("distinct rows of {per_key}"))
+        }
+    };
+    StateTable { name: "windows".to_owned(), key, value, freed_by: FreedBy::WindowEnd, bound }
+}
+
+fn watermark() -> StateTable {
+    StateTable {
+        name: "watermark".to_owned(),
+        key: vec![StateColumn::new("subtask", "UInt32")],
+        value: vec![StateColumn::new("watermark", "instant")],
+        freed_by: FreedBy::Never,
+        bound: "one per subtask".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bound;
+
+    #[test]
+    fn a_bound_is_taken_apart() {
+        assert_eq!(bound("TUMBLE_END(t.at, 1 h)", "1 h"), Some(("t.at", ", 1 h")));
+        assert_eq!(
+            bound("TUMBLE_TIME(f(t.at, 1 h), 1 h, offset 5 min)", "1 h"),
+            Some(("f(t.at, 1 h)", ", 1 h, offset 5 min"))
+        );
+        assert_eq!(bound("TUMBLE_END(t.at, 2 h)", "1 h"), None);
+        assert_eq!(bound("OTHER(t.at, 1 h)", "1 h"), None);
+    }
+}

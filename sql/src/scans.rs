@@ -1,0 +1,85 @@
+//! The scans of a job: a table is read once, with all the columns that anybody of the job needs.
+//!
+//! So a source's name does not depend on who reads which columns, and its positions are those of all who read it. Flink reuses sources in the same way.
+
+use std::sync::Arc;
+
+use coulee_model::OperatorId;
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_expr::{LogicalPlan, TableScan};
+
+use crate::catalog::{ScanSource, Table};
+
+/// A table that a job reads.
+#[derive(Debug)]
+struct Shared {
+    table: Arc<Table>,
+    /// Indexes into the table's physical columns, ascending.
+    columns: Vec<usize>,
+    node: Option<OperatorId>,
+}
+
+/// All tables that a job reads.
+#[derive(Debug, Default)]
+pub(crate) struct Scans(Vec<Shared>);
+
+impl Scans {
+    /// Notes what a plan reads. To be called for all plans of a job before the first is translated.
+    pub fn collect(&mut self, plan: &LogicalPlan) {
+        // The closure never fails.
+        let _ = plan.apply(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && let Some(ScanSource(table)) = scan.source.downcast_ref::<ScanSource>()
+            {
+                self.add(table, needed(scan, table));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+    }
+
+    fn add(&mut self, table: &Arc<Table>, columns: Vec<usize>) {
+        let shared = match self.0.iter_mut().position(|shared| Arc::ptr_eq(&shared.table, table)) {
+            Some(at) => &mut self.0[at],
+            None => {
+                self.0.push(Shared { table: table.clone(), columns: Vec::new(), node: None });
+                let last = self.0.len() - 1;
+                &mut self.0[last]
+            }
+        };
+        shared.columns.extend(columns);
+        shared.columns.sort_unstable();
+        shared.columns.dedup();
+    }
+
+    /// The columns that are read of a table; those of this scan alone where its plan was not collected.
+    pub fn columns(&mut self, scan: &TableScan, table: &Arc<Table>) -> Vec<usize> {
+        self.add(table, needed(scan, table));
+        self.find(table).map(|shared| shared.columns.clone()).unwrap_or_default()
+    }
+
+    /// The source of a table, once there is one.
+    pub fn node(&self, table: &Arc<Table>) -> Option<OperatorId> {
+        self.find(table)?.node
+    }
+
+    pub fn set_node(&mut self, table: &Arc<Table>, node: OperatorId) {
+        if let Some(shared) = self.0.iter_mut().find(|shared| Arc::ptr_eq(&shared.table, table)) {
+            shared.node = Some(node);
+        }
+    }
+
+    fn find(&self, table: &Arc<Table>) -> Option<&Shared> {
+        self.0.iter().find(|shared| Arc::ptr_eq(&shared.table, table))
+    }
+}
+
+/// The columns of a scan and of its table's watermark.
+fn needed(scan: &TableScan, table: &Table) -> Vec<usize> {
+    let mut columns: Vec<usize> =
+        scan.projection.clone().unwrap_or_else(|| (0..table.spec.schema.fields().len()).collect());
+    if let Some(event_time) = &table.event_time {
+        let used = event_time.watermark.column_refs();
+        columns.extend(used.iter().filter_map(|column| table.spec.schema.index_of(&column.name).ok()));
+    }
+    columns
+}
