@@ -7,7 +7,7 @@ use datafusion_common::{Result, exec_err};
 
 use super::call::Call;
 use super::definition::Kind::{Moment as AMoment, Text};
-use super::definition::{Function, Nulls, Takes, gives};
+use super::definition::{Function, Given, Nulls, Takes, gives};
 use super::moment::{DAY_SECONDS, Moment, moments};
 
 /// A unit of time.
@@ -66,10 +66,15 @@ impl Unit {
         let name = call.texts(index)?.get(0).unwrap_or_default();
         match Unit::named(name) {
             Some(unit) => Ok(unit),
-            None => {
-                let known: Vec<&str> = UNITS.iter().map(|(name, _)| *name).collect();
-                exec_err!("unknown unit of time '{name}', expected {}", known.join(", "))
-            }
+            None => exec_err!("{}", unknown_unit(name)),
+        }
+    }
+
+    /// Whether a literal unit is one.
+    pub fn check(given: &Given<'_>, index: usize) -> std::result::Result<(), String> {
+        match given.text(index) {
+            Some(name) if Unit::named(name).is_none() => Err(unknown_unit(name)),
+            _ => Ok(()),
         }
     }
 
@@ -83,6 +88,11 @@ const A_MOMENT: Takes = Takes::Own(|types| match types {
     [given] => Some(vec![point(given)?]),
     _ => None,
 });
+
+fn unknown_unit(name: &str) -> String {
+    let known: Vec<&str> = UNITS.iter().map(|(name, _)| *name).collect();
+    format!("unknown unit of time '{name}', expected {}", known.join(", "))
+}
 
 /// A date, a time or a timestamp.
 fn point(given: &DataType) -> Option<DataType> {
@@ -113,7 +123,8 @@ pub(crate) static EXTRACT: &[Function] = &[
         gives::bigint,
         Nulls::Strict,
         |call| parts(call, 1, Unit::of(call, 0)?),
-    ),
+    )
+    .checked(|given| Unit::check(given, 0)),
     part!("YEAR", "the year", Unit::Year),
     part!("QUARTER", "the quarter, 1 to 4", Unit::Quarter),
     part!("MONTH", "the month, 1 to 12", Unit::Month),

@@ -25,7 +25,8 @@ pub(crate) static ROUNDING: &[Function] = &[
         Nulls::Strict,
         |call| rounded(call, true),
     )
-    .also(&["CEILING"]),
+    .also(&["CEILING"])
+    .checked(|given| Unit::check(given, 1)),
     Function::new(
         "FLOOR",
         "FLOOR(number) or FLOOR(timestamp TO unit)",
@@ -34,7 +35,8 @@ pub(crate) static ROUNDING: &[Function] = &[
         whole_type,
         Nulls::Strict,
         |call| rounded(call, false),
-    ),
+    )
+    .checked(|given| Unit::check(given, 1)),
     Function::new(
         "ROUND",
         "ROUND(number[, digits])",

@@ -26,7 +26,8 @@ pub(crate) static TIMESTAMP_MATH: &[Function] = &[
         added_type,
         Nulls::Strict,
         add,
-    ),
+    )
+    .checked(|given| Unit::check(given, 0)),
     Function::new(
         "TIMESTAMPDIFF",
         "TIMESTAMPDIFF(unit, from, to)",
@@ -38,7 +39,8 @@ pub(crate) static TIMESTAMP_MATH: &[Function] = &[
         gives::int,
         Nulls::Strict,
         difference,
-    ),
+    )
+    .checked(|given| Unit::check(given, 0)),
 ];
 
 /// A date to which hours are added becomes a timestamp.

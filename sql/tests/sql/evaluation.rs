@@ -41,7 +41,14 @@ fn corrected(schema: &arrow::datatypes::SchemaRef) -> Vec<Batch> {
 
 /// The rows of a query with one source and no branches.
 pub fn evaluate(query: &str) -> Vec<String> {
-    let Effect::Query(job, _) = run(1, query).unwrap_or_else(|error| panic!("{error}")) else { panic!("a query") };
+    let rows = batches_of(query).unwrap_or_else(|error| panic!("{error}"));
+    sorted_lines(&rows).expect("lines")
+}
+
+/// The batches of such a query, or why it is refused or a row fails.
+pub fn batches_of(query: &str) -> Result<Vec<RecordBatch>, String> {
+    let effect = run(1, query).map_err(|error| error.to_string())?;
+    let Effect::Query(job, _) = effect else { panic!("a query") };
     let mut batches = Vec::new();
     for node in &job.graph.nodes {
         match &node.kind {
@@ -51,7 +58,7 @@ pub fn evaluate(query: &str) -> Vec<String> {
                 let dir = tempfile::tempdir().expect("a folder");
                 let mut harness = Harness::new(factory.clone(), dir.path()).expect("an operator");
                 for batch in batches.drain(..) {
-                    harness.push(Input::Rows(batch)).expect("rows");
+                    harness.push(Input::Rows(batch)).map_err(|error| error.to_string())?;
                 }
                 harness.push(Input::Watermark(Timestamp(HOUR))).expect("a watermark");
                 harness.end().expect("the end");
@@ -60,8 +67,7 @@ pub fn evaluate(query: &str) -> Vec<String> {
             NodeKind::Sink(_) => {}
         }
     }
-    let rows: Vec<RecordBatch> = batches.into_iter().map(Batch::into_rows).collect();
-    sorted_lines(&rows).expect("lines")
+    Ok(batches.into_iter().map(Batch::into_rows).collect())
 }
 
 fn check(query: &str, expected: &[&str]) {

@@ -4,6 +4,7 @@ mod connector;
 mod ddl;
 mod errors;
 mod evaluation;
+mod functions;
 mod golden;
 mod identity;
 mod limits;
