@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use datafusion_common::Result as DataFusionResult;
 use datafusion_common::config::ConfigOptions;
-use datafusion_expr::LogicalPlan;
+use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_expr::{Expr, LogicalPlan};
 use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion_optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion_optimizer::eliminate_filter::EliminateFilter;
@@ -11,7 +13,7 @@ use datafusion_optimizer::optimize_projections::OptimizeProjections;
 use datafusion_optimizer::optimize_unions::OptimizeUnions;
 use datafusion_optimizer::push_down_filter::PushDownFilter;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
-use datafusion_optimizer::{Analyzer, Optimizer, OptimizerContext, OptimizerRule};
+use datafusion_optimizer::{Analyzer, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule};
 
 use crate::error::Result;
 use crate::faults::fault;
@@ -25,7 +27,7 @@ pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<Logical
         Arc::new(EliminateDuplicatedExpr::new()),
         Arc::new(EliminateFilter::new()),
         Arc::new(PushDownFilter::new()),
-        Arc::new(CommonSubexprEliminate::new()),
+        Arc::new(UnguardedSubexprEliminate(CommonSubexprEliminate::new())),
         Arc::new(OptimizeProjections::new()),
     ];
     // Without the start time, nothing of the planning's clock gets into the plan.
@@ -38,4 +40,41 @@ pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<Logical
         })
         .and_then(|plan| Optimizer::with_rules(rules).optimize(plan, &context, |_, _| {}));
     optimized.map_err(|error| fault(&error))
+}
+
+/// [`CommonSubexprEliminate`], but for plans in which an aggregate has a `FILTER`.
+///
+/// SUBTLE: the rule takes an aggregate's argument for one that is computed of every row. `SUM(x / d) FILTER (WHERE d <> 0)` beside another
+/// `x / d` would be computed below the aggregation, of the rows that the filter keeps away from it too, and fail on them.
+#[derive(Debug)]
+struct UnguardedSubexprEliminate(CommonSubexprEliminate);
+
+impl OptimizerRule for UnguardedSubexprEliminate {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> DataFusionResult<Transformed<LogicalPlan>> {
+        if plan.exists(|node| Ok(has_filter(node)))? {
+            return Ok(Transformed::no(plan));
+        }
+        self.0.rewrite(plan, config)
+    }
+}
+
+/// Whether a node is an aggregation with a `FILTER`.
+fn has_filter(plan: &LogicalPlan) -> bool {
+    let LogicalPlan::Aggregate(aggregate) = plan else { return false };
+    let filtered = |expr: &Expr| match expr {
+        Expr::AggregateFunction(call) => call.params.filter.is_some(),
+        Expr::Alias(alias) => {
+            matches!(alias.expr.as_ref(), Expr::AggregateFunction(call) if call.params.filter.is_some())
+        }
+        _ => false,
+    };
+    aggregate.aggr_expr.iter().any(filtered)
 }

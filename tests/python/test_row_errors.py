@@ -94,7 +94,7 @@ def test_what_is_computed_of_a_window_may_fail_as_well(tmp_path):
 
 
 BAD = {
-    "decode": ('{"id": 6, "a": "6", "d": "six"}', "SELECT id FROM t;"),
+    "decode": ('{"id": 6, "a": "6", "d": "six"}', "SELECT id, d FROM t;"),
     "expression": ({"id": 6, "a": "6", "d": 0, "at": "2024-05-01 11:05:00"}, "SELECT id, 8 / d AS q FROM t;"),
 }
 GOOD = [row for row in ROWS if row["d"] != 0]

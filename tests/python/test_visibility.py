@@ -78,7 +78,7 @@ def test_prometheus_reads_the_endpoint_and_the_page_lists_it(server, tmp_path):
     for name, kind in listed.items():
         assert families[name.removesuffix("_total")].type == kind, name
     assert {label for family in families.values() for sample in family.samples for label in sample.labels} <= {
-        "version", "job", "state", "operator", "subtask", "split", "stream", "shard"
+        "version", "job", "state", "operator", "subtask", "split", "stream", "shard", "table", "stage"
     }  # fmt: skip
 
     def value(name, **labels):
@@ -92,7 +92,7 @@ def test_prometheus_reads_the_endpoint_and_the_page_lists_it(server, tmp_path):
     assert value("coulee_sink_delivered_rows_total", operator="sink:minutes") == 8
     # Of what delivers only.
     delivering = {sample.labels["operator"] for sample in families["coulee_sink_delivered_rows"].samples}
-    assert delivering == {"sink:minutes", "rejected:readings"}
+    assert delivering == {"sink:minutes", "rejected:readings", "rejected:minutes"}
     assert value("coulee_stream_end_sequence", stream="readings") == 10
     assert value("coulee_checkpoint_duration_seconds", job="silent") < 60
     # 12:09 less the five seconds of disorder, in seconds.
