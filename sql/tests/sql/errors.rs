@@ -6,7 +6,11 @@ use crate::{error, golden};
 
 #[test]
 fn errors_show_the_place_and_give_advice() {
-    golden::check("errors.txt", error);
+    golden::check("errors.txt", |script| {
+        let shown = error(script);
+        assert_ne!(shown, "no error", "{script}");
+        shown
+    });
 }
 
 #[test]
