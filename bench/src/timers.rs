@@ -1,4 +1,4 @@
-//! How late calls by the wall clock are while the input never pauses: an operator that works on every batch and asks for a call every 10 ms, chained to its
+//! How late calls by the wall clock are while the input never pauses: an operator that works 5 ms on every batch and asks for a call every 10 ms, chained to its
 //! source and behind a shuffle.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use arrow::array::{AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use coulee_checkpoint::{JobStore, StoreSettings};
-use coulee_model::{Clock, JobName, SubtaskIndex, SystemClock, Timestamp};
+use coulee_model::{Clock, JobName, Stopwatch, SubtaskIndex, SystemClock, Timestamp};
 use coulee_runtime::flow::GraphBuilder;
 use coulee_runtime::graph::{Graph, OperatorFactory};
 use coulee_runtime::job::{Environment, JobSettings, JobSpec, Outcome, launch};
@@ -21,9 +21,9 @@ use crate::Result;
 
 const EVERY_MS: i64 = 10;
 const BATCH_ROWS: i64 = 8_192;
-/// Rounds over a batch: what a batch costs is some milliseconds, as with expensive expressions.
-const ROUNDS: usize = 200;
-const BATCHES: usize = 4_000;
+/// What the operator works on each batch: as much as expensive expressions take, so that one call in two falls into the work on a batch.
+const WORK: Duration = Duration::from_millis(5);
+const BATCHES: usize = 2_000;
 
 #[derive(Debug, Clone)]
 struct Ticks {
@@ -58,9 +58,12 @@ impl Operator for Ticks {
 
     fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> RuntimeResult<()> {
         let values = batch.rows().column(0).as_primitive::<Int64Type>().values();
-        let sum = (0..ROUNDS as i64).fold(0i64, |sum, round| {
-            values.iter().fold(sum, |sum, value| std::hint::black_box(sum.wrapping_mul(31).wrapping_add(value ^ round)))
-        });
+        let (begun, mut sum) = (Stopwatch::start(), 1i64);
+        while begun.elapsed() < WORK {
+            sum = values
+                .iter()
+                .fold(sum, |sum, value| std::hint::black_box(sum.wrapping_mul(31).wrapping_add(*value) | 1));
+        }
         // Nothing passes, so that the sink has nothing to keep.
         if sum == 0 {
             out.emit(batch);
