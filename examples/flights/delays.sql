@@ -71,7 +71,7 @@ SELECT
   window_start,
   carrier,
   COUNT(*),
-  AVG(dep_delay),
+  AVG(CAST(dep_delay AS DOUBLE)),
   MAX(dep_delay),
   CAST(COUNT(*) FILTER (WHERE dep_delay > 15) AS DOUBLE) / COUNT(*)
 FROM TABLE(TUMBLE(TABLE flights, DESCRIPTOR(departed_at), INTERVAL '1' HOUR))

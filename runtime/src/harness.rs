@@ -194,6 +194,30 @@ impl Harness {
     }
 }
 
+/// What an operator without state makes of rows: without a store, so that thousands of expressions can be evaluated. Also the rows that it rejects.
+///
+/// # Errors
+/// What the operator says.
+pub fn through(
+    factory: &Arc<dyn OperatorFactory>,
+    batches: Vec<Batch>,
+) -> Result<(Vec<Batch>, Vec<crate::row_errors::RejectedRows>)> {
+    let mut operator = factory.create(SubtaskIndex(0))?;
+    let mut out = Output::default();
+    for batch in batches {
+        operator.process(InputIndex::FIRST, batch, &mut out)?;
+    }
+    let (mut emitted, mut rejected) = (Vec::new(), Vec::new());
+    for item in out.items {
+        match item {
+            Emitted::Batch(Port::MAIN, batch) => emitted.push(batch),
+            Emitted::Rejected(rows) => rejected.push(rows),
+            Emitted::Batch(..) | Emitted::Watermark(_) => {}
+        }
+    }
+    Ok((emitted, rejected))
+}
+
 /// Rows as sorted lines of text: for comparing results whose order does not matter.
 ///
 /// # Errors

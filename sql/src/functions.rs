@@ -37,7 +37,7 @@ mod zone;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion_expr::{AggregateUDF, ScalarUDF};
+use datafusion_expr::ScalarUDF;
 
 pub(crate) use collection::Access;
 use definition::{Function, Scalar};
@@ -86,10 +86,7 @@ pub(crate) fn scalars(zone: Option<&crate::zone::Zone>) -> HashMap<String, Arc<S
             functions.insert(name.to_lowercase(), Arc::clone(&scalar));
         }
     }
-    // DataFusion's, whose values are Flink's.
-    for function in [datafusion_functions::core::coalesce(), datafusion_functions::core::nullif()] {
-        functions.insert(function.name().to_lowercase(), function);
-    }
+    functions.extend(crate::flink_types::functions());
     functions
 }
 
@@ -99,17 +96,6 @@ pub(crate) fn described(name: &str) -> Option<(&'static str, &'static str)> {
     let own = declared().find(|function| function.name == upper || function.aliases.contains(&upper.as_str()));
     let conditional = CONDITIONALS.iter().find(|(name, ..)| *name == upper).map(|(_, usage, about)| (*usage, *about));
     conditional.or(own.map(|function| (function.usage, function.about)))
-}
-
-/// The aggregates, by lower-case name.
-pub(crate) fn aggregates() -> HashMap<String, Arc<AggregateUDF>> {
-    let mut functions = HashMap::new();
-    for function in datafusion_functions_aggregate::all_default_aggregate_functions() {
-        for name in function.aliases().iter().map(String::as_str).chain([function.name()]) {
-            functions.insert(name.to_lowercase(), function.clone());
-        }
-    }
-    functions
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Checks what an `INSERT` brings against the table's columns, and shapes the query to them.
 
-use arrow::datatypes::{DataType, FieldRef, Schema};
+use arrow::datatypes::{FieldRef, Schema};
 use datafusion_common::ExprSchema;
 use datafusion_common::{Column, ScalarValue};
 use datafusion_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};
@@ -9,6 +9,7 @@ use sqlparser::tokenizer::Span;
 use crate::catalog::Table;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
+use crate::flink_types::{Failing, Target, cast_expr, is_castable};
 use crate::statement::Insert;
 use crate::types::{converts, type_name};
 
@@ -86,8 +87,12 @@ fn converted(query: &LogicalPlan, column: &Column, to: &FieldRef, item: Option<(
     if from == *to.data_type() {
         return Ok(expr);
     }
-    if converts(&from, to.data_type()) || is_small(&expr, query, to.data_type()) {
-        return Ok(Expr::Cast(Cast::new(Box::new(expr), to.data_type().clone())));
+    if converts(&from, to.data_type()) {
+        if !is_castable(&from, to.data_type()) {
+            return Ok(Expr::Cast(Cast::new(Box::new(expr), to.data_type().clone())));
+        }
+        let target = Target::plain(to.data_type().clone());
+        return cast_expr(expr, &from, target, Failing::Error).map_err(|error| fault(&error));
     }
     let (from, to_type) = (type_name(&from), type_name(to.data_type()));
     let (text, span) = item.map_or((column.name.clone(), None), |(text, span)| (text, Some(span)));
@@ -97,35 +102,6 @@ fn converted(query: &LogicalPlan, column: &Column, to: &FieldRef, item: Option<(
         Some(span) => fault.at(span),
         None => fault,
     })
-}
-
-/// Whether an expression is a whole number as written that the type holds, or chooses among such: DataFusion takes them all for BIGINT, Flink does not.
-fn is_small(expr: &Expr, plan: &LogicalPlan, to: &DataType) -> bool {
-    let (low, high) = match to {
-        DataType::Int8 => (i64::from(i8::MIN), i64::from(i8::MAX)),
-        DataType::Int16 => (i64::from(i16::MIN), i64::from(i16::MAX)),
-        DataType::Int32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
-        _ => return false,
-    };
-    match expr {
-        Expr::Literal(ScalarValue::Int64(Some(number)), _) => (low..=high).contains(number),
-        Expr::Literal(value, _) => value.is_null(),
-        Expr::Alias(alias) => is_small(&alias.expr, plan, to),
-        Expr::Negative(inner) => is_small(inner, plan, to),
-        Expr::Case(case) => {
-            let thens = case.when_then_expr.iter().map(|(_, then)| then);
-            thens.chain(&case.else_expr).all(|expr| is_small(expr, plan, to))
-        }
-        Expr::Column(column) => match plan {
-            LogicalPlan::Projection(node) => {
-                let index = plan.schema().maybe_index_of_column(column);
-                let below = index.map(|index| &node.expr[index]).filter(|below| !matches!(below, Expr::Column(_)));
-                below.is_some_and(|below| is_small(below, &node.input, to))
-            }
-            _ => false,
-        },
-        _ => false,
-    }
 }
 
 fn null(field: &FieldRef) -> Result<Expr> {

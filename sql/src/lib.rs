@@ -10,6 +10,7 @@
 //! 3. A query is resolved by DataFusion's planner over the catalog (`planner`, `names`, `functions`), where `TUMBLE` becomes a projection
 //!    (`table_function`, `group_window`) and operands must be of one kind (`operands`);
 //!    `insert` shapes it to the table it goes to; `optimize` types and optimises it.
+//!    Types, casts and operators are Flink's (`flink_types`), and so are aggregates (`aggregates`).
 //! 4. `translate` and `aggregate` turn the plan into a [`Graph`](coulee_runtime::graph::Graph). `lineage` tells them which columns are event times and
 //!    which bound a window, `scans` reads each table once, `identity` (and a `hint`) names operators. What cannot run as a stream is refused by `refuse`.
 //! 5. `explain` prints the graph.
@@ -19,6 +20,7 @@
 //! The crate knows no connector: it calls those that it is given, through the runtime's traits. It opens no file and no socket.
 
 mod aggregate;
+mod aggregates;
 mod catalog;
 mod create_table;
 mod define;
@@ -27,6 +29,7 @@ mod encoding;
 mod error;
 mod explain;
 mod faults;
+mod flink_types;
 mod foreign;
 mod functions;
 mod fuse;

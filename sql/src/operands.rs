@@ -135,7 +135,7 @@ fn text(expr: &Expr) -> String {
 }
 
 /// Where the first column of an expression stands.
-fn span(expr: &Expr) -> Option<sqlparser::tokenizer::Span> {
+pub(crate) fn span(expr: &Expr) -> Option<sqlparser::tokenizer::Span> {
     let mut found = None;
     // The closure never fails.
     let _: Result<_, DataFusionError> = expr.apply(|expr| {

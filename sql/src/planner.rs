@@ -3,24 +3,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, FieldRef};
 use coulee_runtime::Subject;
 use coulee_runtime::options::nearest;
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::{DFSchema, DataFusionError, ScalarValue, TableReference};
-use datafusion_expr::ExprSchemable;
-use datafusion_expr::planner::{
-    ContextProvider, ExprPlanner, PlannerResult, RawBinaryExpr, RelationPlanner, TypePlanner,
-};
+use datafusion_common::{DFSchema, DataFusionError, TableReference};
+use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion_expr::simplify::SimplifyContext;
 use datafusion_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast;
 
+use crate::aggregates;
 use crate::catalog::Catalog;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
+use crate::flink_types::{FlinkOperators, spell_intervals, spell_literals, typed_expr, typed_plan};
 use crate::foreign::{CATALOG, DATABASE};
 use crate::functions;
 use crate::group_window;
@@ -31,7 +30,7 @@ use crate::optimize::optimize;
 use crate::refuse::check_query;
 use crate::spans::Place;
 use crate::table_function::WindowFunctions;
-use crate::types::cast_type;
+use crate::types::{cast_field, cast_type};
 use crate::zone::Zone;
 
 /// The functions that SQL may call, by lower-case name.
@@ -49,9 +48,9 @@ pub(crate) struct Functions {
 impl Functions {
     /// The functions of a session in this time zone; `None` is UTC.
     pub fn new(zone: Option<Zone>) -> Self {
-        let (scalars, aggregates) = (functions::scalars(zone.as_ref()), functions::aggregates());
+        let (scalars, aggregates) = (functions::scalars(zone.as_ref()), aggregates::all());
         let expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![
-            Arc::new(SmallNumbers),
+            Arc::new(FlinkOperators),
             Arc::new(functions::Access),
             Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
             Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
@@ -87,34 +86,41 @@ impl Planner<'_> {
         SqlToRel::new_with_options(self, options)
     }
 
-    /// Plans a query: resolved, but neither typed nor optimised.
+    /// Plans a query: resolved and with Flink's types, but not optimised.
     pub fn query(&self, query: &ast::Query) -> Result<LogicalPlan> {
         check_query(query)?;
         let mut query = query.clone();
         name_columns(&mut query);
         group_window::rewrite(&mut query)?;
         crate::hint::mark(&mut query)?;
+        spell_literals(&mut query).map_err(|error| fault(&error))?;
+        spell_intervals(&mut query);
         let statement = ast::Statement::Query(Box::new(query));
         let plan = self.sql().sql_statement_to_plan(statement).map_err(|error| self.explain(&error))?;
         check_plan(&plan)?;
         check_operands(&plan)?;
-        match &self.functions.zone {
-            Some(zone) => zone.put_into(plan).map_err(|error| fault(&error)),
-            None => Ok(plan),
-        }
+        let in_zone = match &self.functions.zone {
+            Some(zone) => zone.put_into(plan).map_err(|error| fault(&error))?,
+            None => plan,
+        };
+        typed_plan(in_zone).map_err(|error| self.explain(&error))
     }
 
     /// Plans an expression over a schema, with the casts that its operators need.
     pub fn expr(&self, expr: &ast::Expr, schema: &DFSchema) -> Result<Expr> {
-        let planned = self.sql().sql_to_expr(expr.clone(), schema, &mut PlannerContext::new());
+        let mut expr = expr.clone();
+        spell_literals(&mut expr).map_err(|error| fault(&error))?;
+        spell_intervals(&mut expr);
+        let planned = self.sql().sql_to_expr(expr, schema, &mut PlannerContext::new());
         let planned = planned.map_err(|error| self.explain(&error))?;
         check_expression(&planned, schema)?;
-        let coerced = ExprSimplifier::new(SimplifyContext::default()).coerce(planned, schema);
-        let in_zone = coerced.and_then(|expr| match &self.functions.zone {
-            Some(zone) => zone.put_into_expr(expr, schema),
-            None => Ok(expr),
-        });
-        in_zone.map_err(|error| self.explain(&error))
+        let in_zone = match &self.functions.zone {
+            Some(zone) => zone.put_into_expr(planned, schema),
+            None => Ok(planned),
+        };
+        let typed = in_zone.and_then(|expr| typed_expr(expr, schema));
+        let coerced = typed.and_then(|expr| ExprSimplifier::new(SimplifyContext::default()).coerce(expr, schema));
+        coerced.map_err(|error| self.explain(&error))
     }
 
     /// Types and optimises a plan.
@@ -214,45 +220,12 @@ impl ContextProvider for Planner<'_> {
     }
 }
 
-/// `1` beside an INT is an INT, as in Flink: DataFusion takes it for a BIGINT, and the sum too.
-#[derive(Debug)]
-struct SmallNumbers;
-
-impl ExprPlanner for SmallNumbers {
-    fn plan_binary_op(
-        &self,
-        mut expr: RawBinaryExpr,
-        schema: &DFSchema,
-    ) -> datafusion_common::Result<PlannerResult<RawBinaryExpr>> {
-        let is_small = |expr: &Expr| {
-            let data_type = expr.get_type(schema);
-            matches!(data_type, Ok(DataType::Int8 | DataType::Int16 | DataType::Int32))
-        };
-        if is_small(&expr.left) {
-            expr.right = small(expr.right);
-        } else if is_small(&expr.right) {
-            expr.left = small(expr.left);
-        }
-        Ok(PlannerResult::Original(expr))
-    }
-}
-
-fn small(expr: Expr) -> Expr {
-    match expr {
-        Expr::Literal(ScalarValue::Int64(Some(number)), metadata) => match i32::try_from(number) {
-            Ok(number) => Expr::Literal(ScalarValue::Int32(Some(number)), metadata),
-            Err(_) => Expr::Literal(ScalarValue::Int64(Some(number)), metadata),
-        },
-        other => other,
-    }
-}
-
 /// Types of casts, where Flink's differ from DataFusion's.
 #[derive(Debug)]
 struct FlinkTypes;
 
 impl TypePlanner for FlinkTypes {
     fn plan_type_field(&self, parsed: &ast::DataType) -> datafusion_common::Result<Option<FieldRef>> {
-        Ok(cast_type(parsed).map(|data_type| Arc::new(Field::new("", data_type, true))))
+        Ok(cast_type(parsed).map(|data_type| Arc::new(cast_field(parsed, data_type))))
     }
 }

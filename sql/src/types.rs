@@ -11,6 +11,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use crate::error::{Fault, Result};
+use crate::flink_types::{DIGITS, LENGTH, PADDED};
 use crate::parse::{Words, ident};
 
 const DECIMAL_PRECISION_MAX: u64 = 38;
@@ -238,9 +239,39 @@ pub(crate) fn cast_type(parsed: &ast::DataType) -> Option<DataType> {
                 _ => None,
             }
         }
-        ast::DataType::Bytes(_) => Some(DataType::Binary),
+        ast::DataType::Bytes(_) | ast::DataType::Binary(_) | ast::DataType::Varbinary(_) => Some(DataType::Binary),
+        ast::DataType::Varchar(_) | ast::DataType::Char(_) => Some(DataType::Utf8),
         _ => None,
     }
+}
+
+/// The field of `CAST(… AS type)`: its metadata says what the type of values does not hold, see `flink_types::cast`.
+pub(crate) fn cast_field(parsed: &ast::DataType, data_type: DataType) -> Field {
+    let mut said: Vec<(&str, String)> = Vec::new();
+    let length = |length: &Option<ast::CharacterLength>| match length {
+        Some(ast::CharacterLength::IntegerLength { length, .. }) => Some(*length),
+        _ => None,
+    };
+    let sized = match parsed {
+        ast::DataType::Varchar(size) => length(size).map(|length| (length, false)),
+        ast::DataType::Char(size) => Some((length(size).unwrap_or(1), true)),
+        ast::DataType::Binary(size) => Some((size.unwrap_or(1), true)),
+        ast::DataType::Varbinary(Some(ast::BinaryLength::IntegerLength { length })) => Some((*length, false)),
+        _ => None,
+    };
+    if let Some((length, is_padded)) = sized {
+        said.push((LENGTH, length.to_string()));
+        said.extend(is_padded.then(|| (PADDED, String::new())));
+    }
+    let digits = match parsed {
+        ast::DataType::Timestamp(digits, _) => digits.map(|digits| digits.to_string()),
+        ast::DataType::Time(digits, _) => Some(digits.unwrap_or(0).to_string()),
+        ast::DataType::Custom(_, modifiers) if data_type.is_temporal() => modifiers.first().cloned(),
+        _ => None,
+    };
+    said.extend(digits.map(|digits| (DIGITS, digits)));
+    let metadata = said.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    Field::new("", data_type, true).with_metadata(metadata)
 }
 
 /// A type in Flink's notation; types that Flink does not have show as Arrow's.

@@ -1,0 +1,27 @@
+//! The aggregates that SQL may call: those whose results were compared with Flink's (`tests/flink`).
+//!
+//! `totals` has SUM and AVG with Flink's types, `variance` the variances, `values` FIRST_VALUE and LAST_VALUE, `listagg` LISTAGG, `distinct` what DISTINCT makes
+//! of the first two; the others are DataFusion's.
+
+mod distinct;
+mod listagg;
+mod totals;
+mod values;
+mod variance;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion_expr::AggregateUDF;
+use datafusion_functions_aggregate::{array_agg, count, min_max};
+
+/// The aggregates, by lower-case name.
+pub(crate) fn all() -> HashMap<String, Arc<AggregateUDF>> {
+    let mut functions: Vec<Arc<AggregateUDF>> =
+        vec![count::count_udaf(), min_max::min_udaf(), min_max::max_udaf(), array_agg::array_agg_udaf()];
+    functions.extend(totals::functions());
+    functions.extend(variance::functions());
+    functions.extend(values::functions());
+    functions.push(listagg::function());
+    functions.into_iter().map(|function| (function.name().to_owned(), function)).collect()
+}
