@@ -383,7 +383,22 @@ pub(crate) fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn Physica
     }
     let expr = balanced_conditions(expr.clone()).map_err(|error| fault(&error))?;
     create_physical_expr(&expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
+        .and_then(checked)
         .map_err(|error| fault(&error))
+}
+
+/// The expression in which a sum, a difference or a product that its type does not hold is an error of its row: DataFusion's wrap around.
+fn checked(expr: Arc<dyn PhysicalExpr>) -> datafusion_common::Result<Arc<dyn PhysicalExpr>> {
+    let check = |expr: Arc<dyn PhysicalExpr>| {
+        let checked = match expr.downcast_ref::<BinaryExpr>() {
+            Some(binary) if matches!(binary.op(), Operator::Plus | Operator::Minus | Operator::Multiply) => {
+                Some(Arc::new(binary.clone().with_fail_on_overflow(true)) as Arc<dyn PhysicalExpr>)
+            }
+            _ => None,
+        };
+        Ok(checked.map_or_else(|| Transformed::no(expr), Transformed::yes))
+    };
+    expr.transform_up(check).data()
 }
 
 /// The expression with its chains of `AND` and `OR` as balanced trees: the optimizer takes conditions apart and joins them one by one, and a job

@@ -73,6 +73,16 @@ def test_an_expression_that_fails_rejects_its_row_alone(tmp_path, name, parallel
     assert f"{len(ids)} row of 't' failed in an expression" in done.stderr
 
 
+@pytest.mark.parametrize("operation", ["9223372036854775807 - 1 + id", "-9223372036854775807 + 2 - id", "4611686018427387904 * (id - 1)"])
+def test_a_whole_number_that_overflows_rejects_its_row(tmp_path, operation):
+    # Of ids 1 to 5: what Python's whole numbers, which have no bound, say of the same operation.
+    exact = {id: eval(operation, {"id": id}) for id in range(1, 6)}
+    fits = {id: n for id, n in exact.items() if -(2**63) <= n < 2**63}
+    done = run(tmp_path, table() + f"SELECT id, {operation.replace('id', 'CAST(id AS BIGINT)')} AS n FROM t;")
+    assert found(done) == [{"id": id, "n": n} for id, n in fits.items()], done.stderr
+    assert len(letters(tmp_path)) == 5 - len(fits)
+
+
 def test_guards_hold(tmp_path):
     script = table() + windowed("SUM(8 / d) FILTER (WHERE d <> 0) AS s, SUM(CASE WHEN d > 0 THEN 8 / d ELSE 0 END) AS c") + """
 SELECT id FROM t WHERE d <> 0 AND 8 / d > 1;
