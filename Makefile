@@ -12,7 +12,7 @@ demo: build
 
 build:
 	@scripts/setup
-	cargo build --workspace --locked
+	cargo build -p coulee --locked
 
 test:
 	@scripts/setup --tests

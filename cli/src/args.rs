@@ -16,7 +16,7 @@ Examples:
 
 /// Stream processing in one binary: SQL jobs over a durable log, exactly once, from an empty folder.
 #[derive(Debug, Parser)]
-#[command(name = "coulee", version, about, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "coulee", version, about, after_help = EXAMPLES)]
 pub struct Args {
     /// The settings file; coulee.toml in this folder if it is there.
     #[arg(long, global = true, env = "COULEE_CONFIG", value_name = "FILE", help_heading = "Everywhere")]
@@ -70,7 +70,7 @@ Relative paths in the script are relative to the current folder.";
 #[command(after_help = RUN_HELP)]
 pub struct Run {
     /// The script; - is the standard input.
-    #[arg(required_unless_present = "execute", value_name = "FILE.sql")]
+    #[arg(value_name = "FILE.sql")]
     pub file: Option<PathBuf>,
     /// Statements to run, after those of the file if there is one.
     #[arg(short, long, value_name = "SQL")]
@@ -304,6 +304,11 @@ pub enum Stream {
         /// The JSON fields that make the key of its records, separated by commas.
         #[arg(long, value_name = "FIELDS")]
         key: Option<String>,
+    },
+    /// Delete a stream and its records for good. A job that reads it fails; while a job writes to it, it is refused.
+    Delete {
+        /// Its name.
+        name: String,
     },
 }
 

@@ -25,7 +25,10 @@ const REDRAW: Duration = Duration::from_millis(100);
 
 /// Runs the command.
 pub async fn produce(args: Produce, settings: Settings) -> Result<(), Failure> {
-    let mut connected = args.target.connect(&settings).await?;
+    let mut connected = match args.shards {
+        Some(_) => args.target.connect_or_create(&settings).await?,
+        None => args.target.connect(&settings).await?,
+    };
     let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
     let split = |fields: String| fields.split(',').map(|field| field.trim().to_owned()).collect();
     let first = proto::ProduceRequest {

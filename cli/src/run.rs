@@ -26,6 +26,11 @@ const RESTARTS_MAX: u32 = 3;
 
 /// Runs the command.
 pub async fn run(args: Run, settings: Settings) -> Result<(), Failure> {
+    if args.file.is_none() && args.execute.is_empty() {
+        let message = "there is nothing to run: name a script (coulee run job.sql), give statements (coulee run -e \"SELECT …\"), \
+                       or write - for the standard input; see coulee run --help";
+        return Err(Failure::Input(message.to_owned()));
+    }
     let text = whole_text(&args)?;
     let folder = Folder::new(settings.data_dir(args.data_dir.clone()))?;
     let components = Components { print: print_behind(PrintRoom), ..Components::default() };
@@ -44,7 +49,14 @@ pub async fn run(args: Run, settings: Settings) -> Result<(), Failure> {
         allow_non_restored_state: args.script.allow_non_restored_state,
         query_sink: Some(query_sink),
     };
-    let ended = watch(&engine, script, rows, &args).await;
+    let mut show = Show::new(engine.clone(), args.output);
+    if let Folder::Temporary(folder) = &folder {
+        show.announce_with_first_job(format!(
+            "data folder: {} (temporary; keep one with --data-dir)",
+            folder.path().display()
+        ));
+    }
+    let ended = watch(&engine, script, rows, show).await;
     engine.close(Closing::Stop).await;
     let query_keeps_rows = ended.as_ref().is_ok_and(|(show, _)| show.keeps_rows());
     let result = finish(&engine, ended).await;
@@ -97,10 +109,9 @@ async fn watch(
     engine: &Arc<Engine>,
     script: Script,
     rows: mpsc::Receiver<coulee_server::RecordBatch>,
-    args: &Run,
+    mut show: Show,
 ) -> Result<(Show, ScriptRun), Failure> {
     let (events, received) = mpsc::unbounded_channel();
-    let mut show = Show::new(engine.clone(), args.output);
     let work = async {
         let run = engine.run_script(script, events).await?;
         for name in &run.running {
@@ -160,9 +171,7 @@ impl Folder {
             Some(path) => Ok(Folder::Given(path)),
             None => {
                 let made = tempfile::Builder::new().prefix("coulee-").tempdir();
-                let folder = made.map_err(|error| Failure::io("cannot make a temporary folder", &error))?;
-                note(&format!("data folder: {} (temporary; keep one with --data-dir)", folder.path().display()))?;
-                Ok(Folder::Temporary(folder))
+                Ok(Folder::Temporary(made.map_err(|error| Failure::io("cannot make a temporary folder", &error))?))
             }
         }
     }

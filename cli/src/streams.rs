@@ -1,4 +1,4 @@
-//! `coulee stream`: lists and makes streams.
+//! `coulee stream`: lists, makes and deletes streams.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,10 @@ use crate::settings::Settings;
 
 /// Runs the command.
 pub async fn streams(args: Streams, settings: Settings) -> Result<(), Failure> {
-    let mut connected = args.target.connect(&settings).await?;
+    let mut connected = match args.command {
+        Stream::Create { .. } => args.target.connect_or_create(&settings).await?,
+        Stream::Ls | Stream::Delete { .. } => args.target.connect(&settings).await?,
+    };
     match args.command {
         Stream::Ls => {
             let streams = connected.client.streams().await?;
@@ -28,6 +31,11 @@ pub async fn streams(args: Streams, settings: Settings) -> Result<(), Failure> {
             let request = proto::CreateStreamRequest { name, shards, properties };
             let made = connected.client.create_stream(request).await?;
             note(&format!("stream '{}' made with {}", made.name, counted(made.shards.into(), "shard")))
+        }
+        Stream::Delete { name } => {
+            let deleted = connected.client.delete_stream(name).await?;
+            let (records, size) = (counted(deleted.records, "record"), bytes(deleted.size_bytes));
+            note(&format!("stream '{}' deleted with {records} ({size})", deleted.name))
         }
     }
 }

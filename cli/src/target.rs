@@ -18,8 +18,19 @@ pub struct Connected {
 }
 
 impl Target {
-    /// Connects to the server, or opens the folder.
+    /// Connects to the server, or opens the folder, which must be there: a name that was mistyped shall not become an empty folder.
     pub async fn connect(self, settings: &Settings) -> Result<Connected, Failure> {
+        if let Some(folder) = self.data_dir.as_deref().filter(|folder| !Engine::is_data_folder(folder)) {
+            let folder = folder.display();
+            return Err(Failure::Input(format!(
+                "there is no data folder {folder}: name the one that `coulee run --data-dir` or `coulee server --data-dir` was given"
+            )));
+        }
+        self.connect_or_create(settings).await
+    }
+
+    /// As `connect`, but makes the folder if it is absent.
+    pub async fn connect_or_create(self, settings: &Settings) -> Result<Connected, Failure> {
         match self.data_dir {
             Some(folder) => {
                 let engine = Engine::open(&folder, settings.engine(None))?;

@@ -52,7 +52,9 @@ pub enum LogError {
         shards: u32,
     },
     /// A stream of this name exists.
-    #[error("stream '{stream}' exists already: use it, delete it first, or choose another name")]
+    #[error(
+        "stream '{stream}' exists already: use it, choose another name, or delete it with `coulee stream delete {stream}`"
+    )]
     AlreadyExists {
         /// The name.
         stream: StreamName,

@@ -213,6 +213,14 @@ impl Client {
         Ok(answer.into_inner().streams)
     }
 
+    /// Deletes a stream and its records for good; returns what there was.
+    ///
+    /// # Errors
+    /// `Invalid` when there is no such stream, or when a running job writes to it.
+    pub async fn delete_stream(&mut self, name: String) -> Result<proto::StreamInfo> {
+        Ok(self.inner.delete_stream(proto::DeleteStreamRequest { name }).await.map_err(failed)?.into_inner())
+    }
+
     /// Makes a stream.
     ///
     /// # Errors

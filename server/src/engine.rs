@@ -109,6 +109,11 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Whether an engine has made this folder its data folder.
+    pub fn is_data_folder(path: &Path) -> bool {
+        DataFolder::is_one(path)
+    }
+
     /// Opens the data folder, and makes it if it is absent. To be called within a tokio runtime. Blocks for the disk.
     ///
     /// # Errors

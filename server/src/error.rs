@@ -16,7 +16,7 @@ const LISTED_NAMES_MAX: usize = 10;
 pub enum Error {
     /// Another process uses the data folder.
     #[error(
-        "data folder {} is in use by {}: stop that process, choose another --data-dir, or ask its server with --server",
+        "data folder {} is in use by {}: stop that process or choose another --data-dir; if it is a server, give it scripts with `coulee job submit`, and ask it with the other commands without --data-dir",
         folder.display(), owner(*pid)
     )]
     Locked {

@@ -58,6 +58,11 @@ impl DataFolder {
         Ok(folder)
     }
 
+    /// Whether an engine has made `root` its data folder.
+    pub(crate) fn is_one(root: &Path) -> bool {
+        root.join(FORMAT_FILE).exists()
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
@@ -106,7 +111,7 @@ impl DataFolder {
 
 /// Whether the folder is empty or was made by an engine: nobody's files shall be mixed with ours.
 fn is_ours(root: &Path) -> Result<bool> {
-    if root.join(FORMAT_FILE).exists() {
+    if DataFolder::is_one(root) {
         return Ok(true);
     }
     let entries = fs::read_dir(root).map_err(|e| Error::io("list", root, e))?;

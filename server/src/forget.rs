@@ -10,11 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use coulee_log::Stream;
-use coulee_model::JobName;
+use coulee_model::{JobName, StreamName};
 
 use crate::engine::{Engine, blocking};
 use crate::folder::remove_folder;
-use crate::job::{Job, SinkTarget};
+use crate::job::{Job, JobState, SinkTarget};
 use crate::results::local_path;
 use crate::{Error, Result};
 
@@ -31,6 +31,24 @@ pub(crate) enum Forget {
 }
 
 impl Engine {
+    /// Deletes a stream and its records for good. Blocks for the disk.
+    ///
+    /// # Errors
+    /// `Invalid` when there is no such stream, or when a running job writes to it; what the log says.
+    pub(crate) fn delete_stream(&self, name: &StreamName) -> Result<()> {
+        let writes = |job: &&Arc<Job>| {
+            let record = job.record();
+            record.state == JobState::Running && record.sinks.iter().any(|sink| writes_to(sink, name))
+        };
+        if let Some(job) = self.jobs.lock().values().find(writes) {
+            let job = job.name();
+            return Err(Error::Invalid(format!(
+                "stream '{name}' is written by job '{job}', which is running: stop it first (coulee job stop {job})"
+            )));
+        }
+        Ok(self.log().delete_stream(name)?)
+    }
+
     /// Forgets every job of a script, and the streams that the script made.
     ///
     /// # Errors
@@ -99,6 +117,12 @@ fn is_job_of(name: &str, script: &str) -> bool {
     let is_number =
         |rest: &str| rest.strip_prefix('-').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
     name.strip_prefix(script).is_some_and(|rest| rest.is_empty() || is_number(rest))
+}
+
+/// Whether a job with this sink appends to the stream. Only the table without a path has the stream's own name.
+fn writes_to(sink: &SinkTarget, stream: &StreamName) -> bool {
+    let name = if sink.path.is_empty() { &sink.table } else { &sink.path };
+    sink.connector == "stream" && name == stream.as_str()
 }
 
 fn remove_objects(sink: &SinkTarget, incarnation: &str) -> Result<()> {

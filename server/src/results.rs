@@ -21,6 +21,9 @@ use crate::{Error, Result};
 /// Bytes of a stream's shard that are read for a page.
 const PAGE_BYTES: usize = 256 << 10;
 
+/// How many files of others are counted at most: it is the same to know of 1,000 and of more.
+const OTHERS_MAX: usize = 1_000;
+
 /// The first rows of a table that a job wrote to.
 #[derive(Debug, Clone)]
 pub struct Page {
@@ -62,6 +65,47 @@ impl Engine {
         })
         .await
     }
+}
+
+impl Engine {
+    /// The local folders that a job delivers to and that hold files of somebody else's, with how many (1,000 at most are counted): their
+    /// readers will see both. Files that begin with `.` or `_` are no data.
+    ///
+    /// # Errors
+    /// [`Error::NoJob`], [`Error::Io`].
+    pub fn files_of_others(&self, job: &str) -> Result<Vec<(PathBuf, usize)>> {
+        let job = self.find(job)?;
+        let incarnation = job.record().incarnation;
+        let is_files = |table: &TableSpec| table.options.get("connector").is_some_and(|name| name == "filesystem");
+        let mut found = Vec::new();
+        for table in job.outputs().iter().filter(|table| is_files(table)) {
+            let root = table.options.get("path").and_then(|path| local_path(path)).filter(|root| root.is_dir());
+            let Some(root) = root else { continue };
+            match count_others(&root, &incarnation, OTHERS_MAX)? {
+                0 => {}
+                files => found.push((root, files)),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// How many data files below a folder do not bear the incarnation, up to `max`.
+fn count_others(folder: &Path, incarnation: &str, max: usize) -> Result<usize> {
+    let io = |e| Error::io("list", folder, e);
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if count >= max || name.starts_with(['.', '_']) || name.contains(incarnation) {
+            continue;
+        }
+        match entry.file_type().map_err(io)? {
+            kind if kind.is_dir() => count += count_others(&entry.path(), incarnation, max - count)?,
+            kind => count += usize::from(kind.is_file()),
+        }
+    }
+    Ok(count)
 }
 
 /// The folder of a path option, unless it is in a remote store.

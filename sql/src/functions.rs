@@ -1,8 +1,8 @@
 //! The functions that SQL may call: an allow-list.
 //!
-//! Each scalar function is declared in the table of its family: names, arguments, type, implementation, documentation. Values
-//! are compared with those of a real Flink (`sql/tests/golden/functions.txt`). A function that stands in no table is refused by
-//! name: of Flink's that are missing, [`unknown`] says so; of DataFusion's, that Flink has none of the name, and what to write.
+//! Each scalar function is declared in the table of its family: names, arguments, type, implementation, documentation. Its values are compared with those of
+//! a real Flink (`tests/flink`). A function that stands in no table is refused by name: of Flink's that are missing, [`unknown`] says so; of DataFusion's,
+//! that Flink has none of the name, and what to write instead.
 
 mod call;
 mod collection;
@@ -119,7 +119,7 @@ mod tests {
     /// The page of the documentation that lists all functions.
     fn page() -> String {
         let mut page = String::from(
-            "# Scalar functions\n\nFlink's, with Flink's values: they are compared with what a real Flink gave (`sql/tests/golden/functions.txt`). This page is written by a test; \
+            "# Scalar functions\n\nFlink's, with Flink's values: each is compared with a real Flink (`tests/flink`). This page is written by a test; \
              `SHOW FUNCTIONS` says the same.\n\n## Conditionals\n\n| function | gives |\n| --- | --- |\n",
         );
         for (_, usage, about) in CONDITIONALS {

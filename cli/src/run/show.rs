@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::args::Output;
 use crate::failure::Failure;
+use crate::figures::counted;
 use crate::live::{self, Rates};
 use crate::rows::RowWriter;
 use crate::screen::{self, note};
@@ -32,6 +33,8 @@ pub struct Show {
     keeps_rows: bool,
     /// Why a query did not do its work, though it finished.
     shortfall: Option<String>,
+    /// What is said when the first job starts whose results stay.
+    announcement: Option<String>,
 }
 
 impl Show {
@@ -45,7 +48,13 @@ impl Show {
             interrupted: false,
             keeps_rows: false,
             shortfall: None,
+            announcement: None,
         }
+    }
+
+    /// What is to be said when the first job starts that could be resumed. The rows of a `SELECT` need no such words.
+    pub fn announce_with_first_job(&mut self, text: String) {
+        self.announcement = Some(text);
     }
 
     /// Whether the user wanted it to end.
@@ -116,21 +125,38 @@ impl Show {
             ScriptEvent::Note(text) => note(&text),
             ScriptEvent::Text(text) => screen::data(format!("{}\n", text.trim_end()).as_bytes()),
             ScriptEvent::Table(rows) => screen::data(&crate::rows::table(&rows)?),
-            ScriptEvent::Started(job) => match job.progress.filter(|progress| progress.checkpoint.0 > 0) {
-                Some(progress) => {
-                    note(&format!("job '{}' resumes from checkpoint {}", job.name, progress.checkpoint))?;
-                    job.notes.iter().try_for_each(|text| note(text))
-                }
-                None => Ok(()),
-            },
+            ScriptEvent::Started(job) => self.started(&job),
             ScriptEvent::AlreadyFinished(job) => note(&summary::already_finished(&job)),
             ScriptEvent::Ended(job) => self.ended(&job),
         }
     }
 
+    fn started(&mut self, job: &JobReport) -> Result<(), Failure> {
+        if is_query(job) {
+            return Ok(());
+        }
+        if let Some(text) = self.announcement.take() {
+            note(&text)?;
+        }
+        if let Some(progress) = job.progress.as_ref().filter(|progress| progress.checkpoint.0 > 0) {
+            note(&format!("job '{}' resumes from checkpoint {}", job.name, progress.checkpoint))?;
+            return job.notes.iter().try_for_each(|text| note(text));
+        }
+        for (folder, files) in self.engine.files_of_others(job.name.as_str())? {
+            note(&format!(
+                "warning: {} holds {} already that job '{}' did not write: its rows come beside theirs. A script that is run again with the \
+                 same --data-dir goes on where it ended; without one it begins anew",
+                folder.display(),
+                counted(files as u64, "file"),
+                job.name
+            ))?;
+        }
+        Ok(())
+    }
+
     fn ended(&mut self, job: &JobReport) -> Result<(), Failure> {
         // A query that went well has said what it has to by its rows, but for those that are not among them.
-        if job.name.as_str().starts_with("select-") && job.state == JobState::Finished {
+        if is_query(job) && job.state == JobState::Finished {
             let asides = job.progress.as_ref().map(summary::asides).unwrap_or_default();
             self.keeps_rows |= summary::keeps_rows(job);
             self.shortfall = self.shortfall.take().or_else(|| summary::shortfall(job));
@@ -161,6 +187,11 @@ impl Show {
     pub fn summarise(&self, job: &JobReport) -> Result<(), Failure> {
         summary::summary(job).iter().try_for_each(|line| note(line))
     }
+}
+
+/// Whether a job only shows the rows of a `SELECT`.
+fn is_query(job: &JobReport) -> bool {
+    job.name.as_str().starts_with("select-")
 }
 
 /// Makes room for the connector `print`, and ends with the standard output.

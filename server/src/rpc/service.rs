@@ -216,6 +216,20 @@ impl Coulee for Service {
         Ok(Response::new(made))
     }
 
+    async fn delete_stream(
+        &self,
+        request: Request<proto::DeleteStreamRequest>,
+    ) -> Result<Response<proto::StreamInfo>, Status> {
+        let name = StreamName::new(request.into_inner().name).map_err(Error::from)?;
+        let engine = self.engine.clone();
+        let deleted = blocking(move || {
+            let was = describe(&*engine.log().stream(&name)?);
+            engine.delete_stream(&name)?;
+            Ok(was)
+        });
+        Ok(Response::new(deleted.await?))
+    }
+
     async fn produce(
         &self,
         request: Request<Streaming<proto::ProduceRequest>>,
