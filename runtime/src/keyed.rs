@@ -70,6 +70,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use crate::state::Order;
 pub use context::{KeyContext, ListState, ListView, MapState, MapView};
 
 use crate::Result;

@@ -30,6 +30,7 @@ pub mod group_table;
 pub mod keyed;
 pub mod keys;
 pub mod row;
+pub mod runs;
 pub mod state;
 pub mod window;
 

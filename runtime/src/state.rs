@@ -22,6 +22,7 @@ mod descriptor;
 mod map;
 mod part;
 mod timers;
+mod ttl;
 mod value;
 
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub use backend::{Backend, KeyRef};
 pub use budget::{MemoryBudget, Share};
 pub(crate) use descriptor::bounded;
 pub use descriptor::{Facet, FreedBy, IfChanged, OperatorState, StateColumn, StateDescriptor, StateTable, span};
-pub use map::MapTable;
+pub use map::{MapTable, Order};
 pub use part::KeyPart;
 pub use timers::{Timer, Timers};
 pub use value::{Postcard, StateValue, ValueTable};

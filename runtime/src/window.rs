@@ -14,7 +14,6 @@ pub mod assign;
 mod describe;
 mod layout;
 mod partial;
-mod runs;
 mod slices;
 
 use std::sync::Arc;

@@ -83,6 +83,33 @@ impl JobStore {
         scan
     }
 
+    /// The entries of one table and key group whose `rest` is in `[start, end)`, the last one first. `end` = `None` is the end of the group. All of it is
+    /// of one commit, though others follow meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Store`](crate::Error::Store), per item; the scan ends with it.
+    pub fn scan_back(
+        &self,
+        operator: OperatorId,
+        table: TableId,
+        group: KeyGroup,
+        (start, end): (&[u8], Option<&[u8]>),
+    ) -> ScanBack<'_> {
+        let bound = |group: KeyGroup, rest: &[u8]| StateKey::new(operator, table, group, rest).into_bytes();
+        let (from, to) = match end {
+            // RocksDB takes bounds in the wrong order for no bounds.
+            Some(end) => (bound(group, start), bound(group, end.max(start))),
+            None => (bound(group, start), bound(KeyGroup(group.0.saturating_add(1)), &[])),
+        };
+        let mut read = ReadOptions::default();
+        read.set_iterate_lower_bound(from);
+        read.set_iterate_upper_bound(to);
+        let mut rows = self.db.raw_iterator_cf_opt(self.family(table), read);
+        rows.seek_to_last();
+        let now = table.expires().then(|| self.clock.now());
+        ScanBack { store: self, rows, now, prefix: StateKey::table_start(operator, table).len(), done: false }
+    }
+
     /// The entries of one table and key group whose `rest` begins with `prefix`, in key order.
     ///
     /// # Errors
@@ -121,6 +148,38 @@ pub struct Scan<'a> {
     start: Vec<u8>,
     end: Option<Vec<u8>>,
     done: bool,
+}
+
+/// A running scan from the last entry to the first; see [`JobStore::scan_back`].
+pub struct ScanBack<'a> {
+    store: &'a JobStore,
+    /// Bounded to the entries that are wanted.
+    rows: DBRawIterator<'a>,
+    /// When it is, for a table that expires.
+    now: Option<Timestamp>,
+    /// The length of operator and table.
+    prefix: usize,
+    done: bool,
+}
+
+impl Iterator for ScanBack<'_> {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.done {
+            let Some((key, value)) = self.rows.item() else {
+                self.done = true;
+                return self.rows.status().err().map(|e| Err(self.store.wrap(e)));
+            };
+            let key = &key[self.prefix..];
+            let entry = is_live(self.now, value).then(|| (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+            self.rows.prev();
+            if let Some(entry) = entry {
+                return Some(Ok(entry));
+            }
+        }
+        None
+    }
 }
 
 /// Where an entry lies, seen from the range that is wanted.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 
 use bytes::Bytes;
 use coulee_checkpoint::TableId;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::row::RowWriter;
-use crate::state::{Backend, KeyPart, KeyRef, MapTable, Timers};
+use crate::state::{Backend, KeyPart, KeyRef, MapTable, Order, Timers};
 use crate::{Error, Result, RowKind};
 
 /// Tables of collections begin here.
@@ -210,35 +210,80 @@ impl<K: KeyPart, V: Serialize + DeserializeOwned> MapView<'_, K, V> {
         self.table.remove(self.number, &encoded(key));
     }
 
-    /// The entries within the bounds, in the order of their keys.
+    /// The entries within the bounds, in the order of their keys. All of them are taken into memory: see [`MapView::scan`] for many.
     ///
     /// # Errors
     /// When the stored state cannot be read.
     pub fn range(&mut self, bounds: impl RangeBounds<K>) -> Result<Vec<(K, V)>> {
+        let mut found = Vec::new();
+        self.scan(bounds, Order::Ascending, |key, value| {
+            found.push((key, value));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(found)
+    }
+
+    /// Calls `visit` with the entries within the bounds, in the order of their keys or against it, until it breaks. Reads no more than that takes.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read, and those of `visit`.
+    pub fn scan(
+        &mut self,
+        bounds: impl RangeBounds<K>,
+        order: Order,
+        mut visit: impl FnMut(K, V) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        self.scan_encoded(bounds, order, |mut key, value| visit(K::decode_key(&mut key)?, decoded(value)?))
+    }
+
+    fn scan_encoded(
+        &mut self,
+        bounds: impl RangeBounds<K>,
+        order: Order,
+        visit: impl FnMut(&[u8], &Bytes) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
         let bound = |bound: Bound<&K>| bound.map(encoded);
         let (start, end) = (bound(bounds.start_bound()), bound(bounds.end_bound()));
         let bounds = (start.as_ref().map(Vec::as_slice), end.as_ref().map(Vec::as_slice));
-        let entry = |(mut key, value): (&[u8], &Bytes)| Ok((K::decode_key(&mut key)?, decoded(value)?));
-        self.table.range(self.number, bounds)?.map(entry).collect()
+        self.table.scan(self.number, bounds, order, visit)
     }
 
-    /// The last entry.
+    /// The first entry within the bounds. What it costs does not depend on how large the map is.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read.
+    pub fn first(&mut self, bounds: impl RangeBounds<K>) -> Result<Option<(K, V)>> {
+        self.end(bounds, Order::Ascending)
+    }
+
+    /// The last entry. What it costs does not depend on how large the map is.
     ///
     /// # Errors
     /// When the stored state cannot be read.
     pub fn last(&mut self) -> Result<Option<(K, V)>> {
-        let mut all = self.table.range(self.number, (Bound::Unbounded, Bound::Unbounded))?;
-        all.next_back().map(|(mut key, value)| Ok((K::decode_key(&mut key)?, decoded(value)?))).transpose()
+        self.end(.., Order::Descending)
     }
 
-    /// Removes the entries within the bounds.
+    fn end(&mut self, bounds: impl RangeBounds<K>, order: Order) -> Result<Option<(K, V)>> {
+        let mut found = None;
+        self.scan(bounds, order, |key, value| {
+            found = Some((key, value));
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(found)
+    }
+
+    /// Removes the entries within the bounds. Their values are not kept in memory for that.
     ///
     /// # Errors
     /// When the stored state cannot be read.
     pub fn remove_range(&mut self, bounds: impl RangeBounds<K>) -> Result<()> {
-        for (key, _) in self.range(bounds)? {
-            self.remove(&key);
-        }
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        self.scan_encoded(bounds, Order::Ascending, |key, _| {
+            keys.push(key.to_vec());
+            Ok(ControlFlow::Continue(()))
+        })?;
+        keys.iter().for_each(|key| self.table.remove(self.number, key));
         Ok(())
     }
 }
@@ -257,7 +302,7 @@ impl<T: Serialize + DeserializeOwned> ListView<'_, T> {
         self.0.put(&next, element)
     }
 
-    /// All elements, the oldest first.
+    /// All elements, the oldest first. All of them are taken into memory: see [`ListView::scan`] for many.
     ///
     /// # Errors
     /// When the stored state cannot be read.
@@ -265,16 +310,25 @@ impl<T: Serialize + DeserializeOwned> ListView<'_, T> {
         Ok(self.0.range(..)?.into_iter().map(|(_, element)| element).collect())
     }
 
-    /// Removes the oldest elements until at most `len` are left.
+    /// Calls `visit` with the elements, the oldest first or last, until it breaks. Reads no more than that takes.
+    ///
+    /// # Errors
+    /// When the stored state cannot be read, and those of `visit`.
+    pub fn scan(&mut self, order: Order, mut visit: impl FnMut(T) -> Result<ControlFlow<()>>) -> Result<()> {
+        self.0.scan(.., order, |_, element| visit(element))
+    }
+
+    /// Removes the oldest elements until at most `len` are left. Reads only those and the newest one.
     ///
     /// # Errors
     /// When the stored state cannot be read.
     pub fn keep_last(&mut self, len: usize) -> Result<()> {
-        let all = self.0.range(..)?;
-        for (at, _) in &all[..all.len().saturating_sub(len)] {
-            self.0.remove(at);
+        // Elements are numbered one after the other, and leave at the front only.
+        let Some((last, _)) = self.0.last()? else { return Ok(()) };
+        match (last + 1).checked_sub(len as u64) {
+            Some(first) if first > 0 => self.0.remove_range(..first),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Removes all elements.

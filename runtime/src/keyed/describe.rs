@@ -26,7 +26,7 @@ pub(super) fn state(
         Facet::adapting("type", state),
         Facet::adapting("input", input.rows()),
     ];
-    let freed_by = ttl_millis.map_or(FreedBy::Function, |millis| FreedBy::Ttl { millis });
+    let freed_by = FreedBy::ttl_or(ttl_millis, FreedBy::Function);
     let key: Vec<StateColumn> = keys.iter().map(|key| column(key, input)).collect();
     let with = |column: StateColumn| key.iter().cloned().chain([column]).collect::<Vec<_>>();
     let table = |name: &str, key: Vec<StateColumn>, value: Vec<StateColumn>, freed_by: FreedBy, bound: &str| {

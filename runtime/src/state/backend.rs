@@ -100,6 +100,32 @@ impl Backend {
         Ok(self.store.get_many(keys)?)
     }
 
+    /// Stored entries `(rest of the key, value)` of one key group whose rest is in `[start, end)`, in the order of keys or against it. Read as they are
+    /// taken.
+    ///
+    /// # Errors
+    /// When the store cannot be read, per item.
+    pub fn scan_within<'a>(
+        &'a self,
+        table: TableId,
+        group: KeyGroup,
+        (start, end): (&[u8], Option<&[u8]>),
+        descending: bool,
+    ) -> Box<dyn Iterator<Item = Result<(Bytes, Bytes)>> + 'a> {
+        let entry = |entry: coulee_checkpoint::Result<(Bytes, Bytes)>| {
+            let (key, value) = entry?;
+            // Behind the key group.
+            Ok((key.slice(2.min(key.len())..), value))
+        };
+        match descending {
+            true => Box::new(self.store.scan_back(self.operator, table, group, (start, end)).map(entry)),
+            false => {
+                let groups = group.0..group.0.saturating_add(1);
+                Box::new(self.store.scan_range(self.operator, table, groups, start, end).map(entry))
+            }
+        }
+    }
+
     /// Whether the subtask has nothing stored in a table.
     ///
     /// # Errors

@@ -99,6 +99,13 @@ pub enum FreedBy {
     Never,
 }
 
+impl FreedBy {
+    /// A time to live, if there is one.
+    pub fn ttl_or(millis: Option<u64>, otherwise: FreedBy) -> Self {
+        millis.map_or(otherwise, |millis| FreedBy::Ttl { millis })
+    }
+}
+
 impl fmt::Display for FreedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,6 +1,7 @@
 //! Tables of state against naive maps, with restarts, checkpoints and a memory budget that holds next to nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -154,11 +155,23 @@ proptest! {
                     if number % 2 == 0 {
                         let low = [map_key[0] / 2];
                         let bounds = (std::ops::Bound::Included(&low[..]), std::ops::Bound::Excluded(&map_key[..]));
-                        let found = table.range(slot, bounds).unwrap();
-                        let found: Vec<(u8, Bytes)> = found.map(|(k, v)| (k[0], v.clone())).collect();
+                        let mut found = Vec::new();
+                        let order = if number % 4 == 0 { Order::Ascending } else { Order::Descending };
+                        // Up to a number of entries.
+                        let limit = usize::from(number % 7) + 1;
+                        table
+                            .scan(slot, bounds, order, |k, v| {
+                                found.push((k[0], v.clone()));
+                                Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+                            })
+                            .unwrap();
                         let (from, to) = ((number / 10, low[0]), (number / 10, map_key[0].max(low[0])));
-                        let expected: Vec<(u8, Bytes)> =
+                        let mut expected: Vec<(u8, Bytes)> =
                             now.range(from..to).map(|((_, k), tag)| (*k, large(*tag))).collect();
+                        if order == Order::Descending {
+                            expected.reverse();
+                        }
+                        expected.truncate(limit);
                         prop_assert_eq!(found, expected);
                     }
                 }
@@ -317,5 +330,106 @@ fn state_follows_its_key_group_to_another_subtask() {
             }
         }
         assert_eq!(seen, keys.len());
+    }
+}
+
+/// The entries of the map of key 1 within the bounds, as numbers, at most `limit`.
+fn scanned(table: &mut MapTable, bounds: (Bound<u64>, Bound<u64>), order: Order, limit: usize) -> Vec<u64> {
+    let (hash, bytes) = key(1);
+    let slot = table.load(KeyRef { hash, bytes: &bytes });
+    let (start, end) = (bounds.0.map(u64::to_be_bytes), bounds.1.map(u64::to_be_bytes));
+    let bounds = (start.as_ref().map(|key| &key[..]), end.as_ref().map(|key| &key[..]));
+    let mut found = Vec::new();
+    table
+        .scan(slot, bounds, order, |key, _| {
+            found.push(u64::from_be_bytes(key.try_into().unwrap()));
+            Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })
+        .unwrap();
+    found
+}
+
+#[test]
+fn one_end_of_a_large_map_is_read_without_the_rest() {
+    let mut world = World::new();
+    let count = 100_000;
+    let open = |world: &World| {
+        let mut table = MapTable::new(TableId(1), None);
+        table.open(world.backend(0, 1)).unwrap();
+        table
+    };
+    let mut table = open(&world);
+    let (hash, bytes) = key(1);
+    let slot = table.load(KeyRef { hash, bytes: &bytes });
+    for number in 0..count {
+        table.put(slot, &u64::to_be_bytes(number * 2), Bytes::from_static(b"value"));
+    }
+    // Neighbours of the map, which are no part of it.
+    for neighbour in [0, 2] {
+        let (hash, bytes) = key(neighbour);
+        let slot = table.load(KeyRef { hash, bytes: &bytes });
+        table.put(slot, &u64::to_be_bytes(1), Bytes::from_static(b"other"));
+    }
+    world.checkpoint = world.checkpoint.next();
+    let mut changes = Changes::default();
+    table.checkpoint(world.checkpoint, &mut changes);
+    world.commit(changes);
+
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    for (bounds, order, limit, expected) in [
+        (all, Order::Descending, 1, vec![(count - 1) * 2]),
+        (all, Order::Ascending, 2, vec![0, 2]),
+        ((Bound::Included(500), Bound::Excluded(506)), Order::Ascending, 9, vec![500, 502, 504]),
+        ((Bound::Excluded(500), Bound::Included(506)), Order::Descending, 9, vec![506, 504, 502]),
+        ((Bound::Excluded(501), Bound::Excluded(502)), Order::Ascending, 9, vec![]),
+    ] {
+        let mut table = open(&world);
+        assert_eq!(scanned(&mut table, bounds, order, limit), expected);
+        assert!(table.read_entries() <= 256, "{} entries were read for {bounds:?}", table.read_entries());
+        let once = table.read_entries();
+        assert_eq!(scanned(&mut table, bounds, order, limit), expected);
+        assert_eq!(table.read_entries(), once, "what was read is known");
+    }
+
+    // All of it is read on without being kept, and what changed since counts.
+    let mut table = open(&world);
+    let slot = table.load(KeyRef { hash, bytes: &bytes });
+    table.remove(slot, &u64::to_be_bytes(0));
+    table.put(slot, &u64::to_be_bytes(1), Bytes::from_static(b"new"));
+    let expected: Vec<u64> = (1..2).chain((1..count).map(|number| number * 2)).collect();
+    assert_eq!(scanned(&mut table, all, Order::Ascending, usize::MAX), expected);
+    assert!(table.bytes() < 3 << 20, "{} bytes are kept", table.bytes());
+    let reversed: Vec<u64> = expected.into_iter().rev().collect();
+    assert_eq!(scanned(&mut table, all, Order::Descending, usize::MAX), reversed);
+}
+
+#[test]
+fn entries_of_a_map_expire_one_by_one_in_memory_and_on_the_disk() {
+    let mut world = World::new();
+    let open = |world: &World| {
+        let mut table = MapTable::new(TableId(1), Some(100));
+        table.open(world.backend(0, 1)).unwrap();
+        table
+    };
+    let mut table = open(&world);
+    let (hash, bytes) = key(1);
+    for number in 0..3u64 {
+        let slot = table.load(KeyRef { hash, bytes: &bytes });
+        table.put(slot, &number.to_be_bytes(), Bytes::from_static(b"value"));
+        world.clock.advance(40);
+    }
+    world.checkpoint = world.checkpoint.next();
+    let mut changes = Changes::default();
+    table.checkpoint(world.checkpoint, &mut changes);
+    world.commit(changes);
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    // Put at 0, 40 and 80; it is 120.
+    for table in [&mut table, &mut open(&world)] {
+        assert_eq!(scanned(table, all, Order::Ascending, 9), [1, 2]);
+        assert_eq!(scanned(table, all, Order::Descending, 1), [2]);
+    }
+    world.clock.advance(20);
+    for table in [&mut table, &mut open(&world)] {
+        assert_eq!(scanned(table, all, Order::Ascending, 9), [2]);
     }
 }

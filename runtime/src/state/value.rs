@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::backend::{Backend, KeyRef};
 use super::cache::Cache;
+use super::ttl::Ttl;
 use crate::{Error, Result};
 
 /// Something that a [`ValueTable`] keeps.
@@ -76,12 +77,11 @@ struct Content<V> {
 #[derive(Debug)]
 pub struct ValueTable<V> {
     table: TableId,
-    ttl: Option<i64>,
+    ttl: Ttl,
     cache: Cache<Content<V>>,
     backend: Option<Backend>,
     /// Whether every value is in memory, so that a key that is not there has none.
     complete: bool,
-    now: Timestamp,
     /// How many bytes the last value took that was encoded: what a new one is taken to have.
     typical_bytes: usize,
 }
@@ -91,14 +91,13 @@ impl<V: StateValue> ValueTable<V> {
     ///
     /// The stored value of a table with a TTL begins with its expiry, an i64 in big-endian milliseconds; its `TableId` has the highest bit set.
     pub fn new(table: TableId, ttl_millis: Option<i64>) -> Self {
-        let table = if ttl_millis.is_some() { TableId(table.0 | 0x80) } else { table };
+        let ttl = Ttl::new(ttl_millis);
         ValueTable {
-            table,
-            ttl: ttl_millis,
+            table: ttl.table(table),
+            ttl,
             cache: Cache::new(),
             backend: None,
             complete: false,
-            now: Timestamp(0),
             typical_bytes: 0,
         }
     }
@@ -109,7 +108,7 @@ impl<V: StateValue> ValueTable<V> {
     /// When the store cannot be read.
     pub fn open(&mut self, backend: Backend) -> Result<()> {
         self.complete = backend.is_empty(self.table)?;
-        self.now = backend.now();
+        self.ttl.tick(&backend);
         self.cache.open(&backend);
         self.backend = Some(backend);
         Ok(())
@@ -120,8 +119,8 @@ impl<V: StateValue> ValueTable<V> {
     /// # Errors
     /// When the store cannot be read or a stored value does not decode.
     pub fn load(&mut self, keys: &[KeyRef<'_>]) -> Result<Vec<u32>> {
-        if let (Some(_), Some(backend)) = (self.ttl, &self.backend) {
-            self.now = backend.now();
+        if let Some(backend) = &self.backend {
+            self.ttl.tick(backend);
         }
         let mut numbers = Vec::with_capacity(keys.len());
         let mut missing: Vec<usize> = Vec::new();
@@ -176,14 +175,8 @@ impl<V: StateValue> ValueTable<V> {
     }
 
     fn decode(&self, stored: &[u8]) -> Result<Content<V>> {
-        if self.ttl.is_none() {
-            return Ok(Content { value: Some(V::decode(stored)?), expires: Timestamp::MAX });
-        }
-        let (expires, value) = stored
-            .split_first_chunk::<8>()
-            .ok_or_else(|| Error::corrupt("a stored value with a time to live has under 8 bytes"))?;
-        let expires = Timestamp(i64::from_be_bytes(*expires));
-        let value = if expires <= self.now { None } else { Some(V::decode(value)?) };
+        let (expires, value_at) = self.ttl.decode(stored)?;
+        let value = if self.ttl.is_live(expires) { Some(V::decode(&stored[value_at..])?) } else { None };
         Ok(Content { value, expires })
     }
 
@@ -195,20 +188,20 @@ impl<V: StateValue> ValueTable<V> {
     /// The value of a key, by the number that `load` gave.
     pub fn get(&self, number: u32) -> Option<&V> {
         let content = &self.cache.slot(number).content;
-        content.value.as_ref().filter(|_| content.expires > self.now)
+        content.value.as_ref().filter(|_| self.ttl.is_live(content.expires))
     }
 
     /// Changes the value of a key; `None` is no value. It counts as changed even if it is left as it was.
     pub fn update(&mut self, number: u32) -> &mut Option<V> {
-        let (now, ttl) = (self.now, self.ttl);
+        let ttl = self.ttl;
         if self.cache.slot(number).content.value.is_none() {
             self.cache.resize(number, self.typical_bytes);
         }
         let content = &mut self.cache.change(number).content;
-        if content.expires <= now {
+        if !ttl.is_live(content.expires) {
             content.value = None;
         }
-        content.expires = ttl.map_or(Timestamp::MAX, |ttl| now.plus_millis(ttl));
+        content.expires = ttl.expiry();
         &mut content.value
     }
 
@@ -229,25 +222,23 @@ impl<V: StateValue> ValueTable<V> {
         for number in self.cache.hand_over(id) {
             let slot = self.cache.slot(number);
             let key = backend.key(self.table, slot.key().group(), &slot.key);
-            let Some(value) = slot.content.value.as_ref().filter(|_| slot.content.expires > self.now) else {
+            let Some(value) = slot.content.value.as_ref().filter(|_| self.ttl.is_live(slot.content.expires)) else {
                 changes.delete(key);
                 self.cache.resize(number, 0);
                 continue;
             };
             let mut encoded = Vec::with_capacity(32);
-            if self.ttl.is_some() {
-                encoded.extend_from_slice(&slot.content.expires.0.to_be_bytes());
-            }
+            self.ttl.encode(slot.content.expires, &mut encoded);
             value.encode(&mut encoded)?;
             self.typical_bytes = encoded.len();
             self.cache.resize(number, encoded.len());
             changes.put(key, encoded);
         }
-        if self.ttl.is_some() {
-            self.now = backend.now();
-            let now = self.now;
-            self.cache
-                .sweep(SWEEP_SLOTS, backend.durable(), |content| content.value.is_none() || content.expires <= now);
+        if self.ttl.expires() {
+            self.ttl.tick(backend);
+            let ttl = self.ttl;
+            let gone = |content: &Content<V>| content.value.is_none() || !ttl.is_live(content.expires);
+            self.cache.sweep(SWEEP_SLOTS, backend.durable(), gone);
         }
         self.trim();
         Ok(())

@@ -1,4 +1,4 @@
-//! The open windows of one subtask: tables of what came since the last checkpoint, and runs of what came before.
+//! The open windows of one subtask: tables of what came since the last checkpoint, and [runs](crate::runs) of what came before.
 //!
 //! Runs that a durable checkpoint holds can be left to the store when the job is over its memory budget. A window that is larger than its part of the
 //! budget is closed range by range of key groups.
@@ -6,20 +6,23 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use arrow::array::{ArrayRef, BooleanArray};
-use arrow::compute::filter_record_batch;
+use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use coulee_checkpoint::{Changes, StateKey};
+use coulee_checkpoint::{Changes, StateKey, TableId};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
 
 use super::layout::{Closed, Layout};
-use super::runs::{INDEX, RUNS, Run, RunId, WATERMARK};
 use crate::group_table::{GroupTable, Inputs};
-use crate::keys::hash_keys;
 use crate::operator::OpenContext;
-use crate::state::{Backend, Share};
+use crate::runs::{RunSet, RunTables, Runs};
+use crate::state::Share;
 use crate::{Error, Result};
+
+/// The table of the watermark reached: one entry per subtask.
+const WATERMARK: TableId = TableId(0);
+/// The tables of partial results; a slice is known by the window's end.
+const TABLES: RunTables = RunTables { pieces: TableId(1), index: TableId(2) };
 
 /// How much more a stored run takes as a hash table, roughly.
 const TABLE_FACTOR: usize = 4;
@@ -27,8 +30,7 @@ const TABLE_FACTOR: usize = 4;
 /// One open window.
 pub(super) struct Slice {
     table: GroupTable,
-    /// Older and larger runs first.
-    runs: Vec<Run>,
+    runs: RunSet,
 }
 
 impl Slice {
@@ -42,7 +44,7 @@ struct Closing {
     end: i64,
     /// What the window's table held, as rows; in no run.
     rows: RecordBatch,
-    runs: Vec<Run>,
+    runs: RunSet,
     /// The ranges that are left.
     ranges: Vec<Range<u16>>,
 }
@@ -54,12 +56,10 @@ pub(super) struct Slices {
     widths: Vec<usize>,
     open: BTreeMap<i64, Slice>,
     closing: Option<Closing>,
-    /// Keys of stored runs that are no longer part of the state.
-    obsolete: Vec<StateKey>,
+    /// `None` before `open`.
+    runs: Option<Runs>,
     operator: OperatorId,
     subtask: SubtaskIndex,
-    parallelism: u32,
-    backend: Option<Backend>,
     share: Option<Share>,
     stored_watermark: Timestamp,
     /// Whether it has been said that rows were taken back that never came.
@@ -75,11 +75,9 @@ impl Slices {
             widths,
             open: BTreeMap::new(),
             closing: None,
-            obsolete: Vec::new(),
+            runs: None,
             operator: OperatorId(0),
             subtask: SubtaskIndex(0),
-            parallelism: 1,
-            backend: None,
             share: None,
             stored_watermark: Timestamp::MIN,
             said_missing: false,
@@ -88,30 +86,15 @@ impl Slices {
 
     /// Takes the stored state; returns the watermark that was reached.
     pub(super) fn open(&mut self, context: &OpenContext<'_>) -> Result<Timestamp> {
-        (self.operator, self.subtask, self.parallelism) = (context.operator, context.subtask, context.parallelism);
-        let backend = context.backend();
-        self.share = Some(backend.share());
-        let mut known = false;
-        for entry in context.entries(INDEX) {
-            let (_, rest, index) = entry?;
-            let run = Run::stored(RunId::parse(&rest)?, &index)?;
-            known = true;
-            if run.id.parallelism != self.parallelism {
-                self.adopt(&run, &backend)?;
-            } else if run.id.subtask == self.subtask {
-                self.slice(run.id.window_end)?.runs.push(run);
-            }
+        (self.operator, self.subtask) = (context.operator, context.subtask);
+        let (schema, key_count) = (self.schema.clone(), self.layout.key_count);
+        let adopt = |end: i64, rows: &RecordBatch| self.merge(end, rows.columns());
+        let (runs, sets) = Runs::open(context, TABLES, schema, key_count, adopt)?;
+        for (end, set) in sets {
+            self.slice(end)?.runs = set;
         }
-        if !known && context.entries(RUNS).next().is_some() {
-            return Err(Error::invalid(
-                "the windows' state was written by an earlier version, without an index; start the job with --fresh",
-            ));
-        }
-        for slice in self.open.values_mut() {
-            slice.runs.sort_by_key(|run| std::cmp::Reverse(run.len()));
-        }
-        self.check(&backend)?;
-        self.backend = Some(backend);
+        self.share = Some(runs.backend().share());
+        self.runs = Some(runs);
         // Barriers are aligned, so all subtasks had reached the same watermark; the highest is safe as well where one had not stored it yet.
         let mut reached = Timestamp::MIN;
         for entry in context.entries(WATERMARK) {
@@ -123,47 +106,8 @@ impl Slices {
         Ok(reached)
     }
 
-    /// Takes this subtask's share of a run that was written at another parallelism. The next checkpoint stores it anew and
-    /// removes the old one; that every subtask removes it is harmless.
-    fn adopt(&mut self, run: &Run, backend: &Backend) -> Result<()> {
-        self.obsolete.extend(run.keys(self.operator));
-        for rows in run.rows(&backend.groups(), backend)? {
-            self.fits(&rows)?;
-            let rows = self.of_groups(rows, &backend.groups())?;
-            if rows.num_rows() > 0 {
-                self.merge(run.id.window_end, rows.columns())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The rows whose key group is in the range.
-    fn of_groups(&self, rows: RecordBatch, groups: &Range<u16>) -> Result<RecordBatch> {
-        if *groups == (0..KeyGroup::COUNT) {
-            return Ok(rows);
-        }
-        let hashes = hash_keys(&rows.columns()[..self.layout.key_count], rows.num_rows())?;
-        let within = |hash: &u64| Some(groups.contains(&KeyGroup::of_hash(*hash).0));
-        Ok(filter_record_batch(&rows, &hashes.iter().map(within).collect::<BooleanArray>())?)
-    }
-
-    /// One run tells whether the stored state is that of this query.
-    fn check(&self, backend: &Backend) -> Result<()> {
-        let smallest = self.open.values().flat_map(|slice| &slice.runs).min_by_key(|run| run.stored_bytes());
-        match smallest {
-            Some(run) => run.rows(&(0..KeyGroup::COUNT), backend)?.iter().try_for_each(|rows| self.fits(rows)),
-            None => Ok(()),
-        }
-    }
-
-    fn fits(&self, rows: &RecordBatch) -> Result<()> {
-        let types = |schema: &SchemaRef| schema.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
-        if types(&rows.schema()) == types(&self.schema) {
-            return Ok(());
-        }
-        Err(Error::invalid(
-            "the stored state of a window has other columns than the query now computes; start the job with --fresh, or restore the former query",
-        ))
+    fn runs(&self) -> Result<&Runs> {
+        self.runs.as_ref().ok_or_else(not_opened)
     }
 
     /// The window that ends at `end`, opened if need be.
@@ -172,7 +116,7 @@ impl Slices {
         match self.open.entry(end) {
             Entry::Occupied(slice) => Ok(slice.into_mut()),
             Entry::Vacant(free) => {
-                Ok(free.insert(Slice { table: GroupTable::new(&self.layout.grouping)?, runs: Vec::new() }))
+                Ok(free.insert(Slice { table: GroupTable::new(&self.layout.grouping)?, runs: RunSet::default() }))
             }
         }
     }
@@ -202,18 +146,18 @@ impl Slices {
             return Ok(None);
         }
         let mut slice = entry.remove();
-        self.obsolete.extend(slice.runs.iter().flat_map(|run| run.keys(self.operator)));
-        let bytes = slice.runs.iter().map(Run::stored_bytes).sum::<usize>() * TABLE_FACTOR;
+        let runs = self.runs.as_mut().ok_or_else(not_opened)?.retire(slice.runs);
+        let bytes = runs.stored_bytes() * TABLE_FACTOR;
         let parts = bytes.div_ceil(self.share.as_ref().map_or(usize::MAX, Share::fair).max(1));
         if parts > 1 {
             let rows = RecordBatch::try_new(self.schema.clone(), slice.table.take_state()?)?;
             let step = (usize::from(KeyGroup::COUNT) / parts).max(1);
             let range = |start: usize| start as u16..(start + step).min(usize::from(KeyGroup::COUNT)) as u16;
             let ranges = (0..usize::from(KeyGroup::COUNT)).step_by(step).map(range).rev().collect();
-            self.closing = Some(Closing { end, rows, runs: slice.runs, ranges });
+            self.closing = Some(Closing { end, rows, runs, ranges });
             return self.close_part().map(Some);
         }
-        self.merge_runs(&mut slice.table, &slice.runs, &(0..KeyGroup::COUNT))?;
+        self.merge_runs(&mut slice.table, &runs, &(0..KeyGroup::COUNT))?;
         self.result(end, slice.table).map(Some)
     }
 
@@ -222,7 +166,7 @@ impl Slices {
         let Some(mut closing) = self.closing.take() else { return Err(Error::internal("no window is being closed")) };
         let mut table = GroupTable::new(&self.layout.grouping)?;
         if let Some(range) = closing.ranges.pop() {
-            let rows = self.of_groups(closing.rows.clone(), &range)?;
+            let rows = self.runs()?.of_groups(closing.rows.clone(), &range)?;
             if rows.num_rows() > 0 {
                 table.merge(rows.columns(), self.layout.grouping.keys.len(), &self.widths)?;
             }
@@ -250,20 +194,12 @@ impl Slices {
     }
 
     /// Merges the rows of runs that lie in a range of key groups into a table.
-    fn merge_runs(&self, table: &mut GroupTable, runs: &[Run], groups: &Range<u16>) -> Result<()> {
+    fn merge_runs(&self, table: &mut GroupTable, runs: &RunSet, groups: &Range<u16>) -> Result<()> {
         if runs.is_empty() {
             return Ok(());
         }
-        let Some(backend) = &self.backend else { return Err(Error::internal("windows were not opened")) };
-        for run in runs {
-            for rows in run.rows(groups, backend)? {
-                let rows = self.of_groups(rows, groups)?;
-                if rows.num_rows() > 0 {
-                    table.merge(rows.columns(), self.layout.grouping.keys.len(), &self.widths)?;
-                }
-            }
-        }
-        Ok(())
+        let keys = self.layout.grouping.keys.len();
+        self.runs()?.rows(runs, groups, |rows| table.merge(rows.columns(), keys, &self.widths))
     }
 
     /// Hands over what changed since the last checkpoint.
@@ -273,25 +209,20 @@ impl Slices {
         let largest = self.share.as_ref().map_or(usize::MAX, Share::fair) / (2 * TABLE_FACTOR);
         for (end, mut slice) in std::mem::take(&mut self.open) {
             if !slice.table.is_empty() {
-                // Runs at most twice as large are merged with the new one: sizes stay geometric, so their number stays logarithmic.
-                let is_small = |run: &Run, rows: usize| run.len() <= 2 * rows && run.stored_bytes() <= largest;
-                while slice.runs.last().is_some_and(|run| is_small(run, slice.table.len())) {
-                    let Some(run) = slice.runs.pop() else { break };
-                    self.obsolete.extend(run.keys(self.operator));
-                    self.merge_runs(&mut slice.table, &[run], &(0..KeyGroup::COUNT))?;
+                while let Some(run) =
+                    self.runs.as_mut().and_then(|runs| runs.absorb(&mut slice.runs, slice.table.len(), largest))
+                {
+                    self.merge_runs(&mut slice.table, &run, &(0..KeyGroup::COUNT))?;
                 }
                 let state = self.layout.stored(slice.table.take_state()?)?;
                 let rows = RecordBatch::try_new(self.schema.clone(), state)?;
-                let run =
-                    RunId { window_end: end, checkpoint: id, subtask: self.subtask, parallelism: self.parallelism };
-                if rows.num_rows() > 0 {
-                    slice.runs.push(Run::store(run, rows, self.layout.key_count, self.operator, changes)?);
-                }
+                let runs = self.runs.as_mut().ok_or_else(not_opened)?;
+                runs.store((end, &mut slice.runs), id, rows, changes)?;
             }
             self.open.insert(end, slice);
         }
-        for key in self.obsolete.drain(..) {
-            changes.delete(key);
+        if let Some(runs) = &mut self.runs {
+            runs.hand_over(changes);
         }
         if watermark != self.stored_watermark {
             let key = StateKey::new(self.operator, WATERMARK, KeyGroup(0), &self.subtask.0.to_be_bytes());
@@ -305,19 +236,17 @@ impl Slices {
     /// Leaves runs to the store if the job is over its memory budget, those that are needed last first. A checkpoint is asked for when that is not enough.
     pub(super) fn trim(&mut self) {
         let bytes = self.bytes();
-        let (Some(share), Some(backend)) = (&mut self.share, &self.backend) else { return };
+        let (Some(share), Some(runs)) = (&mut self.share, &self.runs) else { return };
         share.set(bytes);
         if !share.is_over() {
             return;
         }
-        let (mut left, durable) = (bytes, backend.durable());
-        for run in self.open.values_mut().rev().flat_map(|slice| &mut slice.runs) {
-            if left <= share.fair() / 2 {
+        let (mut left, target, durable) = (bytes, share.fair() / 2, runs.backend().durable());
+        for slice in self.open.values_mut().rev() {
+            if left <= target {
                 break;
             }
-            left -= run.loaded_bytes();
-            run.unload(durable);
-            left += run.loaded_bytes();
+            left -= slice.runs.unload(durable, left - target);
         }
         share.set(left);
         if share.is_over() {
@@ -327,7 +256,10 @@ impl Slices {
 
     /// Bytes in memory, roughly.
     pub(super) fn bytes(&self) -> usize {
-        let of_runs = |slice: &Slice| slice.runs.iter().map(Run::loaded_bytes).sum::<usize>();
-        self.open.values().map(|slice| slice.table.bytes() + of_runs(slice)).sum()
+        self.open.values().map(|slice| slice.table.bytes() + slice.runs.loaded_bytes()).sum()
     }
+}
+
+fn not_opened() -> Error {
+    Error::internal("windows were not opened")
 }

@@ -1,9 +1,9 @@
-//! Runs: partial results as columnar blobs under ordered keys.
+//! One run: a batch of partial results, as columnar blobs under ordered keys.
 //!
-//! A run is stored as one piece, or, if it is large, as several by ranges of key groups, so that a window that outgrows the memory can be put together range by
-//! range. Key of a piece, in table [`RUNS`], at the first key group of its range: `window end i64 (sign bit flipped) | checkpoint u64 | subtask u32 |
-//! parallelism u32`, big-endian. Value: an Arrow IPC stream of one batch, columns as in `Grouping::state_schema`. Table [`INDEX`] says under the same
-//! key, at group 0, which pieces there are: `first group u16 | rows u32 | bytes u32` for each. `docs/formats/state.md` describes both.
+//! A run is stored as one piece, or, if it is large, as several by ranges of key groups, so that state that outgrows the memory can be put together range by
+//! range. Key of a piece, in the table of pieces, at the first key group of its range: `slice i64 (sign bit flipped) | checkpoint u64 | subtask u32 |
+//! parallelism u32`, big-endian. Value: an Arrow IPC stream of one batch. The table of the index says under the same key, at group 0, which pieces there are:
+//! `first group u16 | rows u32 | bytes u32` for each. `docs/formats/state.md` describes both.
 
 use std::ops::Range;
 
@@ -16,16 +16,10 @@ use bytes::Bytes;
 use coulee_checkpoint::{Changes, StateKey, TableId};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex};
 
+use super::RunTables;
 use crate::keys::hash_keys;
 use crate::state::Backend;
 use crate::{Error, Result};
-
-/// The table of the watermark reached: one entry per subtask.
-pub(super) const WATERMARK: TableId = TableId(0);
-/// The table of pieces.
-pub(super) const RUNS: TableId = TableId(1);
-/// The table of which pieces each run has.
-pub(super) const INDEX: TableId = TableId(2);
 
 /// A run with more rows is stored in pieces of about as many.
 const PIECE_ROWS: usize = 65_536;
@@ -39,7 +33,7 @@ pub(super) struct Piece {
     bytes: u32,
 }
 
-/// A batch of partial results of one window. Each key is in it once.
+/// A batch of partial results of one slice. Each key is in it once.
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) id: RunId,
@@ -51,7 +45,7 @@ pub(super) struct Run {
 /// What the key of a run says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RunId {
-    pub(super) window_end: i64,
+    pub(super) slice: i64,
     pub(super) checkpoint: CheckpointId,
     pub(super) subtask: SubtaskIndex,
     pub(super) parallelism: u32,
@@ -60,7 +54,7 @@ pub(super) struct RunId {
 impl RunId {
     fn key(self, operator: OperatorId, table: TableId, group: u16) -> StateKey {
         let mut rest = Vec::with_capacity(24);
-        rest.extend_from_slice(&((self.window_end as u64) ^ (1 << 63)).to_be_bytes());
+        rest.extend_from_slice(&((self.slice as u64) ^ (1 << 63)).to_be_bytes());
         rest.extend_from_slice(&self.checkpoint.0.to_be_bytes());
         rest.extend_from_slice(&self.subtask.0.to_be_bytes());
         rest.extend_from_slice(&self.parallelism.to_be_bytes());
@@ -70,12 +64,12 @@ impl RunId {
     pub(super) fn parse(rest: &[u8]) -> Result<Self> {
         let parts = rest.first_chunk::<24>().filter(|_| rest.len() == 24);
         let Some(parts) = parts else {
-            return Err(Error::corrupt(format!("the key of a window's state has {} bytes instead of 24", rest.len())));
+            return Err(Error::corrupt(format!("the key of a run has {} bytes instead of 24", rest.len())));
         };
         let u64_at = |at: usize| parts[at..at + 8].iter().fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
         let last = u64_at(16);
         Ok(RunId {
-            window_end: (u64_at(0) ^ (1 << 63)) as i64,
+            slice: (u64_at(0) ^ (1 << 63)) as i64,
             checkpoint: CheckpointId(u64_at(8)),
             subtask: SubtaskIndex((last >> 32) as u32),
             parallelism: last as u32,
@@ -89,7 +83,7 @@ impl Run {
         id: RunId,
         rows: RecordBatch,
         key_count: usize,
-        operator: OperatorId,
+        (operator, tables): (OperatorId, RunTables),
         changes: &mut Changes,
     ) -> Result<Self> {
         let (rows, cuts) = by_groups(rows, key_count)?;
@@ -99,10 +93,10 @@ impl Run {
             let blob = encode(&rows.slice(*start, end - start))?;
             let (count, bytes) = ((end - start) as u32, blob.len() as u32);
             pieces.push(Piece { first_group: *first_group, rows: count, bytes });
-            changes.put(id.key(operator, RUNS, *first_group), blob);
+            changes.put(id.key(operator, tables.pieces, *first_group), blob);
         }
         let run = Run { id, pieces, loaded: Some(rows) };
-        changes.put(id.key(operator, INDEX, 0), run.index());
+        changes.put(id.key(operator, tables.index, 0), run.index());
         Ok(run)
     }
 
@@ -117,7 +111,7 @@ impl Run {
 
     /// A run that is in the store, by its entry in [`INDEX`].
     pub(super) fn stored(id: RunId, index: &[u8]) -> Result<Self> {
-        let damaged = || Error::corrupt(format!("the index of a window's state has {} bytes", index.len()));
+        let damaged = || Error::corrupt(format!("the index of a run has {} bytes", index.len()));
         if index.is_empty() || !index.len().is_multiple_of(10) {
             return Err(damaged());
         }
@@ -151,7 +145,7 @@ impl Run {
     }
 
     /// The rows of all pieces that touch a range of key groups: with rows of other groups among them.
-    pub(super) fn rows(&self, groups: &Range<u16>, backend: &Backend) -> Result<Vec<RecordBatch>> {
+    pub(super) fn rows(&self, groups: &Range<u16>, backend: &Backend, pieces: TableId) -> Result<Vec<RecordBatch>> {
         if let Some(rows) = &self.loaded {
             return Ok(vec![rows.clone()]);
         }
@@ -159,17 +153,17 @@ impl Run {
         for (at, piece) in self.pieces.iter().enumerate() {
             let end = self.pieces.get(at + 1).map_or(KeyGroup::COUNT, |next| next.first_group);
             if piece.first_group < groups.end && end > groups.start {
-                keys.push(self.id.key(backend.operator(), RUNS, piece.first_group));
+                keys.push(self.id.key(backend.operator(), pieces, piece.first_group));
             }
         }
-        let missing = || Error::corrupt("a piece of a window's state is missing");
+        let missing = || Error::corrupt("a piece of a run is missing");
         backend.get_many(&keys)?.into_iter().map(|blob| decode(&blob.ok_or_else(missing)?)).collect()
     }
 
     /// What removes it from the store.
-    pub(super) fn keys(&self, operator: OperatorId) -> impl Iterator<Item = StateKey> + '_ {
-        let pieces = self.pieces.iter().map(move |piece| self.id.key(operator, RUNS, piece.first_group));
-        pieces.chain([self.id.key(operator, INDEX, 0)])
+    pub(super) fn keys(&self, operator: OperatorId, tables: RunTables) -> impl Iterator<Item = StateKey> + '_ {
+        let pieces = self.pieces.iter().map(move |piece| self.id.key(operator, tables.pieces, piece.first_group));
+        pieces.chain([self.id.key(operator, tables.index, 0)])
     }
 }
 
@@ -207,12 +201,12 @@ fn encode(rows: &RecordBatch) -> Result<Bytes> {
 
 /// The batch of an IPC stream.
 fn decode(blob: &[u8]) -> Result<RecordBatch> {
-    let damaged = |e: arrow::error::ArrowError| Error::corrupt(format!("a window's state is damaged: {e}")).because(e);
+    let damaged = |e: arrow::error::ArrowError| Error::corrupt(format!("a run is damaged: {e}")).because(e);
     let reader = StreamReader::try_new(blob, None).map_err(damaged)?;
     let schema = reader.schema();
     let batches = reader.collect::<Result<Vec<_>, _>>().map_err(damaged)?;
     if batches.is_empty() {
-        return Err(Error::corrupt("a window's state is damaged: it holds no batch"));
+        return Err(Error::corrupt("a run is damaged: it holds no batch"));
     }
     Ok(concat_batches(&schema, &batches)?)
 }
@@ -225,14 +219,16 @@ mod tests {
 
     use super::*;
 
-    fn id(window_end: i64) -> RunId {
-        RunId { window_end, checkpoint: CheckpointId(7), subtask: SubtaskIndex(1), parallelism: 4 }
+    const TABLES: RunTables = RunTables { pieces: TableId(1), index: TableId(2) };
+
+    fn id(slice: i64) -> RunId {
+        RunId { slice, checkpoint: CheckpointId(7), subtask: SubtaskIndex(1), parallelism: 4 }
     }
 
     #[test]
-    fn keys_sort_by_window_end_and_parse_back() {
+    fn keys_sort_by_slice_and_parse_back() {
         let ends = [i64::MIN, -1, 0, 1, i64::MAX];
-        let keys: Vec<StateKey> = ends.iter().map(|end| id(*end).key(OperatorId(3), RUNS, 0)).collect();
+        let keys: Vec<StateKey> = ends.iter().map(|end| id(*end).key(OperatorId(3), TableId(1), 0)).collect();
         assert!(keys.is_sorted());
         for (end, key) in ends.iter().zip(&keys) {
             assert_eq!(RunId::parse(&key.as_bytes()[StateKey::PREFIX_BYTES..]).unwrap(), id(*end));
@@ -245,7 +241,7 @@ mod tests {
         let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(0..200_000));
         let rows = RecordBatch::try_from_iter([("key", keys)]).unwrap();
         let mut changes = Changes::default();
-        let run = Run::store(id(5), rows, 1, OperatorId(3), &mut changes).unwrap();
+        let run = Run::store(id(5), rows, 1, (OperatorId(3), TABLES), &mut changes).unwrap();
         assert!(run.pieces.len() == 3 || run.pieces.len() == 4, "{:?}", run.pieces);
         assert_eq!(run.len(), 200_000);
         let again = Run::stored(id(5), &run.index()).unwrap();
