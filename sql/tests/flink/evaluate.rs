@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use coulee_model::Timestamp;
 use coulee_runtime::Batch;
-use coulee_runtime::graph::{Graph, NodeKind, Port};
+use coulee_runtime::graph::{Graph, NodeKind, OperatorFactory, Port};
 use coulee_runtime::harness::{Harness, Input, through};
 use coulee_runtime::table::Connectors;
 use coulee_sql::{Effect, Session, SessionDefaults, parse_script};
@@ -160,7 +160,7 @@ fn operate(graph: &Graph, input: &RecordBatch) -> coulee_runtime::Result<Vec<Bat
     for node in &graph.nodes {
         match &node.kind {
             NodeKind::Source(source) => batches = vec![Batch::inserts(projected(input, &source.source.schema()))],
-            NodeKind::Operator(factory) if factory.state(&[]).is_none() => {
+            NodeKind::Operator(factory) if is_calculation(factory.as_ref()) => {
                 let (emitted, rejected) = through(factory, batches)?;
                 if let Some(failure) = rejected.iter().flat_map(|rows| &rows.failures).next() {
                     return Err(coulee_runtime::Error::invalid(failure.reason.clone()));
@@ -181,6 +181,11 @@ fn operate(graph: &Graph, input: &RecordBatch) -> coulee_runtime::Result<Vec<Bat
         }
     }
     Ok(batches)
+}
+
+/// Whether an operator filters and projects only: it needs no store.
+fn is_calculation(factory: &dyn OperatorFactory) -> bool {
+    factory.describe().starts_with("Filter") || factory.describe().starts_with("Project")
 }
 
 /// The columns that a source was asked for.
