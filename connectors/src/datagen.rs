@@ -15,7 +15,9 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use bytes::Bytes;
 use coulee_model::{Clock, Timestamp};
-use coulee_runtime::connector::{Sink, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
+use coulee_runtime::connector::{
+    KnownSplits, Sink, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart,
+};
 use coulee_runtime::options::{OptionKind, OptionSpec};
 use coulee_runtime::state::Facet;
 use coulee_runtime::table::{Connector, TableSpec};
@@ -164,8 +166,9 @@ impl Source for DatagenSource {
         true
     }
 
-    async fn splits(&self) -> Result<Vec<SplitId>> {
-        Ok((0..self.splits).map(|split| SplitId(format!("{split}-of-{}", self.splits))).collect())
+    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
+        let splits = (0..self.splits).map(|split| SplitId(format!("{split}-of-{}", self.splits)));
+        known.of(splits, "datagen: 'datagen.splits' cannot change while a job keeps its state")
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
@@ -187,7 +190,6 @@ impl Source for DatagenSource {
 
 #[derive(Debug)]
 struct Split {
-    id: SplitId,
     next: u64,
     base: Timestamp,
     ended: bool,
@@ -212,7 +214,7 @@ impl Split {
                 .filter(|(next, _)| next % splits == index)
                 .ok_or_else(|| Error::corrupt(format!("datagen: the position of split '{}' is damaged", start.id.0)))?,
         };
-        Ok(Split { id: start.id, next, base, ended: false })
+        Ok(Split { next, base, ended: false })
     }
 
     /// How many rows of this split are left before row `end`.
@@ -292,9 +294,9 @@ impl SourceReader for DatagenReader {
         }
     }
 
-    fn positions(&self) -> Vec<(SplitId, Bytes)> {
-        let position = |split: &Split| Bytes::from(format!("{} {}", split.next, split.base.0));
-        self.splits.iter().map(|split| (split.id.clone(), position(split))).collect()
+    fn position(&self, split: usize) -> Bytes {
+        let split = &self.splits[split];
+        Bytes::from(format!("{} {}", split.next, split.base.0))
     }
 
     fn lag(&self) -> Option<u64> {

@@ -3,6 +3,7 @@
 //! The runtime owns these traits, connectors implement them, and `sql` sees only the descriptions.
 //! Readers and writers are the only asynchronous parts of a job.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::metrics::SubtaskMetrics;
 use crate::origin::RowPositions;
 use crate::row_errors::RejectedRows;
 use crate::state::Facet;
-use crate::{Batch, Result};
+use crate::{Batch, Error, Result};
 
 /// A part of a source that is read in order by one subtask at a time: a shard, a file.
 /// The text is stable across restarts; it is what positions are filed under.
@@ -27,12 +28,57 @@ use crate::{Batch, Result};
 pub struct SplitId(pub String);
 
 /// A split and where to go on reading it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitStart {
     /// Which split.
     pub id: SplitId,
-    /// What [`SourceReader::positions`] said of it at the checkpoint; `None` for a split not read before.
+    /// What [`SourceReader::position`] said of it at the checkpoint, or what the enumeration gave it; `None` for a split not read before
+    /// of which nothing need be known.
     pub position: Option<Bytes>,
+}
+
+impl SplitStart {
+    /// The beginning of a split.
+    pub fn new(id: SplitId) -> Self {
+        SplitStart { id, position: None }
+    }
+}
+
+/// The splits of a source that the checkpoint has from which a job resumes. Empty when a job begins.
+#[derive(Debug, Clone, Default)]
+pub struct KnownSplits {
+    /// Splits that have not been read to their end, with their positions. Sorted by their ids.
+    pub unfinished: Vec<SplitStart>,
+    /// Splits that have been read to their end, with what the reader said of them then. Sorted by their ids.
+    pub finished: Vec<SplitStart>,
+}
+
+impl KnownSplits {
+    /// Whether the job begins, rather than resumes.
+    pub fn is_empty(&self) -> bool {
+        self.unfinished.is_empty() && self.finished.is_empty()
+    }
+
+    /// What is to be read of a source whose splits are `all`: the unfinished ones from their positions, new ones from their beginning.
+    ///
+    /// # Errors
+    /// `Invalid` when the checkpoint has an unfinished split that the source no longer has: its rows would be missing without a word.
+    pub fn of(self, all: impl IntoIterator<Item = SplitId>, source: &str) -> Result<Vec<SplitStart>> {
+        let mut positions: BTreeMap<SplitId, Option<Bytes>> =
+            self.unfinished.into_iter().map(|split| (split.id, split.position)).collect();
+        let finished: BTreeSet<SplitId> = self.finished.into_iter().map(|split| split.id).collect();
+        let left = all.into_iter().filter(|id| !finished.contains(id));
+        let starts: Vec<SplitStart> =
+            left.map(|id| SplitStart { position: positions.remove(&id).flatten(), id }).collect();
+        match positions.into_keys().next() {
+            None => Ok(starts),
+            Some(gone) => Err(Error::invalid(format!(
+                "{source}: the checkpoint has split '{}', which was not read to its end and is no longer there: bring it back, or start \
+                 over with --fresh",
+                gone.0
+            ))),
+        }
+    }
 }
 
 /// What a reader is given.
@@ -48,8 +94,10 @@ pub struct SourceContext {
 
 /// Where rows come from.
 ///
-/// **Operations** `splits` lists what there is to read; `open` reads some of it.
-/// **Guarantees** Within a split, rows come in one order, and reading again from a position gives the same rows.
+/// **Operations** `enumerate` says, once per attempt, what there is to read; then `open` makes one reader per subtask, which reads some of it.
+/// **Guarantees** Within a split, rows come in one order, and reading again from a position gives the same rows. A split that the
+/// checkpoint has as unfinished is read to its end, or the job fails with an error that names it; one that it has as finished is not read
+/// again.
 /// **Non-guarantees** Nothing is promised about order between splits, or about where batches end.
 /// **Failure** An error ends the job's attempt; the next one reads again from the last checkpoint.
 #[async_trait]
@@ -79,8 +127,9 @@ pub trait Source: Send + Sync + Debug {
         false
     }
 
-    /// The splits that exist now.
-    async fn splits(&self) -> Result<Vec<SplitId>>;
+    /// The splits to read: all there are when a job begins; when it resumes, those of `known` that are unfinished, at their positions,
+    /// and such as have come since if the source reads those. The runtime stores all of them with the next checkpoint.
+    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>>;
 
     /// Opens a reader of some splits, positioned.
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>>;
@@ -112,11 +161,29 @@ pub enum SourceEvent {
         /// Which split.
         split: usize,
     },
+    /// The position has moved past records that are no rows.
+    Moved {
+        /// Which split.
+        split: usize,
+    },
     /// The split has ended; nothing follows.
     Ended {
         /// Which split.
         split: usize,
     },
+}
+
+impl SourceEvent {
+    /// Which split it is about.
+    pub fn split(&self) -> usize {
+        match self {
+            SourceEvent::Rows { split, .. }
+            | SourceEvent::Changes { split, .. }
+            | SourceEvent::CaughtUp { split }
+            | SourceEvent::Moved { split }
+            | SourceEvent::Ended { split } => *split,
+        }
+    }
 }
 
 /// Reads the splits it was opened with.
@@ -127,8 +194,10 @@ pub trait SourceReader: Send {
     /// Cancel-safe: a call that is dropped loses no row and moves no position.
     async fn next(&mut self) -> Result<SourceEvent>;
 
-    /// For every split, the position behind the last row that `next` returned, in the connector's own encoding.
-    fn positions(&self) -> Vec<(SplitId, Bytes)>;
+    /// The position of a split behind the last event that `next` returned of it, in the connector's own encoding. It changes with an event of
+    /// that split only, so that the runtime stores the positions of those that had one. After `Ended`: what is to be remembered of a split that
+    /// is not read again.
+    fn position(&self, split: usize) -> Bytes;
 
     /// Where the rows of the last `Rows` or `Changes` stand in their split: for messages and dead letters. Asked once, right
     /// after that event.
@@ -279,5 +348,24 @@ pub trait SinkWriter: Send {
     /// no checkpoints.
     fn next_delivery(&self) -> Option<Timestamp> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finished_splits_are_not_read_again_and_lost_ones_are_an_error() {
+        let split = |id: &str, position: Option<&'static [u8]>| SplitStart {
+            id: SplitId(id.to_owned()),
+            position: position.map(Bytes::from_static),
+        };
+        let known = KnownSplits { unfinished: vec![split("b", Some(b"7"))], finished: vec![split("a", Some(b"9"))] };
+        let all = |ids: &[&str]| ids.iter().map(|id| SplitId((*id).to_owned())).collect::<Vec<_>>();
+        let starts = known.clone().of(all(&["a", "b", "c"]), "it").unwrap();
+        assert_eq!(starts, [split("b", Some(b"7")), split("c", None)]);
+        let lost = known.of(all(&["a", "c"]), "it").unwrap_err().to_string();
+        assert!(lost.starts_with("it: the checkpoint has split 'b', which was not read to its end"), "{lost}");
     }
 }

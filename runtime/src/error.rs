@@ -110,7 +110,7 @@ impl Error {
                 (ErrorKind::Unavailable, ": free some space, then start the job again; nothing acknowledged is lost")
             }
             Io::PermissionDenied | Io::ReadOnlyFilesystem => (ErrorKind::Invalid, ": check the permissions"),
-            Io::NotFound | Io::NotADirectory | Io::IsADirectory => (ErrorKind::Invalid, ""),
+            Io::NotFound | Io::NotADirectory | Io::IsADirectory | Io::InvalidFilename => (ErrorKind::Invalid, ""),
             _ => (ErrorKind::Unavailable, ""),
         };
         Self::new(kind, format!("{doing}: {cause}{advice}")).because(cause)

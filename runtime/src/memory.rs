@@ -11,7 +11,8 @@ use coulee_model::{CheckpointId, SubtaskIndex};
 use parking_lot::Mutex;
 
 use crate::connector::{
-    CommitOn, Sink, SinkContext, SinkWriter, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart,
+    CommitOn, KnownSplits, Sink, SinkContext, SinkWriter, Source, SourceContext, SourceEvent, SourceReader, SplitId,
+    SplitStart,
 };
 use crate::metrics::SubtaskMetrics;
 use crate::state::Facet;
@@ -60,8 +61,8 @@ impl Source for MemorySource {
         self.is_changelog
     }
 
-    async fn splits(&self) -> Result<Vec<SplitId>> {
-        Ok((0..self.splits.len()).map(|split| SplitId(format!("{split:05}"))).collect())
+    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
+        known.of((0..self.splits.len()).map(|split| SplitId(format!("{split:05}"))), "rows in memory")
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
@@ -75,7 +76,7 @@ impl Source for MemorySource {
                 ),
                 None => 0,
             };
-            open.push(OpenSplit { id: split.id, index, row, ended: false, paused: false });
+            open.push(OpenSplit { index, row, ended: false, paused: false });
         }
         Ok(Box::new(MemoryReader {
             batches: self.splits.clone(),
@@ -88,7 +89,6 @@ impl Source for MemorySource {
 }
 
 struct OpenSplit {
-    id: SplitId,
     index: usize,
     row: u64,
     ended: bool,
@@ -134,8 +134,8 @@ impl SourceReader for MemoryReader {
         self.open[split].paused = paused;
     }
 
-    fn positions(&self) -> Vec<(SplitId, Bytes)> {
-        self.open.iter().map(|split| (split.id.clone(), Bytes::from(split.row.to_be_bytes().to_vec()))).collect()
+    fn position(&self, split: usize) -> Bytes {
+        Bytes::from(self.open[split].row.to_be_bytes().to_vec())
     }
 }
 

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
-use coulee_runtime::connector::{Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
+use coulee_runtime::connector::{KnownSplits, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
 use coulee_runtime::{Error, Result};
 use tokio::sync::Notify;
 
@@ -65,8 +65,8 @@ impl Source for Feed {
         false
     }
 
-    async fn splits(&self) -> Result<Vec<SplitId>> {
-        Ok(vec![SplitId("feed".into())])
+    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
+        known.of([SplitId("feed".into())], "feed")
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
@@ -140,8 +140,8 @@ impl SourceReader for Reader {
         }
     }
 
-    fn positions(&self) -> Vec<(SplitId, Bytes)> {
-        vec![(SplitId("feed".into()), Bytes::from(self.next.to_be_bytes().to_vec()))]
+    fn position(&self, _: usize) -> Bytes {
+        Bytes::from(self.next.to_be_bytes().to_vec())
     }
 }
 
@@ -154,7 +154,7 @@ impl SourceReader for Nothing {
         std::future::pending().await
     }
 
-    fn positions(&self) -> Vec<(SplitId, Bytes)> {
-        Vec::new()
+    fn position(&self, _: usize) -> Bytes {
+        Bytes::new()
     }
 }

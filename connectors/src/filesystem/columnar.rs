@@ -17,7 +17,7 @@ use parquet::errors::ParquetError;
 use parquet::schema::types::SchemaDescriptor;
 
 use super::adapt::{Misfit, adapt, can_adapt, find};
-use super::location::Location;
+use super::location::Input;
 use crate::format::sql_type;
 
 /// An open Parquet file.
@@ -51,20 +51,19 @@ pub struct RejectedRow {
 }
 
 impl ColumnarFile {
-    /// Opens `file` before its row number `position` (from 0), for the columns `projection` of `columns`, which are all that the
-    /// table has in its files. A column that the file does not have is null. May block.
+    /// Opens `input`, called `file` in messages, before its row number `position` (from 0), for the columns `projection` of `columns`, which
+    /// are all that the table has in its files. A column that the file does not have is null. May block.
     ///
     /// # Errors
     /// When the file is not Parquet, has none of the table's columns or one of another kind, or ends before the position.
     pub fn open(
-        location: &Location,
+        input: Input,
         file: &str,
         columns: &SchemaRef,
         projection: &[usize],
         batch_rows: usize,
         position: u64,
     ) -> Result<Self> {
-        let input = location.open(file)?;
         let damaged = |error: ParquetError| {
             Error::corrupt(format!("{file} is not a readable Parquet file: {error}")).because(error)
         };

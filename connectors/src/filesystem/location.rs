@@ -15,10 +15,12 @@ use coulee_runtime::{Error, Result};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
-use object_store::{ClientConfigKey, ObjectStore, ObjectStoreExt, RetryConfig};
+use object_store::{ClientConfigKey, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig};
 use parking_lot::Mutex;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
+
+use super::paths::unreadable;
 
 /// How long one request may take when nobody says: an object of 128 MB in that time takes a line of 18 Mbit/s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -74,8 +76,16 @@ impl Location {
     pub fn new(options: &Options, base: &Path) -> Result<Self> {
         let path = options.require("path")?;
         let owner = options.owner();
+        if path.trim().is_empty() {
+            return Err(Error::invalid(format!(
+                "{owner}: option 'path' is empty, expected a file, a folder, or 's3://bucket/...'; '.' is the current folder"
+            )));
+        }
         match path.split_once("://") {
-            None => Ok(Location::Local(base.join(path))),
+            None => match path.strip_prefix("file:/") {
+                Some(local) => Ok(Location::Local(Path::new("/").join(local))),
+                None => Ok(Location::Local(base.join(path))),
+            },
             Some(("file", local)) => Ok(Location::Local(base.join(local))),
             Some(("s3" | "s3a", rest)) => {
                 let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
@@ -104,7 +114,7 @@ impl Location {
     pub fn open(&self, file: &str) -> Result<Input> {
         match self {
             Location::Local(_) => {
-                let open = File::open(file).map_err(|cause| Error::io(format!("cannot read {file}"), cause))?;
+                let open = File::open(file).map_err(|cause| unreadable(Path::new(file), cause))?;
                 Ok(Input::Local(Arc::new(open)))
             }
             Location::Object { store, root, .. } => {
@@ -112,13 +122,7 @@ impl Location {
                 let key = Key::parse(key).map_err(|error| Error::invalid(format!("{file} is not a key: {error}")))?;
                 let runtime = tokio::runtime::Handle::current();
                 let meta = runtime.block_on(store.head(&key)).map_err(|error| store_error(file, error))?;
-                Ok(Input::Object(ObjectInput {
-                    store: store.clone(),
-                    key,
-                    size: meta.size,
-                    runtime,
-                    blocks: Arc::default(),
-                }))
+                Ok(Input::Object(ObjectInput { store: store.clone(), key, meta, runtime, blocks: Arc::default() }))
             }
         }
     }
@@ -223,7 +227,7 @@ pub enum Input {
 pub struct ObjectInput {
     store: Arc<dyn ObjectStore>,
     key: Key,
-    size: u64,
+    meta: ObjectMeta,
     runtime: tokio::runtime::Handle,
     blocks: Arc<Mutex<VecDeque<(u64, Bytes)>>>,
 }
@@ -231,7 +235,7 @@ pub struct ObjectInput {
 impl ObjectInput {
     /// The bytes from `offset` to the end of its block; none at the end of the object.
     fn read(&self, offset: u64) -> std::io::Result<Bytes> {
-        if offset >= self.size {
+        if offset >= self.meta.size {
             return Ok(Bytes::new());
         }
         let start = offset / BLOCK_BYTES * BLOCK_BYTES;
@@ -239,8 +243,11 @@ impl ObjectInput {
         let block = match blocks.iter().position(|(at, _)| *at == start) {
             Some(i) => blocks.remove(i).expect("found above").1,
             None => {
-                let range = start..(start + BLOCK_BYTES).min(self.size);
-                self.runtime.block_on(self.store.get_range(&self.key, range)).map_err(std::io::Error::other)?
+                // Of this very content: an object that is replaced while it is read must not give a part of either.
+                let range = Some((start..(start + BLOCK_BYTES).min(self.meta.size)).into());
+                let options = GetOptions { range, if_match: self.meta.e_tag.clone(), ..GetOptions::default() };
+                let get = async { self.store.get_opts(&self.key, options).await?.bytes().await };
+                self.runtime.block_on(get).map_err(std::io::Error::other)?
             }
         };
         // Used last, dropped last.
@@ -249,6 +256,13 @@ impl ObjectInput {
             blocks.pop_front();
         }
         Ok(block.slice((offset - start) as usize..))
+    }
+}
+
+impl ObjectInput {
+    /// What the store said of it when it was opened.
+    pub fn meta(&self) -> &ObjectMeta {
+        &self.meta
     }
 }
 
@@ -289,7 +303,7 @@ impl Length for Input {
     fn len(&self) -> u64 {
         match self {
             Input::Local(file) => file.metadata().map_or(0, |meta| meta.len()),
-            Input::Object(object) => object.size,
+            Input::Object(object) => object.meta.size,
         }
     }
 }

@@ -1,15 +1,21 @@
 //! `'connector' = 'filesystem'`: files of lines or Parquet, on a local disk or in an object store.
 //!
-//! Reading is bounded: [`FilesystemSource`] lists the files when the job starts, and each is a split. Writing is exactly once, by
+//! Reading is bounded: [`FilesystemSource`] lists the files when the job begins, and each is a split, which later starts of the job find
+//! again by its identity and its content ([`find`]). Writing is exactly once, by
 //! spooling locally and delivering whole objects: see [`FilesystemSink`] and `docs/formats/spool.md`.
 
 mod adapt;
 mod columnar;
 mod deliver;
+mod find;
 mod lines;
 mod listing;
 mod location;
+mod mark;
 mod partition;
+mod paths;
+mod pipe;
+mod position;
 mod roll;
 mod settings;
 mod sink;

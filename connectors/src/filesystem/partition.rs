@@ -159,6 +159,8 @@ pub struct Router {
     names: Vec<String>,
     converter: RowConverter,
     known: HashMap<Box<[u8]>, Arc<str>>,
+    /// How many paths were made.
+    paths: u64,
 }
 
 impl Router {
@@ -175,6 +177,7 @@ impl Router {
             names: partitions.iter().map(|index| table.field(*index).name().clone()).collect(),
             converter: RowConverter::new(partitions.iter().map(field).collect())?,
             known: HashMap::new(),
+            paths: 0,
         })
     }
 
@@ -225,6 +228,11 @@ impl Router {
         Ok(routed)
     }
 
+    /// How many partitions there were; roughly, once there are thousands.
+    pub fn partitions(&self) -> u64 {
+        self.paths
+    }
+
     /// The folders of a row, or why there can be none.
     fn path(&mut self, key: &[u8], columns: &[ArrayRef], row: usize) -> Result<Result<Arc<str>, String>> {
         if let Some(known) = self.known.get(key) {
@@ -250,6 +258,7 @@ impl Router {
             self.known.clear();
         }
         self.known.insert(key.into(), path.clone());
+        self.paths += 1;
         Ok(Ok(path))
     }
 }

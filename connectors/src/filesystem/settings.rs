@@ -16,7 +16,7 @@ const FILESYSTEM_OPTIONS: &[OptionSpec] = &[
         "path",
         OptionKind::Text,
         None,
-        "A file, a folder, a pattern with '*', '**' or '?', or the same as 's3://bucket/...'. A sink takes a folder.",
+        "A file, a folder, a pattern with '*', '**' or '?', a pipe such as '/dev/stdin', or the same as 's3://bucket/...'. A sink takes a folder.",
     ),
     OptionSpec::new(
         "compression",
@@ -29,6 +29,12 @@ const FILESYSTEM_OPTIONS: &[OptionSpec] = &[
         OptionKind::Text,
         None,
         "A regular expression that the whole path of a file must match to be read.",
+    ),
+    OptionSpec::new(
+        "source.record-size.max",
+        OptionKind::Bytes,
+        Some("128 mb"),
+        "The longest record of a file of lines, its line end included. A longer one is treated as 'format.on-error' says.",
     ),
     OptionSpec::new(
         "sink.rolling-policy.file-size",
@@ -162,6 +168,20 @@ impl LineCompression {
             _ if file.ends_with(".zst") || file.ends_with(".zstd") => LineCompression::Zstd,
             _ => LineCompression::None,
         }
+    }
+}
+
+/// The longest record of a file of lines, in bytes.
+///
+/// # Errors
+/// `Invalid` when it is 0.
+pub fn record_bytes_max(options: &Options) -> Result<u64> {
+    match options.bytes("source.record-size.max") {
+        Some(0) => {
+            let owner = options.owner();
+            Err(Error::invalid(format!("{owner}: option 'source.record-size.max' is 0, expected 1 or more")))
+        }
+        bytes => Ok(bytes.unwrap_or(u64::MAX / 2)),
     }
 }
 

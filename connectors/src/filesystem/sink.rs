@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -66,6 +67,8 @@ pub struct SinkPlan {
     pub partitions: Vec<usize>,
     /// The columns in the files.
     pub schema: SchemaRef,
+    /// Whether somebody was told of the many partitions.
+    pub has_warned: AtomicBool,
 }
 
 impl SinkPlan {
@@ -110,6 +113,7 @@ impl FilesystemSink {
             files,
             partitions,
             schema,
+            has_warned: AtomicBool::new(false),
         };
         plan.router()?;
         Ok(FilesystemSink { plan: Arc::new(plan), floor: Mutex::default() })

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use coulee_model::{CheckpointId, ErrorKind, JobName, ManualClock, OperatorId, Timestamp};
 use coulee_runtime::Batch;
-use coulee_runtime::connector::{Source as _, SourceContext, SourceEvent, SplitStart};
+use coulee_runtime::connector::{KnownSplits, Source as _, SourceContext, SourceEvent};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -72,7 +72,7 @@ impl Rig {
             Location::Local(root) => {
                 let files = crate::filesystem::listing::list(&self.target, None).await.unwrap_or_default();
                 let key = |file: &str| file[root.to_str().unwrap().len() + 1..].to_owned();
-                files.iter().map(|file| (key(file), std::fs::read(file).unwrap())).collect()
+                files.iter().map(|file| (key(&file.path), std::fs::read(&file.path).unwrap())).collect()
             }
             Location::Object { store, .. } => {
                 let mut objects = BTreeMap::new();
@@ -89,9 +89,8 @@ impl Rig {
     async fn rows(&self) -> Vec<(Option<String>, i64)> {
         let (table, checked) = table(&self.options, self.partitioned);
         let source = FilesystemSource::new(self.target.clone(), &table, &checked, &[0, 1]).unwrap();
-        let Ok(splits) = source.splits().await else { return Vec::new() };
+        let Ok(splits) = source.enumerate(KnownSplits::default()).await else { return Vec::new() };
         let count = splits.len();
-        let splits = splits.into_iter().map(|id| SplitStart { id, position: None }).collect();
         let context = SourceContext { batch_rows: 1000, clock: self.clock.clone(), metrics: self.metrics.clone() };
         let mut reader = source.open(splits, context).await.unwrap();
         let (mut rows, mut ended) = (Vec::new(), 0);
@@ -103,7 +102,7 @@ impl Rig {
                     rows.extend(days.iter().zip(numbers.values()).map(|(day, n)| (day.map(str::to_owned), *n)));
                 }
                 SourceEvent::Ended { .. } => ended += 1,
-                SourceEvent::CaughtUp { .. } => {}
+                SourceEvent::CaughtUp { .. } | SourceEvent::Moved { .. } => {}
                 SourceEvent::Changes { .. } => panic!("files are not a changelog"),
             }
         }

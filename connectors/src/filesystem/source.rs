@@ -1,6 +1,8 @@
 //! Reads files as a bounded source: a split is one file, read in order by one blocking thread per reader.
+//!
+//! The files are those that were there when the job began. A job that resumes reads on in them, wherever they are by now ([`find`](super::find)).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
@@ -8,24 +10,29 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use bytes::Bytes;
-use coulee_runtime::connector::{Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
+use coulee_runtime::connector::{KnownSplits, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::options::Options;
 use coulee_runtime::origin::{PositionKind, RowNumbers, RowPositions};
 use coulee_runtime::state::Facet;
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
-use regex::Regex;
-use serde::{Deserialize, Serialize};
+use parking_lot::{Mutex, RwLock};
+use parquet::file::reader::Length;
 use tokio::sync::mpsc;
 
 use super::columnar::ColumnarFile;
-use super::lines::{LineFile, LinePosition};
-use super::listing::{full_match, list};
-use super::location::Location;
+use super::find::{Found, KnownFiles, Place, pipe_again};
+use super::lines::{self, Line, LineFile, LineOptions, LinePosition, Next};
+use super::listing::full_match;
+use super::location::{Input, Location};
+use super::mark::Sampling;
 use super::partition::{repeat, split_columns, value_in_path};
-use super::settings::{FileFormat, LineCompression};
-use crate::format::{FormatSettings, OnError, Record, Reject, Rejects, decoder};
+use super::paths::unreadable;
+use super::pipe::Pipe;
+use super::position::Position;
+use super::settings::{FileFormat, LineCompression, record_bytes_max};
+use crate::format::{FormatSettings, OnError, Record, RecordDecoder, Rejects, decoder};
 
 /// How many batches may wait between the reading thread and the job.
 const BATCHES_WAITING_MAX: usize = 2;
@@ -41,57 +48,32 @@ pub struct FilesystemSource {
 
 #[derive(Debug)]
 struct Plan {
-    location: Location,
-    /// The same as the table says it.
+    place: Place,
+    /// The option 'path', as the table says it.
     path: String,
-    only: Option<Regex>,
+    /// For messages: `table 'flights'`.
+    owner: String,
     format: FileFormat,
-    compression: Option<String>,
+    record_bytes_max: u64,
     /// The columns that the files hold, and which of them are wanted.
     file_columns: SchemaRef,
     file_projection: Vec<usize>,
     /// What is given: for each column, whether it comes from the file or the path, and its place there.
     schema: SchemaRef,
-    places: Vec<Place>,
+    places: Vec<Where>,
+    /// The files of the splits, from the last enumeration.
+    known: RwLock<KnownFiles>,
+    /// Pipes that were opened: what an attempt has taken out of one is not there for the next.
+    opened_pipes: Mutex<HashSet<String>>,
 }
 
+/// Where a column's values come from.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum Where {
     /// The n-th of the columns read.
     File(usize),
     /// The partition column of that index in the given schema.
     Path(usize),
-}
-
-/// Where to go on in a file. `offset` and `lines` for lines, `rows` for Parquet.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Position {
-    version: u32,
-    offset: u64,
-    lines: u64,
-    rows: u64,
-}
-
-impl Position {
-    const VERSION: u32 = 1;
-
-    fn of_lines(at: LinePosition) -> Self {
-        Position { version: Self::VERSION, offset: at.offset, lines: at.lines, rows: 0 }
-    }
-
-    fn encode(&self) -> Bytes {
-        serde_json::to_vec(self).expect("numbers have a form in JSON").into()
-    }
-
-    fn decode(split: &SplitId, bytes: &[u8]) -> Result<Self> {
-        let position: Position = serde_json::from_slice(bytes)
-            .map_err(|error| Error::corrupt(format!("the position of {}: {error}", split.0)).because(error))?;
-        if position.version != Self::VERSION {
-            let (id, version) = (&split.0, position.version);
-            return Err(Error::corrupt(format!("the position of {id} has version {version}, expected 1")));
-        }
-        Ok(position)
-    }
 }
 
 impl FilesystemSource {
@@ -106,22 +88,30 @@ impl FilesystemSource {
         let mut places = Vec::new();
         for (i, column) in projection.iter().enumerate() {
             if partitions.contains(column) {
-                places.push(Place::Path(i));
+                places.push(Where::Path(i));
             } else {
-                places.push(Place::File(file_projection.len()));
+                places.push(Where::File(file_projection.len()));
                 file_projection.push(files.iter().position(|file| file == column).expect("not a partition"));
             }
         }
-        let plan = Plan {
+        let place = Place {
+            location,
             only: options.get("source.path.regex-pattern").map(full_match).transpose()?,
             compression: options.get("compression").map(str::to_owned),
+            sampling: if matches!(format, FileFormat::Parquet(_)) { Sampling::Tail } else { Sampling::Head },
+        };
+        let plan = Plan {
+            place,
+            owner: options.owner().to_owned(),
+            record_bytes_max: record_bytes_max(options)?,
             file_columns: Arc::new(table.schema.project(&files)?),
             schema: Arc::new(table.schema.project(projection)?),
             path: options.get("path").unwrap_or_default().to_owned(),
-            location,
             format,
             file_projection,
             places,
+            known: RwLock::default(),
+            opened_pipes: Mutex::default(),
         };
         if let FileFormat::Lines(lines) = &plan.format {
             decoder(lines, &plan.file_columns, &plan.file_projection).map_err(|error| error.at(options.owner()))?;
@@ -133,7 +123,7 @@ impl FilesystemSource {
 #[async_trait]
 impl Source for FilesystemSource {
     fn describe(&self) -> String {
-        format!("filesystem {}", self.plan.location.display())
+        format!("filesystem {}", self.plan.place.location.display())
     }
 
     fn identity(&self) -> Vec<Facet> {
@@ -156,43 +146,51 @@ impl Source for FilesystemSource {
         true
     }
 
-    async fn splits(&self) -> Result<Vec<SplitId>> {
-        let files = list(&self.plan.location, self.plan.only.as_ref()).await?;
-        Ok(files.into_iter().map(SplitId).collect())
+    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
+        let place = &self.plan.place;
+        let at = |error: Error| error.at(&self.plan.owner);
+        let splits = if known.is_empty() { place.begin().await.map_err(at)? } else { known.unfinished.clone() };
+        let files = splits.iter().map(decode).collect::<Result<Vec<_>>>()?;
+        let finished = known.finished.iter().map(decode).collect::<Result<Vec<_>>>()?;
+        let marks = files.iter().chain(&finished).filter_map(|(_, position)| position.file.clone());
+        let marks: KnownFiles = marks.map(|mark| ((mark.device, mark.inode), mark)).collect();
+        *self.plan.known.write() = marks.clone();
+        if !known.is_empty() {
+            place.check(files, marks).await.map_err(at)?;
+        }
+        Ok(splits)
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
-        let mut starts = Vec::with_capacity(splits.len());
-        for split in splits {
-            let position = match &split.position {
-                Some(bytes) => Position::decode(&split.id, bytes)?,
-                None => Position { version: Position::VERSION, ..Position::default() },
-            };
-            starts.push((split.id, position));
-        }
+        let files = splits.iter().map(decode).collect::<Result<Vec<_>>>()?;
+        let positions = files.iter().map(|(_, position)| position.clone()).collect();
         let (sender, chunks) = mpsc::channel(BATCHES_WAITING_MAX);
-        let (plan, files) = (self.plan.clone(), starts.clone());
+        let plan = self.plan.clone();
         tokio::task::spawn_blocking(move || {
-            for (split, (id, position)) in files.iter().enumerate() {
-                let mut reading = Reading { plan: &plan, split, file: &id.0, out: &sender };
-                match reading.run(*position, context.batch_rows) {
+            for (split, (id, position)) in files.into_iter().enumerate() {
+                let mut reading = Reading { plan: &plan, split, file: id.0, position, out: &sender };
+                match reading.run(context.batch_rows) {
                     Ok(true) => {}
                     // Nobody listens any more.
                     Ok(false) => return,
                     Err(error) => {
-                        sender.blocking_send(Err(error)).ok();
+                        sender.blocking_send(Err(error.at(&plan.owner))).ok();
                         return;
                     }
                 }
             }
         });
-        Ok(Box::new(FilesystemReader {
-            positions: starts,
-            chunks,
-            rows_at: RowPositions::default(),
-            metrics: context.metrics,
-        }))
+        let rows_at = RowPositions::default();
+        Ok(Box::new(FilesystemReader { positions, chunks, rows_at, metrics: context.metrics }))
     }
+}
+
+fn decode(split: &SplitStart) -> Result<(SplitId, Position)> {
+    let position = match &split.position {
+        Some(bytes) => Position::decode(&split.id, bytes)?,
+        None => Position::start(None),
+    };
+    Ok((split.id.clone(), position))
 }
 
 /// What the reading thread hands over.
@@ -200,8 +198,8 @@ impl Source for FilesystemSource {
 struct Chunk {
     event: SourceEvent,
     split: usize,
-    /// Behind the rows of the event; `None` when the split has ended.
-    position: Option<Position>,
+    /// Behind the rows of the event.
+    position: Position,
     /// Where the rows stand in their file.
     rows_at: RowPositions,
     rejected: u64,
@@ -212,59 +210,72 @@ struct Chunk {
 struct Reading<'a> {
     plan: &'a Plan,
     split: usize,
-    file: &'a str,
+    /// Where it is.
+    file: String,
+    position: Position,
     out: &'a mpsc::Sender<Result<Chunk>>,
 }
 
 impl Reading<'_> {
     /// Reads the file to its end; `false` when nobody listens any more.
-    fn run(&mut self, position: Position, batch_rows: usize) -> Result<bool> {
+    fn run(&mut self, batch_rows: usize) -> Result<bool> {
+        // Of the path that it had when the job began: renaming does not change the rows.
         let constants = self.constants()?;
         let listened = match &self.plan.format {
-            FileFormat::Lines(lines) => self.lines(lines, &constants, position, batch_rows)?,
-            FileFormat::Parquet(_) => self.parquet(&constants, position, batch_rows)?,
+            FileFormat::Lines(lines) => self.lines(lines, &constants, batch_rows)?,
+            FileFormat::Parquet(_) => self.parquet(&constants, batch_rows)?,
         };
         let event = SourceEvent::Ended { split: self.split };
-        Ok(listened && self.send(event, None, RowPositions::default(), (&mut Rejects::default(), 0)))
+        self.position = self.position.finished();
+        Ok(listened && self.send(event, RowPositions::default(), (&mut Rejects::default(), 0)))
     }
 
     /// For each column that comes from the path, its value.
     fn constants(&self) -> Result<Vec<Option<ArrayRef>>> {
-        let value = |place: &Place| match place {
-            Place::File(_) => Ok(None),
-            Place::Path(i) => value_in_path(self.file, self.plan.schema.field(*i)).map(Some),
+        let value = |place: &Where| match place {
+            Where::File(_) => Ok(None),
+            Where::Path(i) => value_in_path(&self.file, self.plan.schema.field(*i)).map(Some),
         };
         self.plan.places.iter().map(value).collect()
     }
 
     /// The columns of the file and those of the path, in the order asked for.
     fn assemble(&self, rows: &RecordBatch, constants: &[Option<ArrayRef>]) -> Result<RecordBatch> {
-        let column = |(place, constant): (&Place, &Option<ArrayRef>)| match (place, constant) {
-            (Place::File(i), _) => Ok(rows.column(*i).clone()),
-            (Place::Path(_), Some(value)) => repeat(value, rows.num_rows()),
-            (Place::Path(_), None) => unreachable!("constants come from the same places"),
+        let column = |(place, constant): (&Where, &Option<ArrayRef>)| match (place, constant) {
+            (Where::File(i), _) => Ok(rows.column(*i).clone()),
+            (Where::Path(_), Some(value)) => repeat(value, rows.num_rows()),
+            (Where::Path(_), None) => unreachable!("constants come from the same places"),
         };
         let columns = self.plan.places.iter().zip(constants).map(column).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         Ok(RecordBatch::try_new_with_options(self.plan.schema.clone(), columns, &options)?)
     }
 
-    fn send(
-        &self,
-        event: SourceEvent,
-        position: Option<Position>,
-        rows_at: RowPositions,
-        (rejects, rejected): (&mut Rejects, u64),
-    ) -> bool {
-        let last_reason = rejects.last_reason().to_owned();
+    fn send(&self, event: SourceEvent, rows_at: RowPositions, (rejects, rejected): (&mut Rejects, u64)) -> bool {
+        let (last_reason, position) = (rejects.last_reason().to_owned(), self.position.clone());
         let chunk = Chunk { event, split: self.split, position, rows_at, rejected, last_reason };
         self.out.blocking_send(Ok(chunk)).is_ok()
     }
 
-    fn parquet(&mut self, constants: &[Option<ArrayRef>], position: Position, batch_rows: usize) -> Result<bool> {
+    /// Finds the file, and notes where it is and what it is known by.
+    fn find(&mut self) -> Result<Found> {
+        let found = self.plan.place.find(&self.file, &self.position, &self.plan.known.read())?;
+        self.file.clone_from(&found.path);
+        self.position.file = Some(found.mark.clone());
+        Ok(found)
+    }
+
+    fn parquet(&mut self, constants: &[Option<ArrayRef>], batch_rows: usize) -> Result<bool> {
+        if self.position.pipe {
+            return Err(Error::invalid(format!(
+                "{} is a pipe, and Parquet is read from its end: write it into a file first",
+                self.file
+            )));
+        }
+        let found = self.find()?;
         let (columns, projection) = (&self.plan.file_columns, &self.plan.file_projection);
         let mut file =
-            ColumnarFile::open(&self.plan.location, self.file, columns, projection, batch_rows, position.rows)?;
+            ColumnarFile::open(found.input, &self.file, columns, projection, batch_rows, self.position.rows)?;
         let on_error = self.plan.format.rejects().on_error;
         while let Some(found) = file.next()? {
             let refused: BTreeSet<u64> = found.rejected.iter().map(|row| row.number).collect();
@@ -282,66 +293,84 @@ impl Reading<'_> {
             let rows = self.assemble(&found.rows, constants)?;
             let kept = rejects.take()?.filter(|_| on_error == OnError::DeadLetter);
             let event = SourceEvent::Rows { split: self.split, rows, rejected: kept };
-            let position = Position { rows: file.position(), ..position };
             let rejected = found.rejected.len() as u64;
-            if !self.send(event, Some(position), rows_at, (&mut rejects, rejected)) {
+            self.position = self.position.at_row(file.position());
+            if !self.send(event, rows_at, (&mut rejects, rejected)) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn open_lines(&self, settings: &FormatSettings, at: LinePosition) -> Result<LineFile> {
-        let compression = LineCompression::of(self.plan.compression.as_deref(), self.file);
-        let framer = settings.format.framer(&settings.options)?;
-        LineFile::open(&self.plan.location, self.file, compression, framer, at)
+    /// What is needed to open the file of lines, once or twice.
+    fn line_input(&mut self, settings: &FormatSettings) -> Result<LineInput> {
+        let framers = settings.clone();
+        let record_bytes_max = self.plan.record_bytes_max;
+        let mut options =
+            LineOptions { name: self.file.clone(), compression: LineCompression::None, end: None, record_bytes_max };
+        if self.position.pipe {
+            options.compression = self.plan.place.compression(&self.file);
+            if !self.position.is_start() || !self.plan.opened_pipes.lock().insert(self.file.clone()) {
+                return Err(pipe_again(&self.file));
+            }
+            let pipe = Pipe::open(&self.file, self.out.clone())
+                .map_err(|cause| unreadable(std::path::Path::new(&self.file), cause))?;
+            return Ok(LineInput { options, framers, source: LineSource::Pipe(pipe) });
+        }
+        let found = self.find()?;
+        options.name.clone_from(&self.file);
+        options.compression = found.compression;
+        let is_plain_local = matches!(&found.input, Input::Local(_)) && found.compression == LineCompression::None;
+        if found.is_new {
+            self.position.end = is_plain_local.then_some(found.mark.size);
+        }
+        options.end = self.position.end;
+        Ok(LineInput { options, framers, source: LineSource::File(found.input) })
     }
 
-    fn lines(
-        &mut self,
-        settings: &FormatSettings,
-        constants: &[Option<ArrayRef>],
-        position: Position,
-        batch_rows: usize,
-    ) -> Result<bool> {
+    fn lines(&mut self, settings: &FormatSettings, constants: &[Option<ArrayRef>], batch_rows: usize) -> Result<bool> {
         let mut decoder = decoder(settings, &self.plan.file_columns, &self.plan.file_projection)?;
-        let start = LinePosition { offset: position.offset, lines: position.lines };
+        let input = self.line_input(settings)?;
+        let start = self.position.line();
         let mut file = if settings.format.has_header(&settings.options) {
-            let mut file = self.open_lines(settings, LinePosition::default())?;
-            if let Some(header) = file.next()? {
-                decoder.header(header.bytes).map_err(|error| error.at(self.file))?;
+            let mut file = input.open(LinePosition::default())?;
+            if !self.header(&input, &mut file, decoder.as_mut())? {
+                return Ok(false);
             }
-            if start.offset > 0 { self.open_lines(settings, start)? } else { file }
+            if start.offset > 0 { input.open(start)? } else { file }
         } else {
-            self.open_lines(settings, start)?
+            input.open(start)?
         };
 
         let mut rejects = Rejects::default();
         let mut lines = Vec::new();
         let (mut rejected, mut first_offset) = (0u64, file.position().offset);
         loop {
-            let record = file.next()?;
-            let ended = record.is_none();
-            if let Some(line) = record {
-                let decoded = match line.malformed {
-                    None => decoder.decode(&Record::of(line.bytes)),
-                    Some(reason) => Err(Reject::new(reason)),
-                };
-                match decoded {
-                    Ok(rows) => lines.extend(std::iter::repeat_n(line.number, rows)),
-                    Err(reject) => {
-                        let origin = format!("{}:{}", self.file, line.number);
-                        if settings.rejects.on_error == OnError::Fail {
-                            return Err(Error::invalid(format!("{origin}: {}", reject.reason)));
+            let (mut ended, mut waits) = (false, false);
+            match file.next()? {
+                Next::Line(Line { number, bytes, malformed }) => {
+                    let decoded = match malformed {
+                        None => decoder.decode(&Record::of(bytes)).map_err(|reject| reject.reason),
+                        Some(reason) => Err(reason),
+                    };
+                    match decoded {
+                        Ok(rows) => lines.extend(std::iter::repeat_n(number, rows)),
+                        Err(reason) => {
+                            let origin = format!("{}:{number}", self.file);
+                            if settings.rejects.on_error == OnError::Fail {
+                                return Err(Error::invalid(format!("{origin}: {reason}")));
+                            }
+                            rejects.push(&origin, &reason, bytes);
+                            rejected += 1;
                         }
-                        rejects.push(&origin, &reject.reason, line.bytes);
-                        rejected += 1;
                     }
                 }
+                Next::Waits => waits = true,
+                Next::End => ended = true,
             }
             let at = file.position();
             let full = decoder.len() >= batch_rows || rejects.len() >= batch_rows;
-            if !(full || ended || at.offset - first_offset >= BATCH_BYTES_MAX) {
+            if !(full || ended || waits || at.offset - first_offset >= BATCH_BYTES_MAX) {
                 continue;
             }
             if !(decoder.is_empty() && rejects.is_empty()) {
@@ -350,7 +379,8 @@ impl Reading<'_> {
                 let event = SourceEvent::Rows { split: self.split, rows, rejected: kept };
                 let numbers = RowNumbers::new(std::mem::take(&mut lines));
                 let rows_at = RowPositions { counts: PositionKind::Line, numbers };
-                if !self.send(event, Some(Position::of_lines(at)), rows_at, (&mut rejects, rejected)) {
+                self.position = self.position.at_line(at);
+                if !self.send(event, rows_at, (&mut rejects, rejected)) {
                     return Ok(false);
                 }
                 (rejected, first_offset) = (0, at.offset);
@@ -358,13 +388,75 @@ impl Reading<'_> {
             if ended {
                 return Ok(true);
             }
+            if waits && !input.wait() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Reads the names of the columns; `false` when nobody listens any more.
+    fn header(&self, input: &LineInput, file: &mut LineFile, decoder: &mut dyn RecordDecoder) -> Result<bool> {
+        loop {
+            match file.next()? {
+                Next::Line(line) => {
+                    decoder.header(line.bytes).map_err(|error| error.at(&self.file))?;
+                    return Ok(true);
+                }
+                Next::Waits if !input.wait() => return Ok(false),
+                Next::Waits => {}
+                Next::End => return Ok(true),
+            }
+        }
+    }
+}
+
+/// A file of lines that can be opened.
+struct LineInput {
+    options: LineOptions,
+    framers: FormatSettings,
+    source: LineSource,
+}
+
+enum LineSource {
+    File(Input),
+    Pipe(Pipe<Result<Chunk>>),
+}
+
+impl LineInput {
+    fn open(&self, at: LinePosition) -> Result<LineFile> {
+        let bytes = match &self.source {
+            LineSource::Pipe(pipe) => {
+                if self.options.compression != LineCompression::None {
+                    // Decompression begins with the first bytes.
+                    self.wait();
+                }
+                lines::Bytes::Pipe(Box::new(pipe.clone()))
+            }
+            LineSource::File(input) => {
+                let local = match input {
+                    Input::Local(file) => Some(file.clone()),
+                    Input::Object(_) => None,
+                };
+                let (length, input) = (Length::len(input), input.clone());
+                lines::Bytes::File { from: Box::new(move |offset| Box::new(input.from(offset))), length, local }
+            }
+        };
+        let framer = self.framers.format.framer(&self.framers.options)?;
+        LineFile::open(bytes, self.options.clone(), framer, at)
+    }
+
+    /// Waits until a pipe has more, or its end; `false` when nobody listens any more.
+    fn wait(&self) -> bool {
+        match &self.source {
+            LineSource::File(_) => true,
+            LineSource::Pipe(pipe) => pipe.wait().is_ok(),
         }
     }
 }
 
 /// Hands on what the reading thread has read.
 struct FilesystemReader {
-    positions: Vec<(SplitId, Position)>,
+    positions: Vec<Position>,
     chunks: mpsc::Receiver<Result<Chunk>>,
     /// Of the rows that were handed on last.
     rows_at: RowPositions,
@@ -380,9 +472,7 @@ impl SourceReader for FilesystemReader {
             .recv()
             .await
             .ok_or_else(|| Error::internal("the reading thread has ended before its files"))??;
-        if let Some(position) = chunk.position {
-            self.positions[chunk.split].1 = position;
-        }
+        self.positions[chunk.split] = chunk.position;
         if chunk.rejected > 0 {
             self.metrics.add_rejected(chunk.rejected, &chunk.last_reason);
         }
@@ -394,11 +484,15 @@ impl SourceReader for FilesystemReader {
         std::mem::take(&mut self.rows_at)
     }
 
-    fn positions(&self) -> Vec<(SplitId, Bytes)> {
-        self.positions.iter().map(|(id, position)| (id.clone(), position.encode())).collect()
+    fn position(&self, split: usize) -> Bytes {
+        self.positions[split].encode()
     }
 }
 
 #[cfg(test)]
 #[path = "source_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "moved_tests.rs"]
+mod moved_tests;

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use super::*;
 use crate::filesystem::settings::option_specs;
 
-fn context(batch_rows: usize) -> SourceContext {
+pub(super) fn context(batch_rows: usize) -> SourceContext {
     SourceContext {
         batch_rows,
         clock: Arc::new(ManualClock::new(Timestamp(0))),
@@ -20,7 +20,7 @@ fn context(batch_rows: usize) -> SourceContext {
     }
 }
 
-fn source(path: &Path, options: &[(&str, &str)], columns: Vec<Field>) -> FilesystemSource {
+pub(super) fn source(path: &Path, options: &[(&str, &str)], columns: Vec<Field>) -> FilesystemSource {
     let mut options: BTreeMap<String, String> =
         options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     options.insert("path".to_owned(), path.to_str().unwrap().to_owned());
@@ -37,26 +37,33 @@ fn source(path: &Path, options: &[(&str, &str)], columns: Vec<Field>) -> Filesys
     FilesystemSource::new(Location::Local(path.to_owned()), &table, &checked, &projection).unwrap()
 }
 
-fn n() -> Vec<Field> {
+pub(super) fn n() -> Vec<Field> {
     vec![Field::new("n", DataType::Int64, true)]
 }
 
 /// The numbers read from one split, where they were read to, and the origins and reasons of what was rejected.
 #[derive(Debug, Default, PartialEq)]
-struct Got {
-    numbers: Vec<i64>,
-    rejected: Vec<String>,
+pub(super) struct Got {
+    pub(super) numbers: Vec<i64>,
+    pub(super) rejected: Vec<String>,
 }
 
-async fn read(
+pub(super) async fn read(
     source: &FilesystemSource,
     position: Option<Bytes>,
     batch_rows: usize,
 ) -> Result<(Got, Vec<(usize, Bytes)>)> {
-    let id = source.splits().await?.remove(0);
-    let mut reader = source.open(vec![SplitStart { id, position }], context(batch_rows)).await?;
+    let known = match position {
+        None => KnownSplits::default(),
+        Some(_) => {
+            KnownSplits { unfinished: vec![SplitStart { id: first(source), position }], ..KnownSplits::default() }
+        }
+    };
+    let mut splits = source.enumerate(known).await?;
+    splits.truncate(1);
+    let mut reader = source.open(splits, context(batch_rows)).await?;
     let mut got = Got::default();
-    let mut positions = vec![(0, reader.positions().remove(0).1)];
+    let mut positions = vec![(0, reader.position(0))];
     loop {
         match reader.next().await? {
             SourceEvent::Rows { rows, rejected, .. } => {
@@ -68,17 +75,29 @@ async fn read(
                         format!("{}: {}", origin.unwrap().rsplit('/').next().unwrap(), reason.unwrap())
                     }));
                 }
-                positions.push((got.numbers.len(), reader.positions().remove(0).1));
+                positions.push((got.numbers.len(), reader.position(0)));
             }
             SourceEvent::Ended { .. } => return Ok((got, positions)),
-            SourceEvent::CaughtUp { .. } => {}
+            SourceEvent::CaughtUp { .. } | SourceEvent::Moved { .. } => {}
             SourceEvent::Changes { .. } => panic!("files are not a changelog"),
         }
     }
 }
 
+/// The split of the first file, as it is called when the job begins. Tests that move files call theirs `a.…`.
+pub(super) fn first(source: &FilesystemSource) -> SplitId {
+    match &source.plan.place.location {
+        Location::Local(path) if path.is_dir() => SplitId(path.join("a.json").to_str().unwrap().to_owned()),
+        Location::Local(path) if path.ends_with("*.json") => {
+            SplitId(path.with_file_name("a.json").to_str().unwrap().to_owned())
+        }
+        Location::Local(path) => SplitId(path.to_str().unwrap().to_owned()),
+        Location::Object { .. } => panic!("these tests read local files"),
+    }
+}
+
 /// Writes a file, compressed by its extension: gzip in two members, zstd in two frames.
-fn write(path: &Path, text: &[u8]) {
+pub(super) fn write(path: &Path, text: &[u8]) {
     let (first, second) = text.split_at(text.len() / 2);
     let bytes = match path.extension().and_then(|extension| extension.to_str()) {
         Some("gz") => [first, second]
@@ -136,7 +155,7 @@ async fn reading_on_from_any_position_gives_the_same_rows() {
     assert_eq!(first, "a.txt:8: expected 2 fields, found 1");
 }
 
-fn parquet(path: &Path, column: ArrayRef) {
+pub(super) fn parquet(path: &Path, column: ArrayRef) {
     let rows = RecordBatch::try_from_iter([("x", column.clone()), ("n", column)]).unwrap();
     let properties =
         parquet::file::properties::WriterProperties::builder().set_max_row_group_row_count(Some(10)).build();
@@ -168,9 +187,8 @@ async fn parquet_types_are_adapted_and_what_does_not_fit_is_rejected() {
     let open = |data_type: DataType, name: &str| {
         source(&path, &[("format", "parquet")], vec![Field::new(name, data_type, true)])
     };
-    let id = open(DataType::Int64, "n").splits().await.unwrap().remove(0);
     let first = async |source: FilesystemSource| {
-        let splits = vec![SplitStart { id: id.clone(), position: None }];
+        let splits = source.enumerate(KnownSplits::default()).await.unwrap();
         source.open(splits, context(10)).await.unwrap().next().await
     };
     for fits in [DataType::Int16, DataType::Float64, DataType::Decimal128(10, 2)] {
@@ -196,7 +214,7 @@ async fn parquet_types_are_adapted_and_what_does_not_fit_is_rejected() {
         (DataType::Utf8, "n", format!("{file}: column 'n' is BIGINT in the file and STRING in the table")),
         (DataType::Int64, "m", format!("{file} has none of the table's columns m; it has: x, n")),
     ] {
-        assert_eq!(first(open(data_type, name)).await.unwrap_err().to_string(), message);
+        assert_eq!(first(open(data_type, name)).await.unwrap_err().to_string(), format!("table 't': {message}"));
     }
 }
 
@@ -246,8 +264,8 @@ async fn a_call_that_is_dropped_loses_nothing() {
     let text: String = (0..200).map(|n| format!("{{\"n\":{n}}}\n")).collect();
     std::fs::write(&path, text).unwrap();
     let source = source(&path, &[("format", "json")], n());
-    let id = source.splits().await.unwrap().remove(0);
-    let mut reader = source.open(vec![SplitStart { id, position: None }], context(3)).await.unwrap();
+    let splits = source.enumerate(KnownSplits::default()).await.unwrap();
+    let mut reader = source.open(splits, context(3)).await.unwrap();
     let mut numbers = Vec::new();
     loop {
         // Each pending call is dropped at once.
@@ -281,13 +299,13 @@ async fn malformed_records_are_treated_as_the_table_says() {
         ]
     );
     let error = read(&with("fail"), None, 10).await.unwrap_err().to_string();
-    assert_eq!(error, format!("{}:2: field 'n': expected BIGINT, found text \"x\"", path.display()));
+    assert_eq!(error, format!("table 't': {}:2: field 'n': expected BIGINT, found text \"x\"", path.display()));
 
     let skipping = with("skip");
-    let id = skipping.splits().await.unwrap().remove(0);
+    let splits = skipping.enumerate(KnownSplits::default()).await.unwrap();
     let context = context(10);
     let metrics = context.metrics.clone();
-    let mut reader = skipping.open(vec![SplitStart { id, position: None }], context).await.unwrap();
+    let mut reader = skipping.open(splits, context).await.unwrap();
     let SourceEvent::Rows { rows, rejected, .. } = reader.next().await.unwrap() else { panic!("rows") };
     assert_eq!((rows.num_rows(), rejected), (1, None));
     assert_eq!(metrics.figures().rejected_rows(), 2);
@@ -299,23 +317,61 @@ async fn damaged_files_are_named() {
     let path = folder.path().join("a.json.gz");
     write(&path, "{\"n\":1}\n".repeat(1000).as_bytes());
     let bytes = std::fs::read(&path).unwrap();
-    for damaged in [bytes[..bytes.len() - 9].to_vec(), b"{\"n\":1}\n".to_vec()] {
+    for (damaged, message) in [
+        (
+            bytes[..bytes.len() - 9].to_vec(),
+            "a.json.gz is cut off: its compressed data ends in the middle, behind line",
+        ),
+        (b"{\"n\":1}\n".to_vec(), "a.json.gz cannot be decompressed behind line"),
+    ] {
         std::fs::write(&path, damaged).unwrap();
         let error = read(&source(&path, &[("format", "json")], n()), None, 10).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-        assert!(error.to_string().contains("a.json.gz cannot be decompressed behind line"), "{error}");
+        assert!(error.to_string().contains(message), "{error}");
     }
     let path = folder.path().join("b.parquet");
     std::fs::write(&path, "no").unwrap();
     let error = read(&source(&path, &[("format", "parquet")], n()), None, 10).await.unwrap_err();
     assert!(error.to_string().contains("b.parquet is not a readable Parquet file"), "{error}");
+}
 
-    // Shorter than what was read of it.
-    let path = folder.path().join("c.json");
-    std::fs::write(&path, "{\"n\":1}\n{\"n\":2}\n").unwrap();
-    let source = source(&path, &[("format", "json")], n());
-    let (_, positions) = read(&source, None, 10).await.unwrap();
-    std::fs::write(&path, "{\"n\":1}\n").unwrap();
-    let error = read(&source, Some(positions[1].1.clone()), 10).await.unwrap_err();
-    assert!(error.to_string().contains("files must not change while a job reads them"), "{error}");
+#[tokio::test]
+async fn empty_files_have_no_rows_however_they_are_compressed() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.json", "a.json.gz", "a.json.zst"] {
+        std::fs::write(folder.path().join(name), "").unwrap();
+        let (got, _) = read(&source(&folder.path().join(name), &[("format", "json")], n()), None, 10).await.unwrap();
+        assert_eq!(got, Got::default(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_is_too_long_is_rejected_and_the_next_one_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = format!("{{\"n\":2,\"x\":\"{}\"}}", "x".repeat(5000));
+    for name in ["a.json", "a.json.gz"] {
+        let path = folder.path().join(name);
+        write(&path, format!("{{\"n\":1}}\n{long}\n{{\"n\":3}}\n{long}").as_bytes());
+        let source = source(&path, &[("format", "json"), ("source.record-size.max", "1 kb")], n());
+        let (all, positions) = read(&source, None, 1).await.unwrap();
+        assert_eq!(all.numbers, [1, 3]);
+        let reason = |line| {
+            let bytes = long.len() + usize::from(line == 2);
+            format!(
+                "{name}:{line}: the record has {bytes} bytes, more than the 1024 that 'source.record-size.max' allows"
+            )
+        };
+        assert_eq!(all.rejected, [reason(2), reason(4)]);
+        for (rows, position) in positions {
+            assert_eq!(read(&source, Some(position), 10).await.unwrap().0.numbers, all.numbers[rows..]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_empty_path_is_refused() {
+    let values = BTreeMap::from([("path".to_owned(), " ".to_owned()), ("format".to_owned(), "json".to_owned())]);
+    let options = Options::new("table 't'", option_specs(), &values).unwrap();
+    let error = Location::new(&options, Path::new("/in")).unwrap_err().to_string();
+    assert!(error.starts_with("table 't': option 'path' is empty, expected"), "{error}");
 }

@@ -44,6 +44,9 @@ const ROLLS_MAX: usize = 2;
 /// How many objects are put at a time: each may take the memory of its file.
 const DELIVERIES_MAX: usize = 2;
 
+/// With more partitions than this, a person is told what that does.
+const PARTITIONS_EXPECTED: u64 = 1_000;
+
 /// How many threads sync spool files.
 const SYNC_THREADS: usize = 4;
 
@@ -315,6 +318,13 @@ impl SinkWriter for FilesystemWriter {
         self.rejected = RejectedRows::undelivered(&batch, routed.refused)?;
         for (partition, rows) in routed.parts {
             self.append(&partition, rows).await?;
+        }
+        if self.router.partitions() > PARTITIONS_EXPECTED && !self.plan.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                table = self.plan.target.display(),
+                "more than {PARTITIONS_EXPECTED} partitions, and each subtask writes at least one file for every one of them: with 'sink.parallelism' = '1' there are \
+                 fewest; or partition by something that has fewer values"
+            );
         }
         if self.buffers.values().map(Buffer::waiting_bytes).sum::<usize>() > WAITING_BYTES_MAX {
             self.buffers.values_mut().try_for_each(Buffer::flush)?;

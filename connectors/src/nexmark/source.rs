@@ -8,7 +8,9 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bytes::Bytes;
-use coulee_runtime::connector::{Sink, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
+use coulee_runtime::connector::{
+    KnownSplits, Sink, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart,
+};
 use coulee_runtime::options::OptionSpec;
 use coulee_runtime::state::Facet;
 use coulee_runtime::table::{Connector, TableSpec};
@@ -119,8 +121,9 @@ impl Source for NexmarkSource {
         true
     }
 
-    async fn splits(&self) -> Result<Vec<SplitId>> {
-        Ok((0..self.splits).map(|split| SplitId(format!("{split}-of-{}", self.splits))).collect())
+    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
+        let splits = (0..self.splits).map(|split| SplitId(format!("{split}-of-{}", self.splits)));
+        known.of(splits, "nexmark: 'nexmark.splits' cannot change while a job keeps its state")
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
@@ -141,7 +144,6 @@ impl Source for NexmarkSource {
 /// One split that is being read.
 #[derive(Debug)]
 struct Split {
-    id: SplitId,
     /// How many delivered events, of all splits, come before its next one.
     next: u64,
     ended: bool,
@@ -170,7 +172,7 @@ impl Split {
                     Error::corrupt(format!("nexmark: the position of split '{}' is no number", start.id.0))
                 })?,
         };
-        Ok(Split { id: start.id, next, ended: false })
+        Ok(Split { next, ended: false })
     }
 
     /// How many events of this split are left before `end`.
@@ -218,8 +220,8 @@ impl SourceReader for NexmarkReader {
         }
     }
 
-    fn positions(&self) -> Vec<(SplitId, Bytes)> {
-        self.splits.iter().map(|split| (split.id.clone(), Bytes::from(split.next.to_string()))).collect()
+    fn position(&self, split: usize) -> Bytes {
+        Bytes::from(self.splits[split].next.to_string())
     }
 
     fn lag(&self) -> Option<u64> {

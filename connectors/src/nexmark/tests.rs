@@ -136,7 +136,7 @@ async fn positions_are_behind_the_last_row_returned() {
     let mut seen = 0;
     while let SourceEvent::Rows { rows, .. } = reader.next().await.expect("an event") {
         seen += rows.num_rows();
-        assert_eq!(reader.positions()[0].1, seen.to_string());
+        assert_eq!(reader.position(0), seen.to_string());
         assert_eq!(reader.lag(), Some(100 - seen as u64));
     }
     assert_eq!(seen, 100);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use coulee_log::{EncodedBatch, Isolation, Shard, Tail};
 use coulee_model::SequenceNumber;
 use coulee_runtime::Result;
-use coulee_runtime::connector::{SourceContext, SourceEvent, SourceReader, SplitId};
+use coulee_runtime::connector::{SourceContext, SourceEvent, SourceReader};
 use coulee_runtime::origin::{PositionKind, RowNumbers, RowPositions};
 use futures::future::select_all;
 
@@ -26,7 +26,6 @@ const FETCH_BYTES: usize = 1 << 20;
 
 /// One shard that is being read.
 pub(super) struct ShardReader {
-    id: SplitId,
     shard: Arc<Shard>,
     isolation: Isolation,
     tail: Tail,
@@ -50,16 +49,9 @@ pub(super) struct ShardReader {
 }
 
 impl ShardReader {
-    pub(super) fn new(
-        id: SplitId,
-        shard: Arc<Shard>,
-        origin: Origin,
-        position: Position,
-        isolation: Isolation,
-    ) -> Self {
+    pub(super) fn new(shard: Arc<Shard>, origin: Origin, position: Position, isolation: Isolation) -> Self {
         let tail = shard.tail(isolation);
         ShardReader {
-            id,
             shard,
             isolation,
             tail,
@@ -109,6 +101,11 @@ impl ShardReader {
                 return Ok(Some(SourceEvent::CaughtUp { split }));
             }
             self.decode(rows, context)?;
+            if self.chunk.is_none() {
+                // Nothing of it is a row: the position moves without one.
+                self.position.next = self.decoded;
+                return Ok(Some(SourceEvent::Moved { split }));
+            }
         }
         Ok(None)
     }
@@ -141,10 +138,6 @@ impl ShardReader {
             self.decoded = self.fetched_to.min(stop);
         }
         self.chunk = rows.take(self.decoded, &self.origin, &context.metrics)?;
-        if self.chunk.is_none() {
-            // Nothing of it is a row: the position moves without one.
-            self.position.next = self.decoded;
-        }
         Ok(())
     }
 
@@ -208,8 +201,8 @@ impl SourceReader for StreamReader {
         self.shards[split].paused = paused;
     }
 
-    fn positions(&self) -> Vec<(SplitId, Bytes)> {
-        self.shards.iter().map(|shard| (shard.id.clone(), shard.position.encode())).collect()
+    fn position(&self, split: usize) -> Bytes {
+        self.shards[split].position.encode()
     }
 
     fn lag(&self) -> Option<u64> {

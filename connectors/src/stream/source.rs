@@ -6,7 +6,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use coulee_log::{Isolation, Shard, Stream};
 use coulee_model::ShardId;
-use coulee_runtime::connector::{Source, SourceContext, SourceReader, SplitId, SplitStart};
+use coulee_runtime::connector::{KnownSplits, Source, SourceContext, SourceReader, SplitId, SplitStart};
 use coulee_runtime::state::Facet;
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
@@ -89,8 +89,9 @@ impl Source for StreamSource {
         true
     }
 
-    async fn splits(&self) -> Result<Vec<SplitId>> {
-        Ok((0..self.stream.shard_count()).map(|shard| SplitId(format!("{SPLIT_PREFIX}{shard:05}"))).collect())
+    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
+        let shards = (0..self.stream.shard_count()).map(|shard| SplitId(format!("{SPLIT_PREFIX}{shard:05}")));
+        known.of(shards, &format!("stream '{}'", self.stream.name()))
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
@@ -117,5 +118,5 @@ fn open_shard(stream: &Stream, start: SplitStart, options: &TableOptions) -> Res
         None => Position::first(&shard, &options.startup, &options.bounded, isolation)?,
     };
     let origin = Origin { stream: stream.name().to_string(), shard: shard.id().0 };
-    Ok(ShardReader::new(start.id, shard, origin, position, isolation))
+    Ok(ShardReader::new(shard, origin, position, isolation))
 }

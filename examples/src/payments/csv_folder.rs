@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use arrow::csv::ReaderBuilder;
 use arrow::datatypes::SchemaRef;
 use coulee_runtime::connector::{
-    Bytes, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart, async_trait,
+    Bytes, KnownSplits, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart, async_trait,
 };
 use coulee_runtime::{Error, Result};
 
@@ -40,7 +40,7 @@ impl Source for CsvFolder {
         true
     }
 
-    async fn splits(&self) -> Result<Vec<SplitId>> {
+    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
         let refuse = |cause| Error::io(format!("cannot list {}", self.folder.display()), cause);
         let mut names = Vec::new();
         let mut entries = tokio::fs::read_dir(&self.folder).await.map_err(refuse)?;
@@ -48,7 +48,7 @@ impl Source for CsvFolder {
             names.extend(entry.file_name().into_string().ok().filter(|name| name.ends_with(".csv")));
         }
         names.sort();
-        Ok(names.into_iter().map(SplitId).collect())
+        known.of(names.into_iter().map(SplitId), &self.describe())
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
@@ -116,8 +116,7 @@ impl SourceReader for Reader {
         Ok(SourceEvent::Rows { split, rows, rejected: None })
     }
 
-    fn positions(&self) -> Vec<(SplitId, Bytes)> {
-        let position = |file: &OpenFile| Bytes::copy_from_slice(&(file.at as u64).to_be_bytes());
-        self.files.iter().map(|file| (file.id.clone(), position(file))).collect()
+    fn position(&self, split: usize) -> Bytes {
+        Bytes::copy_from_slice(&(self.files[split].at as u64).to_be_bytes())
     }
 }

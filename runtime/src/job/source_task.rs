@@ -1,5 +1,6 @@
 //! The task of a chain that begins with a source: reads, paces, makes watermarks, and puts barriers into the flow.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +29,11 @@ use crate::state::MemoryBudget;
 use crate::watermark::{Idleness, MergedWatermark};
 use crate::{Batch, Error, Result};
 
-/// The table of a source's splits: the split's name to its watermark (i64, big-endian) and its position.
+/// The table of a source's splits that are not read to their end: the split's name to its watermark (i64, big-endian) and its position.
 pub(super) const SPLITS: TableId = TableId(1);
+
+/// The table of a source's splits that are: the split's name to what its reader said of it at its end.
+pub(super) const FINISHED_SPLITS: TableId = TableId(3);
 
 /// Reads the splits of one subtask.
 pub(super) struct SourceTask {
@@ -48,6 +52,9 @@ pub(super) struct SourceTask {
 
 /// Event time and progress of the splits of one subtask.
 pub(super) struct Splits {
+    ids: Vec<SplitId>,
+    /// Of which splits the next checkpoint stores the position: those that are new, and those that had an event since the last one.
+    unsaved: BTreeSet<usize>,
     event_time: Option<EventTime>,
     watermarks: MergedWatermark,
     idleness: Idleness,
@@ -60,6 +67,7 @@ pub(super) struct Splits {
 impl Splits {
     /// For splits that had reached these watermarks, of a source whose event time had come to `resumed`.
     pub(super) fn new(
+        ids: Vec<SplitId>,
         event_time: Option<EventTime>,
         (reached, resumed): (&[Timestamp], Timestamp),
         groups: &DriftGroups,
@@ -72,6 +80,8 @@ impl Splits {
         let alignment = event_time.as_ref().and_then(|time| time.alignment.as_ref());
         let drift = alignment.map(|alignment| groups.join(alignment, reached));
         Splits {
+            unsaved: (0..ids.len()).collect(),
+            ids,
             paused: vec![false; reached.len()],
             drift,
             event_time,
@@ -108,15 +118,15 @@ impl Splits {
         self.drift.is_some() && (0..self.paused.len()).all(|split| self.paused[split] || self.ended[split])
     }
 
-    fn figures(&self, reader: &dyn SourceReader) -> Vec<SplitFigures> {
-        let figures = |(split, (id, _)): (usize, (SplitId, _))| SplitFigures {
-            id: id.0,
+    fn figures(&self) -> Vec<SplitFigures> {
+        let figures = |(split, id): (usize, &SplitId)| SplitFigures {
+            id: id.0.clone(),
             watermark: self.watermarks.of_part(split),
             is_idle: self.watermarks.is_idle(split),
             is_ended: self.ended[split],
             is_paused: self.paused[split],
         };
-        reader.positions().into_iter().enumerate().map(figures).collect()
+        self.ids.iter().enumerate().map(figures).collect()
     }
 
     fn all_ended(&self) -> bool {
@@ -321,7 +331,9 @@ impl SourceTask {
 
     async fn read(&mut self, event: SourceEvent) -> Ran {
         self.task.chain.links[0].metrics.set_lag(self.reader.lag());
+        self.splits.unsaved.insert(event.split());
         match event {
+            SourceEvent::Moved { .. } => Ok(()),
             SourceEvent::Rows { split, rows, rejected } => self.rows(split, Batch::inserts(rows), rejected).await,
             SourceEvent::Changes { split, changes, rejected } => self.rows(split, changes, rejected).await,
             SourceEvent::CaughtUp { split } => {
@@ -382,7 +394,7 @@ impl SourceTask {
     }
 
     fn show_splits(&self) {
-        self.task.chain.links[0].metrics.set_splits(self.splits.figures(self.reader.as_ref()));
+        self.task.chain.links[0].metrics.set_splits(self.splits.figures());
     }
 
     async fn advance(&mut self) -> Ran {
@@ -397,20 +409,27 @@ impl SourceTask {
         self.task.chain.watermark(watermark).await
     }
 
-    fn positions(&self) -> Changes {
+    /// What has changed of the splits since the last checkpoint.
+    fn positions(&mut self) -> Changes {
         let mut changes = Changes::default();
-        for (split, (id, position)) in self.reader.positions().into_iter().enumerate() {
-            let mut value = self.splits.watermarks.of_part(split).0.to_be_bytes().to_vec();
-            value.extend_from_slice(&position);
-            changes.put(split_key(self.operator, &id), value);
+        for split in std::mem::take(&mut self.splits.unsaved) {
+            let (id, position) = (&self.splits.ids[split], self.reader.position(split));
+            if self.splits.ended[split] {
+                changes.delete(split_key(self.operator, SPLITS, id));
+                changes.put(split_key(self.operator, FINISHED_SPLITS, id), position);
+            } else {
+                let mut value = self.splits.watermarks.of_part(split).0.to_be_bytes().to_vec();
+                value.extend_from_slice(&position);
+                changes.put(split_key(self.operator, SPLITS, id), value);
+            }
         }
         self.merged.store(self.operator, self.subtask, &mut changes);
         changes
     }
 }
 
-fn split_key(operator: OperatorId, split: &SplitId) -> StateKey {
-    StateKey::new(operator, SPLITS, KeyGroup(0), split.0.as_bytes())
+fn split_key(operator: OperatorId, table: TableId, split: &SplitId) -> StateKey {
+    StateKey::new(operator, table, KeyGroup(0), split.0.as_bytes())
 }
 
 /// The watermark and position in a stored split's value.

@@ -9,8 +9,8 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use coulee_model::{CheckpointId, Clock, ErrorKind, ManualClock, SubtaskIndex, Timestamp};
 use coulee_runtime::connector::{
-    Bytes, Sink, SinkContext, SinkWriter, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart,
-    async_trait,
+    Bytes, KnownSplits, Sink, SinkContext, SinkWriter, Source, SourceContext, SourceEvent, SourceReader, SplitId,
+    SplitStart, async_trait,
 };
 use coulee_runtime::flow::{Flow, GraphBuilder, col, lit};
 use coulee_runtime::graph::{Alignment, OperatorFactory};
@@ -293,18 +293,17 @@ impl Source for Scripted {
         false
     }
 
-    async fn splits(&self) -> Result<Vec<SplitId>> {
-        Ok((0..self.splits).map(|split| SplitId(format!("{split}"))).collect())
+    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
+        known.of((0..self.splits).map(|split| SplitId(format!("{split}"))), "scripted")
     }
 
-    async fn open(&self, splits: Vec<SplitStart>, _: SourceContext) -> Result<Box<dyn SourceReader>> {
+    async fn open(&self, _: Vec<SplitStart>, _: SourceContext) -> Result<Box<dyn SourceReader>> {
         let events = self.lines.lock().pop().expect("a line for each subtask");
-        Ok(Box::new(ScriptedReader { splits: splits.into_iter().map(|split| split.id).collect(), events }))
+        Ok(Box::new(ScriptedReader { events }))
     }
 }
 
 struct ScriptedReader {
-    splits: Vec<SplitId>,
     events: mpsc::UnboundedReceiver<SourceEvent>,
 }
 
@@ -317,8 +316,8 @@ impl SourceReader for ScriptedReader {
         }
     }
 
-    fn positions(&self) -> Vec<(SplitId, Bytes)> {
-        self.splits.iter().map(|id| (id.clone(), Bytes::new())).collect()
+    fn position(&self, _: usize) -> Bytes {
+        Bytes::new()
     }
 }
 

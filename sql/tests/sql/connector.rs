@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use coulee_model::SubtaskIndex;
 use coulee_runtime::connector::{
-    Sink, SinkContext, SinkWriter, Source, SourceContext, SourceReader, SplitId, SplitStart,
+    KnownSplits, Sink, SinkContext, SinkWriter, Source, SourceContext, SourceReader, SplitStart,
 };
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::options::{OptionKind, OptionSpec};
@@ -91,7 +91,7 @@ impl Source for FakeSource {
         self.is_changelog
     }
 
-    async fn splits(&self) -> Result<Vec<SplitId>> {
+    async fn enumerate(&self, _: KnownSplits) -> Result<Vec<SplitStart>> {
         Ok(Vec::new())
     }
 

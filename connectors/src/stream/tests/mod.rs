@@ -15,7 +15,9 @@ use bytes::Bytes;
 use coulee_log::{BatchBuilder, Compression, Isolation, Log, LogSettings, Record};
 use coulee_model::{JobName, ManualClock, OperatorId, SequenceNumber, ShardId, StreamName, SubtaskIndex, Timestamp};
 use coulee_runtime::Batch;
-use coulee_runtime::connector::{SinkContext, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
+use coulee_runtime::connector::{
+    KnownSplits, SinkContext, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart,
+};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::table::{Connector, TableSpec};
 

@@ -1,13 +1,13 @@
 //! A source around another one that ends each split after a fixed number of records: what a stream that is still being
 //! appended to needs to be an input with an end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use coulee_runtime::connector::{
-    Bytes, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart, async_trait,
+    Bytes, KnownSplits, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart, async_trait,
 };
 use coulee_runtime::state::Facet;
 use coulee_runtime::{Error, Result};
@@ -37,8 +37,24 @@ impl Source for UpTo {
         true
     }
 
-    async fn splits(&self) -> Result<Vec<SplitId>> {
-        self.inner.splits().await
+    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
+        // The positions of the inner source are behind the number of records left.
+        let inner =
+            |split: SplitStart| SplitStart { position: split.position.map(|p| p.slice(8.min(p.len())..)), ..split };
+        let lefts: BTreeMap<SplitId, Option<Bytes>> =
+            known.unfinished.iter().map(|split| (split.id.clone(), split.position.clone())).collect();
+        let unfinished = known.unfinished.into_iter().map(inner).collect();
+        let finished = known.finished.into_iter().map(inner).collect();
+        let splits = self.inner.enumerate(KnownSplits { unfinished, finished }).await?;
+        let outer = |split: SplitStart| {
+            let left = lefts
+                .get(&split.id)
+                .cloned()
+                .flatten()
+                .map_or(self.records.to_be_bytes().to_vec(), |p| p[..8.min(p.len())].to_vec());
+            SplitStart { position: split.position.map(|p| [&left, &p[..]].concat().into()), ..split }
+        };
+        Ok(splits.into_iter().map(outer).collect())
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
@@ -88,9 +104,8 @@ impl SourceReader for UpToReader {
         Ok(event)
     }
 
-    fn positions(&self) -> Vec<(SplitId, Bytes)> {
-        let positions = self.inner.positions().into_iter().zip(&self.left);
-        positions.map(|((id, position), left)| (id, [&left.to_be_bytes()[..], &position].concat().into())).collect()
+    fn position(&self, split: usize) -> Bytes {
+        [&self.left[split].to_be_bytes()[..], &self.inner.position(split)].concat().into()
     }
 
     fn set_paused(&mut self, split: usize, paused: bool) {

@@ -14,13 +14,13 @@ use super::driver::{TaskEnd, report_failure};
 use super::{Environment, JobSpec, StoredJob, Tasks};
 use crate::batch::BATCH_ROWS;
 use crate::channel::{Receiver, Sender, channel};
-use crate::connector::{CommitOn, Sink, SinkContext, SourceContext, SplitId, SplitStart};
+use crate::connector::{CommitOn, KnownSplits, Sink, SinkContext, SourceContext, SplitId, SplitStart};
 use crate::graph::{Graph, Node, NodeKind, Partitioning, SourceNode};
 use crate::job::TaskId;
 use crate::job::chain::{Chain, Link, SinkEnd};
 use crate::job::drift::DriftGroups;
 use crate::job::route::Route;
-use crate::job::source_task::{Pace, PlaceNames, SPLITS, SourceTask, Splits, parse_split};
+use crate::job::source_task::{FINISHED_SPLITS, Pace, PlaceNames, SPLITS, SourceTask, Splits, parse_split};
 use crate::job::source_watermark::SourceWatermark;
 use crate::job::task::Task;
 use crate::metrics::{self, Figures, JobMetrics, Merge, RowErrorFigures, SubtaskMetrics};
@@ -211,32 +211,49 @@ impl<'a> Builder<'a> {
         Ok(Link { uid: node.uid.clone(), metrics, operator, routes, policies })
     }
 
-    /// The splits of a source and what is stored of them.
+    /// A source with the splits that are to be read.
     async fn source(&self, id: OperatorId) -> Result<Option<OpenSource<'a>>> {
         let node = self.spec.graph.node(id);
         let NodeKind::Source(source) = &node.kind else { return Ok(None) };
         let at = |error: Error| error.at(format!("source '{}'", node.uid));
-        let mut stored = BTreeMap::new();
-        for entry in self.environment.store.scan(node.state, SPLITS) {
-            let (key, value) = entry?;
-            let split = String::from_utf8_lossy(&key[2..]).into_owned();
-            stored.insert(SplitId(split), parse_split(&value)?);
-        }
-        let mut splits = source.source.splits().await.map_err(at)?;
-        splits.sort();
-        let (splits, stored): (Vec<_>, Vec<_>) =
-            splits.into_iter().map(|split| (split.clone(), stored.remove(&split))).unzip();
+        let (known, reached) = self.known_splits(node.state)?;
+        let mut splits = source.source.enumerate(known).await.map_err(at)?;
+        splits.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(Some(OpenSource {
             state: node.state,
             uid: &node.uid,
             parallelism: node.parallelism,
             source,
             splits,
-            stored,
+            reached,
             merged: Arc::new(SourceWatermark::restore(&self.environment.store, node.state, node.parallelism)?),
             environment: self.environment,
             budget: self.budget,
         }))
+    }
+
+    /// The splits that the stored checkpoint has of a source, and the watermarks of those that are unfinished.
+    fn known_splits(&self, state: OperatorId) -> Result<(KnownSplits, BTreeMap<SplitId, Timestamp>)> {
+        let id = |key: &[u8]| SplitId(String::from_utf8_lossy(&key[2..]).into_owned());
+        let (mut known, mut reached) = (KnownSplits::default(), BTreeMap::new());
+        for entry in self.environment.store.scan(state, SPLITS) {
+            let (key, value) = entry?;
+            let (watermark, position) = parse_split(&value)?;
+            let split = SplitStart { id: id(&key), position: Some(position) };
+            // Before there was a table of finished splits, they stayed here with the last of all watermarks.
+            if watermark == Timestamp::MAX {
+                known.finished.push(split);
+            } else {
+                reached.insert(split.id.clone(), watermark);
+                known.unfinished.push(split);
+            }
+        }
+        for entry in self.environment.store.scan(state, FINISHED_SPLITS) {
+            let (key, value) = entry?;
+            known.finished.push(SplitStart { id: id(&key), position: Some(value) });
+        }
+        known.finished.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok((known, reached))
     }
 
     async fn sink(&self, id: OperatorId) -> Result<Option<OpenSink>> {
@@ -281,8 +298,9 @@ struct OpenSource<'a> {
     uid: &'a str,
     parallelism: u32,
     source: &'a SourceNode,
-    splits: Vec<SplitId>,
-    stored: Vec<Option<(Timestamp, Bytes)>>,
+    splits: Vec<SplitStart>,
+    /// The watermarks of the splits at the stored checkpoint.
+    reached: BTreeMap<SplitId, Timestamp>,
     merged: Arc<SourceWatermark>,
     environment: &'a Environment,
     budget: &'a Arc<MemoryBudget>,
@@ -297,21 +315,18 @@ impl OpenSource<'_> {
         drift: &DriftGroups,
     ) -> Result<SourceTask> {
         let pace = self.source.rate_limit.map(|rate| Pace::new(rate / f64::from(self.parallelism)));
-        let mine = (0..self.splits.len()).filter(|split| *split as u32 % self.parallelism == subtask.0);
-        let (mut starts, mut reached) = (Vec::new(), Vec::new());
-        for split in mine {
-            let stored = self.stored[split].as_ref();
-            let position = stored.map(|(_, position)| position.clone());
-            starts.push(SplitStart { id: self.splits[split].clone(), position });
-            reached.push(stored.map_or(Timestamp::MIN, |(watermark, _)| *watermark));
-        }
-        let places = PlaceNames::new(starts.iter().map(|start| start.id.clone()).collect());
+        let mine = self.splits.iter().enumerate().filter(|(index, _)| *index as u32 % self.parallelism == subtask.0);
+        let starts: Vec<SplitStart> = mine.map(|(_, split)| split.clone()).collect();
+        let ids: Vec<SplitId> = starts.iter().map(|split| split.id.clone()).collect();
+        let reached: Vec<Timestamp> =
+            ids.iter().map(|id| self.reached.get(id).copied().unwrap_or(Timestamp::MIN)).collect();
+        let places = PlaceNames::new(ids.clone());
         let batch_rows = pace.as_ref().map_or(BATCH_ROWS, |pace| pace.batch_rows().min(BATCH_ROWS));
         let context = SourceContext { batch_rows, clock: self.environment.clock.clone(), metrics };
         let reader =
             self.source.source.open(starts, context).await.map_err(|e| e.at(format!("source '{}'", self.uid)))?;
         let merged = self.merged.clone();
-        let splits = Splits::new(self.source.event_time.clone(), (&reached, merged.reached()), drift);
+        let splits = Splits::new(ids, self.source.event_time.clone(), (&reached, merged.reached()), drift);
         let (clock, budget) = (self.environment.clock.clone(), self.budget.clone());
         Ok(SourceTask { task, operator: self.state, reader, splits, places, subtask, merged, pace, clock, budget })
     }
