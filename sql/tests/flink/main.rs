@@ -19,7 +19,7 @@ use verdict::{Entries, Verdict};
 /// How many differences are meant at most.
 const DIFFERENCES_MAX: usize = 10;
 /// How many lines a failure shows of each kind.
-const SHOWN_MAX: usize = 200;
+const SHOWN_MAX: usize = 2000;
 
 #[test]
 #[ignore = "refused.txt and differences.txt are not complete: run it with --ignored"]

@@ -8,7 +8,8 @@ use crate::evaluation::batches_of;
 fn values(expressions: &[&str]) -> Result<Vec<String>, String> {
     let items: Vec<String> = expressions.iter().enumerate().map(|(at, text)| format!("{text} AS c{at}")).collect();
     let batches = batches_of(&format!("SELECT carrier, {} FROM flights", items.join(", ")))?;
-    let columns = batches[0].columns().iter().skip(1);
+    let first = batches.first().ok_or("the row is rejected")?;
+    let columns = first.columns().iter().skip(1);
     Ok(columns.map(|column| array_value_to_string(column, 0).expect("a value")).collect())
 }
 
