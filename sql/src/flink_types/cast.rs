@@ -12,9 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, StructArray, new_null_array};
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
-use datafusion_common::{
-    DataFusionError, Result, ScalarValue, exec_datafusion_err, exec_err, plan_datafusion_err, plan_err,
-};
+use datafusion_common::{DataFusionError, Result, ScalarValue, exec_datafusion_err, exec_err, plan_err};
 use datafusion_expr::expr::{Cast, ScalarFunction, TryCast};
 use datafusion_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
@@ -22,6 +20,7 @@ use print::print_array;
 pub(crate) use print::print_decimal;
 
 use super::calendar::digits_of;
+use crate::error::Fault;
 use crate::types::type_name;
 
 /// The metadata of a type's field that says how many digits a timestamp's second has.
@@ -118,7 +117,10 @@ pub(crate) fn cast_expr(expr: Expr, from: &DataType, to: Target, failing: Failin
         // What a text as written is not, the statement says wrong.
         let cast = cast_array(&text.to_array()?, &to, failing);
         cast.map_err(|error| {
-            plan_datafusion_err!("{}\nTRY_CAST gives null for what cannot be converted", said(&error))
+            Fault::new(said(&error))
+                .or_clause(&["CAST", "DATE", "TIMESTAMP", "TIME"])
+                .help("TRY_CAST gives null for what cannot be converted")
+                .into_datafusion()
         })?;
     }
     if (is_exact(from, &to.data_type) && keeps_digits) || is_zoned(from) || is_zoned(&to.data_type) {
@@ -218,6 +220,10 @@ pub(crate) fn cast_array(array: &ArrayRef, to: &Target, failing: Failing) -> Res
 fn converted(array: &ArrayRef, to: &DataType, failing: Failing) -> Result<ArrayRef> {
     use DataType::{Binary, Boolean, Date32, List, Map, Null, Struct, Time32, Timestamp, Utf8};
     let from = array.data_type();
+    let is_nested = matches!(from, List(_) | Struct(_) | Map(..)) && from != to && *to != Utf8;
+    if is_nested && failing == Failing::Null {
+        return whole_values(array, to);
+    }
     match (from, to) {
         (from, to) if from == to => Ok(array.clone()),
         (Null, _) => Ok(new_null_array(to, array.len())),
@@ -227,7 +233,7 @@ fn converted(array: &ArrayRef, to: &DataType, failing: Failing) -> Result<ArrayR
         (Utf8, Boolean) => parse::booleans(array, failing),
         (Utf8, to) if to.is_numeric() => parse::numbers(array, to, failing),
         (Utf8, Date32 | Time32(TimeUnit::Millisecond) | Timestamp(..)) => parse::times(array, to, failing),
-        (Boolean, to) if to.is_numeric() => numbers::from_booleans(array, to),
+        (Boolean, to) if to.is_numeric() => numbers::from_booleans(array, to, failing),
         (from, Boolean) if from.is_numeric() => numbers::to_booleans(array),
         (from, to) if from.is_numeric() && to.is_numeric() => numbers::between(array, to, failing),
         (Date32 | Time32(_) | Timestamp(..), Date32 | Time32(_) | Timestamp(..)) => times::between(array, to, failing),
@@ -236,6 +242,20 @@ fn converted(array: &ArrayRef, to: &DataType, failing: Failing) -> Result<ArrayR
         (Map(..), Map(entries, _)) => maps(array, entries, failing),
         _ => exec_err!("there is no CAST from {} to {}", type_name(from), type_name(to)),
     }
+}
+
+/// `TRY_CAST` of arrays, maps and rows: null where any part cannot be cast.
+fn whole_values(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    if array.is_empty() {
+        return Ok(new_null_array(to, 0));
+    }
+    let value = |row: usize| {
+        let one = converted(&array.slice(row, 1), to, Failing::Error);
+        one.unwrap_or_else(|_| new_null_array(to, 1))
+    };
+    let values: Vec<ArrayRef> = (0..array.len()).map(value).collect();
+    let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
+    Ok(arrow::compute::concat(&values)?)
 }
 
 fn lists(array: &ArrayRef, item: &FieldRef, failing: Failing) -> Result<ArrayRef> {

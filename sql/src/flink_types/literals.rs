@@ -1,4 +1,5 @@
-//! Numbers as written: `1` is INT, `3000000000` BIGINT, `1.50` DECIMAL(3, 2), `1e0` DOUBLE; and `TIMESTAMP '… 12:00:00.5'`, which has the digits of its text.
+//! Numbers as written: `1` is INT, `3000000000` BIGINT, `1.50` DECIMAL(3, 2), `1e0` DOUBLE; and `TIMESTAMP '… 12:00:00.5'` and `TIME`, which have the
+//! digits of their text.
 //!
 //! DataFusion takes whole numbers for BIGINT, which [`whole`] mends in the plan, and all others for DOUBLE, which [`spell_literals`] mends in the
 //! parsed query: behind DataFusion's planner it can no longer be told whether `1.50` or `1.5e0` was written.
@@ -16,7 +17,8 @@ use sqlparser::ast::{self, CastKind, ExactNumberInfo, Value, VisitMut, visit_exp
 pub(crate) fn spell_literals<T: VisitMut>(node: &mut T) -> Result<()> {
     let visited = visit_expressions_mut(node, |expr| {
         if let ast::Expr::TypedString(literal) = expr
-            && let ast::DataType::Timestamp(digits @ None, _) = &mut literal.data_type
+            && let ast::DataType::Timestamp(digits @ None, _) | ast::DataType::Time(digits @ None, _) =
+                &mut literal.data_type
             && let Value::SingleQuotedString(text) = &literal.value.value
         {
             let fraction = text.rsplit_once('.').map_or("", |(_, fraction)| fraction);

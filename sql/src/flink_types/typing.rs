@@ -127,6 +127,10 @@ impl Typing<'_> {
 
     fn negated(&self, inner: Expr) -> Result<Expr> {
         let data_type = inner.get_type(self.schema)?;
+        if matches!(inner, Expr::Literal(ScalarValue::Float64(Some(0.0)), _)) {
+            // Written numbers have no negative zero.
+            return Ok(inner);
+        }
         if !data_type.is_numeric() {
             return Ok(Expr::Negative(Box::new(inner)));
         }

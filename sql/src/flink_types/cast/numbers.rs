@@ -126,9 +126,9 @@ fn rows<F: ArrowPrimitiveType, T: ArrowPrimitiveType>(
 }
 
 /// TRUE is 1.
-pub(super) fn from_booleans(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+pub(super) fn from_booleans(array: &ArrayRef, to: &DataType, failing: Failing) -> Result<ArrayRef> {
     let whole = arrow::compute::cast(array, &DataType::Int32)?;
-    if *to == DataType::Int32 { Ok(whole) } else { between(&whole, to, Failing::Error) }
+    if *to == DataType::Int32 { Ok(whole) } else { between(&whole, to, failing) }
 }
 
 /// Whatever is not zero is TRUE.
