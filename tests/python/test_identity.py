@@ -63,7 +63,7 @@ def stop_with_open_windows(server, folder, text):
 def test_a_query_that_means_something_else_is_refused_where_it_stands(server, tmp_path, before, after, change):
     text = statement_set(DAYS, MINUTES)
     stop_with_open_windows(server, tmp_path, text)
-    edited = text.replace(before, after)
+    edited = text.replace(MINUTES, MINUTES.replace(before, after))
     assert edited != text
     refused = submit(server, tmp_path, edited, check=False)
     assert refused.returncode == 2, refused.stderr

@@ -100,7 +100,7 @@ def test_what_is_computed_of_a_window_may_fail_as_well(tmp_path):
     assert found(done) == [{"n": 1}, {"n": 1, "q": -1}], done.stderr
     kept = letters(tmp_path)
     assert [letter["reason"] for letter in kept] == ["division by zero"] * 2
-    assert all("row of 'calc" in letter["origin"] for letter in kept), kept
+    assert all("row of 'query/calc" in letter["origin"] for letter in kept), kept
 
 
 BAD = {

@@ -33,6 +33,9 @@ pub fn expression_text(expr: &Arc<dyn PhysicalExpr>) -> String {
         return format!("TRY_CAST({} AS {})", expression_text(cast.expr()), sql_type(cast.cast_type()));
     }
     if let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>() {
+        if let Some(text) = operation_text(call) {
+            return text;
+        }
         let arguments: Vec<String> = call.args().iter().map(expression_text).collect();
         return format!("{}({})", call.name().to_uppercase(), arguments.join(", "));
     }
@@ -63,10 +66,37 @@ impl fmt::Display for DataFusionText<'_> {
     }
 }
 
+/// The planner makes functions of operators and casts whose results are Flink's: `+(a, b)` is `a + b`, and `CAST(a, 'INT')` is `CAST(a AS INT)`.
+fn operation_text(call: &ScalarFunctionExpr) -> Option<String> {
+    match call.args() {
+        [value, to] if matches!(call.name(), "CAST" | "TRY_CAST") => match to.downcast_ref::<Literal>()?.value() {
+            ScalarValue::Utf8(Some(to)) => Some(format!("{}({} AS {to})", call.name(), expression_text(value))),
+            _ => None,
+        },
+        [value] if call.name() == "-" => Some(format!("-{}", operand(value, &Operator::Multiply))),
+        [left, right] => {
+            let op = function_operator(call.name())?;
+            Some(format!("{} {} {}", operand(left, &op), operator(&op), operand(right, &op)))
+        }
+        _ => None,
+    }
+}
+
+/// The operator that a function of this name stands for.
+fn function_operator(name: &str) -> Option<Operator> {
+    use Operator::{
+        Divide, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, Minus, Modulo, Multiply, NotEq, Plus,
+    };
+    let all = [Plus, Minus, Multiply, Divide, Modulo, Eq, NotEq, Lt, LtEq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom];
+    all.into_iter().find(|op| operator(op) == name)
+}
+
 fn operand(expr: &Arc<dyn PhysicalExpr>, outer: &Operator) -> String {
     let text = expression_text(expr);
-    match expr.downcast_ref::<BinaryExpr>() {
-        Some(inner) if inner.op().precedence() < outer.precedence() || inner.op().precedence() == 0 => {
+    let function = expr.downcast_ref::<ScalarFunctionExpr>().and_then(|call| function_operator(call.name()));
+    let inner = expr.downcast_ref::<BinaryExpr>().map(|inner| *inner.op()).or(function);
+    match inner {
+        Some(inner) if inner.precedence() < outer.precedence() || inner.precedence() == 0 => {
             format!("({text})")
         }
         _ => text,
