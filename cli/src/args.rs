@@ -365,10 +365,4 @@ mod tests {
     fn the_command_line_is_sound() {
         Args::command().debug_assert();
     }
-
-    #[test]
-    fn a_run_needs_something_to_run() {
-        assert!(Args::try_parse_from(["coulee", "run"]).is_err());
-        assert!(Args::try_parse_from(["coulee", "run", "-e", "SELECT 1"]).is_ok());
-    }
 }

@@ -227,7 +227,7 @@ fn excerpt(line: &str, at: usize, width: usize) -> (String, usize) {
     if count <= SHOWN_MAX {
         return (line.to_owned(), at);
     }
-    let behind = width.min(SHOWN_MAX / 2).max(SHOWN_MAX - BEFORE_MAX);
+    let behind = width.clamp(SHOWN_MAX - BEFORE_MAX, SHOWN_MAX / 2);
     let start = at.saturating_sub(BEFORE_MAX).min(count.saturating_sub(SHOWN_MAX));
     let end = (at + behind).max(start + SHOWN_MAX).min(count);
     let mut shown: String = line.chars().skip(start).take(end - start).collect();

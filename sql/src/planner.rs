@@ -161,7 +161,7 @@ impl ContextProvider for Planner<'_> {
             true => self.catalog.source(name.table()),
             false => {
                 let help = format!("write the table's name alone; in front of it may stand {CATALOG}.{DATABASE}");
-                Err(Fault::new(format!("unknown table '{}'", name.to_string())).help(help))
+                Err(Fault::new(format!("unknown table '{}'", name)).help(help))
             }
         };
         found.map_err(|fault| fault.about(Subject::Table(name.table().to_owned())).into_datafusion())

@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_with_its_words() {
-        let index = vec![0_usize; 1];
+        let index = [0_usize; 1];
         let fault = with_large_stack(|| Ok(index[index.len()])).expect_err("a panic");
         assert_eq!(fault.kind, ErrorKind::Internal);
         assert!(fault.message.contains("the len is 1 but the index is 1"), "{}", fault.message);

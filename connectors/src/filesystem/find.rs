@@ -160,10 +160,10 @@ impl Place {
         let own = Path::new(&mark.path);
         let is_listed = covers(&self.location, id);
         let at_path = std::fs::metadata(own).ok().filter(|meta| is_listed && meta.is_file());
-        if let Some(meta) = &at_path {
-            if mark.is_untouched(meta) || self.has_content(id, own, position)? {
-                return self.found(id, own);
-            }
+        if let Some(meta) = &at_path
+            && (mark.is_untouched(meta) || self.has_content(id, own, position)?)
+        {
+            return self.found(id, own);
         }
         if let Some(path) = self.search(id, position, mark, known)? {
             tracing::info!(from = mark.path, to = %path.display(), "a file has moved; the job goes on with it");

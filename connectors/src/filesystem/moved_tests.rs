@@ -173,8 +173,8 @@ async fn pipes_are_read_as_they_come_and_once() {
     for round in 0..3 {
         // Rows come although no batch is full and the pipe is open, and a record may come in pieces.
         let text = numbers(round..round + 1);
-        pipe.write_all(text[..3].as_bytes()).unwrap();
-        pipe.write_all(text[3..].as_bytes()).unwrap();
+        pipe.write_all(&text.as_bytes()[..3]).unwrap();
+        pipe.write_all(&text.as_bytes()[3..]).unwrap();
         let SourceEvent::Rows { rows, .. } = reader.next().await.unwrap() else { panic!("rows") };
         assert_eq!(rows.column(0).as_ref(), &arrow::array::Int64Array::from(vec![round]) as &dyn arrow::array::Array);
     }

@@ -27,7 +27,7 @@ pub(crate) fn spell_intervals<T: VisitMut>(node: &mut T) {
             && let Some(text) = spelled(interval)
         {
             let span = interval.value.span();
-            interval.value = Box::new(ast::Expr::Value(Value::SingleQuotedString(text).with_span(span)));
+            *interval.value = ast::Expr::Value(Value::SingleQuotedString(text).with_span(span));
             interval.leading_field = None;
             interval.leading_precision = None;
             interval.last_field = None;

@@ -199,10 +199,10 @@ fn year<'t>(text: &'t str, count: usize, behind: &[Item]) -> Option<(i64, &'t st
 
 /// `+08`, `+0800`, `+08:00` or `Z`, by the pattern's letters.
 fn offset<'t>((letter, count): (char, usize), text: &'t str) -> Option<&'t str> {
-    if letter == 'X' || (letter == 'Z' && count == 5) {
-        if let Some(rest) = text.strip_prefix('Z') {
-            return Some(rest);
-        }
+    if (letter == 'X' || (letter == 'Z' && count == 5))
+        && let Some(rest) = text.strip_prefix('Z')
+    {
+        return Some(rest);
     }
     let unsigned = text.strip_prefix(['+', '-'])?;
     let two = |text: &'t str| {
