@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use coulee_model::{CheckpointId, SubtaskIndex};
-use coulee_runtime::connector::{Sink, SinkContext, SinkWriter, Source};
+use coulee_runtime::connector::{Prepared, Sink, SinkContext, SinkWriter, Source};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::options::OptionSpec;
 use coulee_runtime::table::{Connector, TableSpec};
@@ -47,7 +47,7 @@ impl Sink for Blackhole {
         None
     }
 
-    async fn recover(&self, _context: &SinkContext, _states: &[Bytes]) -> Result<()> {
+    async fn recover(&self, _context: &SinkContext, _states: &[Bytes], _committables: &[Bytes]) -> Result<()> {
         Ok(())
     }
 
@@ -73,12 +73,8 @@ impl SinkWriter for Writer {
         Ok(())
     }
 
-    async fn prepare(&mut self, _checkpoint: CheckpointId) -> Result<Bytes> {
-        Ok(Bytes::new())
-    }
-
-    async fn commit(&mut self, _checkpoint: CheckpointId) -> Result<()> {
-        Ok(())
+    async fn prepare(&mut self, _checkpoint: CheckpointId) -> Result<Prepared> {
+        Ok(Prepared::default())
     }
 }
 

@@ -11,7 +11,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use bytes::Bytes;
 use coulee_model::{CheckpointId, SubtaskIndex};
-use coulee_runtime::connector::{Sink, SinkContext, SinkWriter, Source};
+use coulee_runtime::connector::{Prepared, Sink, SinkContext, SinkWriter, Source};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::options::{OptionKind, OptionSpec};
 use coulee_runtime::state::Facet;
@@ -151,7 +151,7 @@ impl Sink for PrintSink {
         None
     }
 
-    async fn recover(&self, _context: &SinkContext, _states: &[Bytes]) -> Result<()> {
+    async fn recover(&self, _context: &SinkContext, _states: &[Bytes], _committables: &[Bytes]) -> Result<()> {
         Ok(())
     }
 
@@ -179,12 +179,8 @@ impl SinkWriter for PrintWriter {
         Ok(())
     }
 
-    async fn prepare(&mut self, _checkpoint: CheckpointId) -> Result<Bytes> {
-        Ok(Bytes::new())
-    }
-
-    async fn commit(&mut self, _checkpoint: CheckpointId) -> Result<()> {
-        Ok(())
+    async fn prepare(&mut self, _checkpoint: CheckpointId) -> Result<Prepared> {
+        Ok(Prepared::default())
     }
 }
 

@@ -1,20 +1,23 @@
 //! A running job: subtasks, the channels between them, and the coordinator that checkpoints them.
 //!
 //! ```text
-//!            Control (trigger, committed)                     Control
-//!        ┌───────────────┬──────────────────────────────┬───────────────┐
-//!        ▼               ▼                              ▼               │
-//!   source task ──▶ operator task ──▶ … ──▶ operator or sink task    coordinator ──▶ JobStore
-//!        └───────────────┴──────────────────────────────┴───────────────▲
-//!            Report (acknowledged with changes, ended, failed)          │
+//!   enumerator                                                        committer ──▶ visible
+//!        │ splits                                                         ▲   │
+//!        ▼                          Control (trigger)                     │   │ delivered
+//!   source task ◀─────────────────────────────────────────────────────── driver ──▶ JobStore
+//!        │                                                                ▲
+//!        └──▶ operator task ──▶ … ──▶ operator or sink task ──────────────┘
+//!                     Report (acknowledged with changes and committables, ended, failed)
 //! ```
 //!
 //! Each task owns a chain of operators. Everything a task does with rows is synchronous; it waits only for input, for room
 //! downstream, and for a sink.
 
 mod chain;
+mod committer;
 mod coordinator;
 mod drift;
+mod enumerator;
 mod launch;
 mod route;
 mod source_task;
@@ -27,20 +30,24 @@ pub use launch::{
     Snapshots, StateMismatch, launch, restore, savepoint_at_rest, stored_states,
 };
 
-use coulee_checkpoint::Changes;
+use coulee_checkpoint::{Changes, StateKey};
 use coulee_model::CheckpointId;
 
 use crate::Error;
 use crate::channel::Barrier;
+use crate::connector::SplitStart;
 use crate::metrics::CountedRows;
+use committer::Committable;
 
-/// What the coordinator says to a task.
-#[derive(Debug, Clone, Copy)]
+/// What is said to the task of a source.
+#[derive(Debug)]
 pub(crate) enum Control {
-    /// To a source: put this barrier into the flow.
+    /// By the driver: put this barrier into the flow.
     Trigger(Barrier),
-    /// To a sink: the checkpoint is durable.
-    Committed(CheckpointId),
+    /// By the source's enumerator: read these as well.
+    Splits(Vec<SplitStart>),
+    /// By the same: no further splits will come.
+    NoMoreSplits,
 }
 
 /// Which task, counted over the whole job.
@@ -50,12 +57,18 @@ pub struct TaskId(pub usize);
 /// What a task says to the coordinator.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// The barrier has passed through; these are the changes since the last one and the counters as of it.
-    Acknowledged { task: TaskId, checkpoint: CheckpointId, changes: Changes, counted: Vec<CountedRows> },
+    /// The barrier has passed through; these are the changes since the last one, what a sink's writer prepared, and the counters as of it.
+    Acknowledged {
+        task: TaskId,
+        checkpoint: CheckpointId,
+        changes: Changes,
+        committables: Vec<Committable>,
+        counted: Vec<CountedRows>,
+    },
     /// No row will come out of the task any more.
     Ended { task: TaskId },
-    /// A sink has made the checkpoint visible.
-    Delivered { task: TaskId, checkpoint: CheckpointId },
+    /// A committer has made the checkpoint visible, and those before it: what is stored under these keys.
+    Delivered { task: TaskId, checkpoint: CheckpointId, committed: Vec<StateKey> },
     /// The task has stopped.
     Failed { error: Error },
 }

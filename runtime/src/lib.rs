@@ -9,6 +9,7 @@
 //! no wire protocol. What connects it to the world are the traits in [`connector`].
 
 mod batch;
+pub mod conformance;
 pub mod connector;
 mod error;
 pub mod graph;

@@ -11,8 +11,8 @@ use coulee_model::{CheckpointId, SubtaskIndex};
 use parking_lot::Mutex;
 
 use crate::connector::{
-    CommitOn, KnownSplits, Sink, SinkContext, SinkWriter, Source, SourceContext, SourceEvent, SourceReader, SplitId,
-    SplitStart,
+    CommitOn, Enumeration, KnownSplits, Prepared, Sink, SinkCommitter, SinkContext, SinkWriter, Source, SourceContext,
+    SourceEvent, SourceReader, SplitId, SplitStart,
 };
 use crate::metrics::SubtaskMetrics;
 use crate::state::Facet;
@@ -61,8 +61,8 @@ impl Source for MemorySource {
         self.is_changelog
     }
 
-    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
-        known.of((0..self.splits.len()).map(|split| SplitId(format!("{split:05}"))), "rows in memory")
+    async fn enumerate(&self, known: KnownSplits) -> Result<Enumeration> {
+        Ok(known.of((0..self.splits.len()).map(|split| SplitId(format!("{split:05}"))), "rows in memory")?.into())
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
@@ -154,10 +154,18 @@ struct Batches {
 }
 
 impl Batches {
-    fn deliver(&mut self, is_durable: impl Fn(CheckpointId, SubtaskIndex) -> bool) {
-        let due = self.prepared.extract_if(.., |(checkpoint, subtask), _| is_durable(*checkpoint, *subtask));
-        let due: Vec<_> = due.collect();
-        self.delivered.extend(due);
+    /// Makes visible what is named by the checkpoint (u64) and the subtask (u32) that prepared it, unless it is already.
+    fn deliver(&mut self, committables: &[Bytes]) -> Result<()> {
+        for committable in committables {
+            let damaged = || Error::corrupt("what a memory sink commits has not 12 bytes");
+            let (checkpoint, subtask) = committable.split_first_chunk().ok_or_else(damaged)?;
+            let subtask = subtask.try_into().map_err(|_| damaged())?;
+            let key = (CheckpointId(u64::from_be_bytes(*checkpoint)), SubtaskIndex(u32::from_be_bytes(subtask)));
+            if let Some(batches) = self.prepared.remove(&key) {
+                self.delivered.insert(key, batches);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -192,16 +200,15 @@ impl Sink for MemorySink {
         self.commit_on
     }
 
-    async fn recover(&self, _: &SinkContext, states: &[Bytes]) -> Result<()> {
-        let mut durable = CheckpointId(0);
-        for state in states {
-            let id = state.as_ref().try_into().map_err(|_| Error::corrupt("a memory sink's state has not 8 bytes"))?;
-            durable = durable.max(CheckpointId(u64::from_be_bytes(id)));
-        }
+    async fn recover(&self, _: &SinkContext, _: &[Bytes], committables: &[Bytes]) -> Result<()> {
         let mut batches = self.batches.lock();
-        batches.deliver(|checkpoint, _| checkpoint <= durable);
+        batches.deliver(committables)?;
         batches.prepared.clear();
         Ok(())
+    }
+
+    async fn committer(&self, _: &SinkContext) -> Result<Box<dyn SinkCommitter>> {
+        Ok(Box::new(MemoryCommitter(self.batches.clone())))
     }
 
     async fn open(
@@ -229,15 +236,23 @@ impl SinkWriter for MemoryWriter {
         Ok(())
     }
 
-    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Bytes> {
+    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Prepared> {
         let written = std::mem::take(&mut self.written);
+        if written.is_empty() {
+            return Ok(Prepared::default());
+        }
         self.metrics.add_delivered_rows(written.iter().map(|batch| batch.len() as u64).sum());
         self.batches.lock().prepared.insert((checkpoint, self.subtask), written);
-        Ok(Bytes::from(checkpoint.0.to_be_bytes().to_vec()))
+        let committable = [&checkpoint.0.to_be_bytes()[..], &self.subtask.0.to_be_bytes()].concat();
+        Ok(Prepared { state: Bytes::new(), committables: vec![committable.into()] })
     }
+}
 
-    async fn commit(&mut self, checkpoint: CheckpointId) -> Result<()> {
-        self.batches.lock().deliver(|prepared, subtask| prepared <= checkpoint && subtask == self.subtask);
-        Ok(())
+struct MemoryCommitter(Arc<Mutex<Batches>>);
+
+#[async_trait]
+impl SinkCommitter for MemoryCommitter {
+    async fn commit(&mut self, _: CheckpointId, committables: Vec<Bytes>) -> Result<()> {
+        self.0.lock().deliver(&committables)
     }
 }

@@ -40,6 +40,8 @@ pub struct MergedWatermark {
     merged: Timestamp,
     /// What those downstream were told last.
     told: Activity,
+    /// Whether parts may be added: event time then does not run to its end when all that are there have ended.
+    may_grow: bool,
 }
 
 impl MergedWatermark {
@@ -55,7 +57,18 @@ impl MergedWatermark {
             resumed,
             merged: Timestamp::MIN,
             told: Activity::Active,
+            may_grow: false,
         }
+    }
+
+    /// Parts may be added from now on, or no longer.
+    pub fn set_may_grow(&mut self, may_grow: bool) {
+        self.may_grow = may_grow;
+    }
+
+    /// Adds a part, which has said nothing and holds the others back.
+    pub fn push(&mut self) {
+        self.parts.push(Part { watermark: Timestamp::MIN, idle: false });
     }
 
     /// A part has reached `watermark`, and holds the others back again if it was idle.
@@ -88,7 +101,7 @@ impl MergedWatermark {
     /// Whether no part holds the watermark that may still bring rows, so that it must not advance on its own either.
     pub fn all_idle(&self) -> bool {
         let mut open = self.parts.iter().filter(|part| !part.has_ended()).peekable();
-        open.peek().is_some() && open.all(|part| part.idle)
+        (self.may_grow || open.peek().is_some()) && open.all(|part| part.idle)
     }
 
     /// Whether all parts together have become idle or active since the last call.
@@ -124,6 +137,11 @@ pub(crate) struct Idleness {
 impl Idleness {
     pub(crate) fn new(splits: usize, timeout: Option<Duration>) -> Self {
         Idleness { timeout, due: vec![None; splits] }
+    }
+
+    /// Another split, which is active.
+    pub(crate) fn push(&mut self) {
+        self.due.push(None);
     }
 
     /// The split has nothing more to read just now.
@@ -217,6 +235,25 @@ mod tests {
         assert_eq!(merged.take_advance(), Some(Timestamp(15)));
         merged.advance(0, Timestamp::MAX);
         assert!(!merged.all_idle(), "all have ended");
+        assert_eq!(merged.take_advance(), Some(Timestamp::MAX));
+    }
+
+    #[test]
+    fn event_time_waits_for_parts_that_may_come() {
+        let mut merged = MergedWatermark::new(0);
+        merged.set_may_grow(true);
+        assert_eq!((merged.take_activity(), merged.take_advance()), (Some(Activity::Idle), None));
+        merged.push();
+        assert_eq!((merged.take_activity(), merged.take_advance()), (Some(Activity::Active), None));
+        merged.advance(0, Timestamp(10));
+        assert_eq!(merged.take_advance(), Some(Timestamp(10)));
+        merged.advance(0, Timestamp::MAX);
+        assert_eq!((merged.take_activity(), merged.take_advance()), (Some(Activity::Idle), None));
+        merged.push();
+        merged.advance(1, Timestamp(20));
+        assert_eq!(merged.take_advance(), Some(Timestamp(20)));
+        merged.advance(1, Timestamp::MAX);
+        merged.set_may_grow(false);
         assert_eq!(merged.take_advance(), Some(Timestamp::MAX));
     }
 

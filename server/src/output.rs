@@ -9,7 +9,7 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use coulee_connectors::{PrintTarget, StandardOutput};
 use coulee_model::{CheckpointId, SubtaskIndex};
-use coulee_runtime::connector::{Sink, SinkContext, SinkWriter};
+use coulee_runtime::connector::{Prepared, Sink, SinkContext, SinkWriter};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::{Batch, Error, Result};
 use coulee_sql::QuerySink;
@@ -43,7 +43,7 @@ impl Sink for ChannelSink {
         )
     }
 
-    async fn recover(&self, _: &SinkContext, _: &[Bytes]) -> Result<()> {
+    async fn recover(&self, _: &SinkContext, _: &[Bytes], _: &[Bytes]) -> Result<()> {
         Ok(())
     }
 
@@ -71,12 +71,8 @@ impl SinkWriter for ChannelWriter {
         self.rows.send(batch.into_rows()).await.map_err(gone)
     }
 
-    async fn prepare(&mut self, _: CheckpointId) -> Result<Bytes> {
-        Ok(Bytes::new())
-    }
-
-    async fn commit(&mut self, _: CheckpointId) -> Result<()> {
-        Ok(())
+    async fn prepare(&mut self, _: CheckpointId) -> Result<Prepared> {
+        Ok(Prepared::default())
     }
 }
 

@@ -11,7 +11,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
-use coulee_runtime::connector::{KnownSplits, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
+use coulee_runtime::connector::{
+    Enumeration, KnownSplits, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart,
+};
 use coulee_runtime::{Error, Result};
 use tokio::sync::Notify;
 
@@ -65,8 +67,8 @@ impl Source for Feed {
         false
     }
 
-    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
-        known.of([SplitId("feed".into())], "feed")
+    async fn enumerate(&self, known: KnownSplits) -> Result<Enumeration> {
+        Ok(known.of([SplitId("feed".into())], "feed")?.into())
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {

@@ -187,3 +187,12 @@ fn errors_name_the_column_and_the_option() {
     let error = DatagenConnector.create(&table(&[("l", list)], &[])).unwrap_err().to_string();
     assert!(error.contains("column 'l' is") && error.contains("datagen cannot make"), "{error}");
 }
+
+#[tokio::test]
+async fn datagen_keeps_the_contract_of_sources() {
+    let columns = [("id", DataType::Int64), ("price", DataType::Float64)];
+    let options =
+        [("number-of-rows", "23"), ("datagen.splits", "3"), ("rows-per-second", "1000000000"), ("base-time", "0")];
+    let source = source(&table(&columns, &options));
+    coulee_runtime::conformance::source_is_repeatable(&*source, Arc::new(coulee_model::SystemClock)).await;
+}

@@ -14,7 +14,7 @@ use coulee_runtime::{Error, Result};
 use regex::Regex;
 
 use super::lines::decompressed;
-use super::listing::{Listed, covers, list, list_local};
+use super::listing::{Listed, covers, list, list_local, list_some};
 use super::location::{Input, Location};
 use super::mark::{FileMark, Sampling, sample, sniff};
 use super::paths::unreadable;
@@ -58,7 +58,7 @@ impl Place {
     /// # Errors
     /// `Invalid` when there is none, or one cannot be read.
     pub async fn begin(&self) -> Result<Vec<SplitStart>> {
-        let files = list(&self.location, self.only.as_ref()).await?;
+        let files = list_some(&self.location, self.only.as_ref()).await?;
         let place = self.clone();
         let starts = move || files.into_iter().map(|file| place.start(file)).collect::<Result<Vec<_>>>();
         let starts = tokio::task::spawn_blocking(starts).await;
@@ -118,11 +118,7 @@ impl Place {
     }
 
     async fn check_objects(&self, files: &[(SplitId, Position)]) -> Result<()> {
-        let now = match list(&self.location, self.only.as_ref()).await {
-            Ok(now) => now,
-            Err(error) if error.kind() == coulee_model::ErrorKind::Invalid => Vec::new(),
-            Err(error) => return Err(error),
-        };
+        let now = list(&self.location, self.only.as_ref()).await?;
         let now: HashMap<&str, &Listed> = now.iter().map(|file| (file.path.as_str(), file)).collect();
         for (id, position) in files {
             let Some(Listed { object: Some(object), .. }) = now.get(id.0.as_str()) else {

@@ -65,7 +65,7 @@ impl Listed {
 /// The files, by name. Hidden ones (a name that begins with `.` or `_`) only count when they are named themselves.
 ///
 /// # Errors
-/// `Invalid` when there is none: an empty result would look like an empty table.
+/// `Invalid` when the path is not there or cannot be read.
 pub async fn list(location: &Location, only: Option<&Regex>) -> Result<Vec<Listed>> {
     let mut files = match location {
         Location::Local(path) => {
@@ -79,6 +79,15 @@ pub async fn list(location: &Location, only: Option<&Regex>) -> Result<Vec<Liste
         files.retain(|file| only.is_match(&file.path));
     }
     files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+/// The same; an empty result would look like an empty table.
+///
+/// # Errors
+/// Also when there is none.
+pub async fn list_some(location: &Location, only: Option<&Regex>) -> Result<Vec<Listed>> {
+    let files = list(location, only).await?;
     if files.is_empty() {
         let place = location.display();
         let filter = only.map_or(String::new(), |only| format!(" that matches {}", only.as_str()));
@@ -149,8 +158,11 @@ pub fn list_local(path: &Path) -> Result<Vec<Listed>> {
     Ok(names)
 }
 
-/// Whether a path is of those that `location` stands for, were there a file.
-pub fn covers(location: &Location, path: &str) -> bool {
+/// Whether a split's path is of those that `location` stands for, were there a file.
+pub fn covers(location: &Location, split: &str) -> bool {
+    // A file whose path another one had before has its number behind it.
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let path = split.rsplit_once('#').filter(|(_, number)| is_number(number)).map_or(split, |(path, _)| path);
     let (place, path) = match location {
         Location::Local(place) => (place.to_string_lossy().into_owned(), path),
         Location::Object { key, root, .. } => {
@@ -272,7 +284,7 @@ mod tests {
         let long = list(&Location::Local(root.join("x".repeat(300))), None).await.unwrap_err();
         assert_eq!(long.kind(), coulee_model::ErrorKind::Invalid, "not tried again: {long}");
         let only = full_match(".*csv").unwrap();
-        let none = list(&Location::Local(root.to_owned()), Some(&only)).await.unwrap_err();
+        let none = list_some(&Location::Local(root.to_owned()), Some(&only)).await.unwrap_err();
         assert!(none.to_string().contains("has no file that matches"), "{none}");
     }
     #[tokio::test]
@@ -310,7 +322,7 @@ mod tests {
                 [root.join(name).to_str().unwrap()]
             );
         }
-        assert!(list(&Location::Local(root.join("wha?.json")), None).await.is_err());
+        assert!(list_some(&Location::Local(root.join("wha?.json")), None).await.is_err());
         let place = Location::Local(root.to_owned());
         assert!(covers(&place, root.join("x/y.json").to_str().unwrap()) && !covers(&place, "/elsewhere/y.json"));
         let pattern = Location::Local(root.join("*.json"));

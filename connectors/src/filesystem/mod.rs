@@ -1,11 +1,12 @@
 //! `'connector' = 'filesystem'`: files of lines or Parquet, on a local disk or in an object store.
 //!
-//! Reading is bounded: [`FilesystemSource`] lists the files when the job begins, and each is a split, which later starts of the job find
+//! Reading is bounded unless the path is watched: [`FilesystemSource`] lists the files when the job begins, and each is a split, which later starts of the job find
 //! again by its identity and its content ([`find`]). Writing is exactly once, by
 //! spooling locally and delivering whole objects: see [`FilesystemSink`] and `docs/formats/spool.md`.
 
 mod adapt;
 mod columnar;
+mod commit;
 mod deliver;
 mod find;
 mod lines;
@@ -15,6 +16,7 @@ mod mark;
 mod partition;
 mod paths;
 mod pipe;
+mod plan;
 mod position;
 mod roll;
 mod settings;
@@ -22,6 +24,7 @@ mod sink;
 mod source;
 mod spool;
 mod state;
+mod watch;
 mod writer;
 
 use std::path::PathBuf;

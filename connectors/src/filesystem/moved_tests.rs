@@ -92,14 +92,14 @@ async fn a_file_that_is_gone_or_changed_is_named() {
         std::fs::write(folder.join("a.json.copy"), numbers(0..20)).unwrap();
         let source = source(folder, &[("format", "json")], n());
         let (_, positions) = read(&source, None, 3).await.unwrap();
-        let copy = source.enumerate(KnownSplits::default()).await.unwrap().remove(1);
+        let copy = source.enumerate(KnownSplits::default()).await.unwrap().splits.remove(1);
         happens(folder);
         let known = |position: Bytes| KnownSplits {
             unfinished: vec![SplitStart { id: first(&source), position: Some(position) }],
             finished: vec![copy.clone()],
         };
         let found = match source.enumerate(known(positions[3].1.clone())).await {
-            Ok(splits) => source.open(splits, context(10)).await.unwrap().next().await.map(drop),
+            Ok(found) => source.open(found.splits, context(10)).await.unwrap().next().await.map(drop),
             Err(error) => Err(error),
         };
         let error = found.expect_err(message);
@@ -140,7 +140,8 @@ async fn a_file_that_grows_is_read_to_a_defined_end() {
     let half = |n: i64| numbers(n..n + 1).split_at(4).0.to_owned();
     std::fs::write(&path, numbers(0..20) + &half(20)).unwrap();
     let source = source(&path, &[("format", "json")], n());
-    let mut reader = source.open(source.enumerate(KnownSplits::default()).await.unwrap(), context(1)).await.unwrap();
+    let mut reader =
+        source.open(source.enumerate(KnownSplits::default()).await.unwrap().splits, context(1)).await.unwrap();
     let SourceEvent::Rows { .. } = reader.next().await.unwrap() else { panic!("rows") };
     let position = reader.position(0);
     drop(reader);
@@ -164,7 +165,7 @@ async fn pipes_are_read_as_they_come_and_once() {
     let path = folder.path().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     let source = source(&path, &[("format", "json")], n());
-    let splits = source.enumerate(KnownSplits::default()).await.unwrap();
+    let splits = source.enumerate(KnownSplits::default()).await.unwrap().splits;
     let mut reader = source.open(splits, context(1000)).await.unwrap();
     let writing = path.clone();
     let mut pipe = tokio::task::spawn_blocking(move || std::fs::OpenOptions::new().write(true).open(writing).unwrap())

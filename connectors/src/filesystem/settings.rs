@@ -31,6 +31,12 @@ const FILESYSTEM_OPTIONS: &[OptionSpec] = &[
         "A regular expression that the whole path of a file must match to be read.",
     ),
     OptionSpec::new(
+        "source.monitor-interval",
+        OptionKind::Span,
+        None,
+        "How often the path is looked at for new files. Absent: those that are there when the job begins are read, and the table ends.",
+    ),
+    OptionSpec::new(
         "source.record-size.max",
         OptionKind::Bytes,
         Some("128 mb"),
@@ -182,6 +188,20 @@ pub fn record_bytes_max(options: &Options) -> Result<u64> {
             Err(Error::invalid(format!("{owner}: option 'source.record-size.max' is 0, expected 1 or more")))
         }
         bytes => Ok(bytes.unwrap_or(u64::MAX / 2)),
+    }
+}
+
+/// How often a source looks for new files; `None` when it does not.
+///
+/// # Errors
+/// `Invalid` when it is 0.
+pub fn monitor_interval(options: &Options) -> Result<Option<Duration>> {
+    match options.span("source.monitor-interval") {
+        Some(Duration::ZERO) => {
+            let owner = options.owner();
+            Err(Error::invalid(format!("{owner}: option 'source.monitor-interval' is 0, expected '1 s' or so")))
+        }
+        interval => Ok(interval),
     }
 }
 

@@ -13,20 +13,23 @@ use std::sync::atomic::AtomicBool;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bytes::Bytes;
-use coulee_model::SubtaskIndex;
-use coulee_runtime::connector::{CommitOn, Sink, SinkContext, SinkWriter};
+use coulee_model::{CheckpointId, SubtaskIndex};
+use coulee_runtime::connector::{CommitOn, Sink, SinkCommitter, SinkContext, SinkWriter};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::options::Options;
 use coulee_runtime::state::Facet;
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
+use super::commit::FilesystemCommitter;
 use super::deliver::{blocking, check, deliver};
 use super::location::Location;
-use super::partition::{Router, split_columns};
+use super::partition::split_columns;
+use super::plan::{Numbers, SinkPlan};
 use super::settings::{FileFormat, SinkSettings};
-use super::state::WriterState;
+use super::state::{Committable, WriterState};
 use super::writer::{APPEND_ONLY, FilesystemWriter};
 use crate::format::encoder;
 
@@ -39,46 +42,6 @@ pub struct FilesystemSink {
     /// SUBTLE: a subtask that comes back after the parallelism was lowered and raised again has no state of its own, but the
     /// objects of its first life are still there. Counting on from the highest number of all avoids them.
     floor: Mutex<Numbers>,
-}
-
-/// The numbers of the next files.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Numbers {
-    /// Of spool files.
-    pub open: u64,
-    /// Of objects.
-    pub part: u64,
-}
-
-/// What all writers of a sink share.
-#[derive(Debug)]
-pub struct SinkPlan {
-    /// Where objects become visible.
-    pub target: Location,
-    /// The same as the table says it.
-    pub path: String,
-    /// The rolling policy and the form.
-    pub settings: Arc<SinkSettings>,
-    /// The table's columns, and which of them are in the files and which in the path.
-    pub table: SchemaRef,
-    /// Indexes of the columns in the files.
-    pub files: Vec<usize>,
-    /// Indexes of the columns in the path.
-    pub partitions: Vec<usize>,
-    /// The columns in the files.
-    pub schema: SchemaRef,
-    /// Whether somebody was told of the many partitions.
-    pub has_warned: AtomicBool,
-}
-
-impl SinkPlan {
-    /// A router of rows into partitions.
-    ///
-    /// # Errors
-    /// `Invalid` when a partition column's type cannot be compared.
-    pub fn router(&self) -> Result<Router> {
-        Router::new(&self.table, &self.files, &self.partitions, self.schema.clone())
-    }
 }
 
 impl FilesystemSink {
@@ -113,6 +76,7 @@ impl FilesystemSink {
             files,
             partitions,
             schema,
+            committed: watch::Sender::new(CheckpointId(0)),
             has_warned: AtomicBool::new(false),
         };
         plan.router()?;
@@ -152,7 +116,7 @@ impl Sink for FilesystemSink {
         self.plan.settings.commit_on
     }
 
-    async fn recover(&self, context: &SinkContext, states: &[Bytes]) -> Result<()> {
+    async fn recover(&self, context: &SinkContext, states: &[Bytes], committables: &[Bytes]) -> Result<()> {
         check(&self.plan.target, &context.incarnation).await?;
         let states = states.iter().map(|state| WriterState::decode(state)).collect::<Result<Vec<_>>>()?;
         let mut kept = HashSet::new();
@@ -161,14 +125,21 @@ impl Sink for FilesystemSink {
             floor.open = floor.open.max(state.next_open);
             floor.part = floor.part.max(state.next_part);
             kept.extend(state.open.iter().map(|open| open.file.clone()));
-            for ready in &state.ready {
-                deliver(&self.plan.target, context.spool.join(&ready.file), ready).await?;
-            }
         }
+        let committables = committables.iter().map(|bytes| Committable::decode(bytes)).collect::<Result<Vec<_>>>()?;
+        let committables = committables.iter().map(|committable| &committable.ready);
+        for ready in states.iter().flat_map(|state| &state.ready).chain(committables) {
+            deliver(&self.plan.target, context.spool.join(&ready.file), ready).await?;
+        }
+        self.plan.committed.send_replace(CheckpointId(0));
         *self.floor.lock() = floor;
         // Also removes what was just delivered: the object is the proof from now on.
         let spool = context.spool.clone();
         blocking(move || sweep(&spool, &kept)).await
+    }
+
+    async fn committer(&self, context: &SinkContext) -> Result<Box<dyn SinkCommitter>> {
+        Ok(Box::new(FilesystemCommitter { plan: self.plan.clone(), spool: context.spool.clone() }))
     }
 
     async fn open(

@@ -8,7 +8,8 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use coulee_model::{CheckpointId, ErrorKind, JobName, ManualClock, OperatorId, Timestamp};
 use coulee_runtime::Batch;
-use coulee_runtime::connector::{KnownSplits, Source as _, SourceContext, SourceEvent};
+use coulee_runtime::conformance::{SinkAttempt, SinkCheckpoint, SinkUnderTest, sink_is_exactly_once};
+use coulee_runtime::connector::{KnownSplits, Prepared, Source as _, SourceContext, SourceEvent};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -60,6 +61,16 @@ impl Rig {
         self.sink.open(&self.context(), SubtaskIndex(subtask), states, self.metrics.clone()).await.unwrap()
     }
 
+    async fn commit(&self, checkpoint: u64, prepared: Prepared) {
+        let mut committer = self.sink.committer(&self.context()).await.unwrap();
+        committer.commit(CheckpointId(checkpoint), prepared.committables).await.unwrap();
+    }
+
+    /// Resumes with one writer.
+    async fn begin(&self, from: &SinkCheckpoint) -> SinkAttempt {
+        SinkAttempt::begin(self.sink.as_ref(), &self.context(), from, 1).await.unwrap()
+    }
+
     fn spooled(&self) -> Vec<PathBuf> {
         let folders = std::fs::read_dir(self.folder.path().join("spool")).unwrap();
         let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
@@ -89,8 +100,8 @@ impl Rig {
     async fn rows(&self) -> Vec<(Option<String>, i64)> {
         let (table, checked) = table(&self.options, self.partitioned);
         let source = FilesystemSource::new(self.target.clone(), &table, &checked, &[0, 1]).unwrap();
-        let Ok(splits) = source.enumerate(KnownSplits::default()).await else { return Vec::new() };
-        let count = splits.len();
+        let Ok(found) = source.enumerate(KnownSplits::default()).await else { return Vec::new() };
+        let (splits, count) = (found.splits.clone(), found.splits.len());
         let context = SourceContext { batch_rows: 1000, clock: self.clock.clone(), metrics: self.metrics.clone() };
         let mut reader = source.open(splits, context).await.unwrap();
         let (mut rows, mut ended) = (Vec::new(), 0);
@@ -146,15 +157,11 @@ const INPUTS: usize = 12;
 /// Runs all inputs to the end, with a checkpoint every two of them, and crashes once, after event `crash_at`. Returns how many
 /// events there were.
 async fn run(rig: &Rig, crash_at: usize) -> usize {
-    let (mut states, mut durable_position) = (Vec::new(), 0);
-    let (mut checkpoint, mut events) = (CheckpointId(1), 0);
+    let (mut durable, mut durable_position) = (SinkCheckpoint::default(), 0);
+    let mut events = 0;
     let mut listed: Vec<String> = Vec::new();
     'attempt: loop {
-        // A recovery that is itself cut short is repeated from the same states.
-        for _ in 0..2 {
-            rig.sink.recover(&rig.context(), &states).await.unwrap();
-        }
-        let mut writer = rig.writer(0, &states).await;
+        let mut attempt = rig.begin(&durable).await;
         let mut position = durable_position;
         macro_rules! event {
             () => {
@@ -167,9 +174,9 @@ async fn run(rig: &Rig, crash_at: usize) -> usize {
         loop {
             let last = position == INPUTS;
             if last {
-                writer.finish().await.unwrap();
+                attempt.finish().await.unwrap();
             } else {
-                writer.write(input(position)).await.unwrap();
+                attempt.writer(0).write(input(position)).await.unwrap();
                 position += 1;
                 rig.clock.advance(1_000);
             }
@@ -177,18 +184,19 @@ async fn run(rig: &Rig, crash_at: usize) -> usize {
             if !last && position % 2 == 1 {
                 continue;
             }
-            let state = writer.prepare(checkpoint).await.unwrap();
+            let checkpoint = attempt.prepare().await.unwrap();
             event!();
-            listed.extend(WriterState::decode(&state).unwrap().ready.into_iter().map(|ready| ready.key));
-            (states, durable_position) = (vec![state], position);
-            checkpoint = checkpoint.next();
+            let committables = checkpoint.committables.iter().map(|bytes| Committable::decode(bytes).unwrap());
+            listed.extend(committables.map(|committable| committable.ready.key));
+            let id = checkpoint.id;
+            (durable, durable_position) = (checkpoint, position);
             event!();
             // The word that a checkpoint is durable comes late: rows behind the barrier are written before it.
             if position < INPUTS {
-                writer.write(input(position)).await.unwrap();
+                attempt.writer(0).write(input(position)).await.unwrap();
                 position += 1;
             }
-            writer.commit(CheckpointId(checkpoint.0 - 1)).await.unwrap();
+            attempt.commit(id).await.unwrap();
             let visible = rig.objects().await;
             assert!(visible.keys().all(|key| listed.iter().any(|known| key.ends_with(known))), "{:?}", visible.keys());
             event!();
@@ -247,17 +255,17 @@ fn memory() -> Location {
 #[tokio::test]
 async fn nothing_is_visible_before_commit_and_keys_are_as_documented() {
     let rig = Rig::new(None, &[], true);
-    rig.sink.recover(&rig.context(), &[]).await.unwrap();
+    rig.sink.recover(&rig.context(), &[], &[]).await.unwrap();
     let mut writer = rig.writer(3, &[]).await;
     writer.write(input(0)).await.unwrap();
-    writer.prepare(CheckpointId(1)).await.unwrap();
-    writer.commit(CheckpointId(1)).await.unwrap();
+    let prepared = writer.prepare(CheckpointId(1)).await.unwrap();
+    rig.commit(1, prepared).await;
     assert!(rig.objects().await.is_empty(), "the buffers outlive a checkpoint");
     assert_eq!(writer.next_delivery(), Some(Timestamp(300_000)));
     writer.finish().await.unwrap();
-    writer.prepare(CheckpointId(2)).await.unwrap();
+    let prepared = writer.prepare(CheckpointId(2)).await.unwrap();
     assert!(rig.objects().await.is_empty(), "prepared is not committed");
-    writer.commit(CheckpointId(2)).await.unwrap();
+    rig.commit(2, prepared).await;
     let objects = rig.objects().await;
     let keys: Vec<&str> = objects.keys().map(String::as_str).collect();
     assert_eq!(
@@ -275,8 +283,8 @@ async fn nothing_is_visible_before_commit_and_keys_are_as_documented() {
 }
 
 /// One checkpoint with one ready object that was not committed.
-async fn prepared(rig: &Rig) -> Bytes {
-    rig.sink.recover(&rig.context(), &[]).await.unwrap();
+async fn prepared(rig: &Rig) -> Prepared {
+    rig.sink.recover(&rig.context(), &[], &[]).await.unwrap();
     let mut writer = rig.writer(0, &[]).await;
     writer.write(input(0)).await.unwrap();
     writer.finish().await.unwrap();
@@ -287,8 +295,8 @@ async fn prepared(rig: &Rig) -> Bytes {
 async fn an_object_that_is_there_is_ours_or_a_fence() {
     for target in [None, Some(memory())] {
         let rig = Rig::new(target, &[], false);
-        let state = prepared(&rig).await;
-        let ready = WriterState::decode(&state).unwrap().ready.remove(0);
+        let Prepared { state, committables } = prepared(&rig).await;
+        let ready = Committable::decode(&committables[0]).unwrap().ready;
         let context = rig.context();
         let states = [state];
 
@@ -313,10 +321,10 @@ async fn an_object_that_is_there_is_ours_or_a_fence() {
             }
         };
         put(foreign).await;
-        let error = rig.sink.recover(&context, &states).await.unwrap_err();
+        let error = rig.sink.recover(&context, &states, &committables).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
         put(vec![1, 2, 3]).await;
-        let error = rig.sink.recover(&context, &states).await.unwrap_err();
+        let error = rig.sink.recover(&context, &states, &committables).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
 
         // Gone again: ours is delivered, and found when it is delivered again without the spool file.
@@ -326,9 +334,9 @@ async fn an_object_that_is_there_is_ours_or_a_fence() {
                 store.delete(&format!("{key}/{}", ready.key).into()).await.unwrap();
             }
         }
-        rig.sink.recover(&context, &states).await.unwrap();
+        rig.sink.recover(&context, &states, &committables).await.unwrap();
         assert!(rig.spooled().is_empty());
-        rig.sink.recover(&context, &states).await.unwrap();
+        rig.sink.recover(&context, &states, &committables).await.unwrap();
         assert_eq!(rig.rows().await, expected(1));
     }
 }
@@ -336,16 +344,16 @@ async fn an_object_that_is_there_is_ours_or_a_fence() {
 #[tokio::test]
 async fn what_is_lost_is_said() {
     let rig = Rig::new(None, &[], false);
-    let state = prepared(&rig).await;
+    let Prepared { state, committables } = prepared(&rig).await;
     rig.spooled().iter().for_each(|file| std::fs::remove_file(file).unwrap());
-    let error = rig.sink.recover(&rig.context(), &[state]).await.unwrap_err();
+    let error = rig.sink.recover(&rig.context(), &[state], &committables).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
 
     let rig = Rig::new(None, &[], false);
-    rig.sink.recover(&rig.context(), &[]).await.unwrap();
+    rig.sink.recover(&rig.context(), &[], &[]).await.unwrap();
     let mut writer = rig.writer(0, &[]).await;
     writer.write(input(0)).await.unwrap();
-    let state = writer.prepare(CheckpointId(1)).await.unwrap();
+    let state = writer.prepare(CheckpointId(1)).await.unwrap().state;
     drop(writer);
     rig.spooled().iter().for_each(|file| std::fs::write(file, "x").unwrap());
     let opened = rig.sink.open(&rig.context(), SubtaskIndex(0), &[state], rig.metrics.clone()).await;
@@ -362,7 +370,7 @@ async fn buffers_follow_a_change_of_parallelism() {
     let mut states: Vec<Bytes> = Vec::new();
     let (mut next, mut checkpoint) = (0, CheckpointId(1));
     for (life, subtasks) in lives.into_iter().enumerate() {
-        rig.sink.recover(&rig.context(), &states).await.unwrap();
+        rig.sink.recover(&rig.context(), &states, &[]).await.unwrap();
         let mut new_states = Vec::new();
         for (subtask, from) in subtasks.iter().enumerate() {
             let from: Vec<Bytes> = from.iter().map(|i| states[*i].clone()).collect();
@@ -374,18 +382,18 @@ async fn buffers_follow_a_change_of_parallelism() {
                 if !last || life == 2 {
                     writer.finish().await.unwrap();
                 }
-                let state = writer.prepare(checkpoint).await.unwrap();
-                writer.commit(checkpoint).await.unwrap();
-                checkpoint = checkpoint.next();
+                let prepared = writer.prepare(checkpoint).await.unwrap();
                 if last {
-                    new_states.push(state);
+                    new_states.push(prepared.state.clone());
                 }
+                rig.commit(checkpoint.0, prepared).await;
+                checkpoint = checkpoint.next();
             }
         }
         states = new_states;
     }
     assert_eq!(rig.rows().await, expected(next));
-    rig.sink.recover(&rig.context(), &states).await.unwrap();
+    rig.sink.recover(&rig.context(), &states, &[]).await.unwrap();
     assert!(rig.spooled().is_empty());
 }
 
@@ -394,7 +402,7 @@ async fn a_target_that_cannot_be_written_is_refused_at_the_start() {
     let rig = Rig::new(None, &[], false);
     let out = rig.folder.path().join("out");
     std::fs::write(&out, "a file").unwrap();
-    let error = rig.sink.recover(&rig.context(), &[]).await.unwrap_err();
+    let error = rig.sink.recover(&rig.context(), &[], &[]).await.unwrap_err();
     assert_eq!(error.to_string(), format!("cannot write to {}: it is a file, expected a folder", out.display()));
     assert_eq!(error.kind(), ErrorKind::Invalid);
 }
@@ -414,7 +422,7 @@ async fn updates_are_refused() {
 #[tokio::test]
 async fn a_large_file_rolls_in_the_background_and_is_not_lost_meanwhile() {
     let rig = Rig::new(None, &[("sink.rolling-policy.file-size", "12 mb")], false);
-    rig.sink.recover(&rig.context(), &[]).await.unwrap();
+    rig.sink.recover(&rig.context(), &[], &[]).await.unwrap();
     let mut writer = rig.writer(0, &[]).await;
     let numbers: Vec<i64> = (0..1_000_000).collect();
     let days: StringArray = numbers.iter().map(|_| Some("a")).collect();
@@ -422,16 +430,58 @@ async fn a_large_file_rolls_in_the_background_and_is_not_lost_meanwhile() {
     let rows = RecordBatch::try_new(input(0).schema(), columns).unwrap();
     writer.write(Batch::inserts(rows)).await.unwrap();
     // Whether the roll is done by now or not, the state has all rows, once.
-    let state = WriterState::decode(&writer.prepare(CheckpointId(1)).await.unwrap()).unwrap();
-    let open: u64 = state.open.iter().map(|open| open.rows).sum();
-    let ready: u64 = state.ready.iter().map(|ready| ready.rows).sum();
+    let Prepared { state, committables } = writer.prepare(CheckpointId(1)).await.unwrap();
+    let open: u64 = WriterState::decode(&state).unwrap().open.iter().map(|open| open.rows).sum();
+    let ready: u64 = committables.iter().map(|bytes| Committable::decode(bytes).unwrap().ready.rows).sum();
     assert_eq!(open + ready, 1_000_000);
     drop(writer);
-    let states = [state.encode()];
-    rig.sink.recover(&rig.context(), &states).await.unwrap();
-    let mut writer = rig.writer(0, &states).await;
+    rig.sink.recover(&rig.context(), std::slice::from_ref(&state), &committables).await.unwrap();
+    let mut writer = rig.writer(0, &[state]).await;
     writer.finish().await.unwrap();
-    writer.prepare(CheckpointId(2)).await.unwrap();
-    writer.commit(CheckpointId(2)).await.unwrap();
+    let prepared = writer.prepare(CheckpointId(2)).await.unwrap();
+    rig.commit(2, prepared).await;
     assert_eq!(rig.rows().await.len(), 1_000_000);
+}
+
+#[async_trait]
+impl SinkUnderTest for Rig {
+    fn sink(&self) -> Arc<dyn Sink> {
+        self.sink.clone()
+    }
+
+    fn context(&self) -> SinkContext {
+        Rig::context(self)
+    }
+
+    fn input(&self, n: usize) -> Batch {
+        input(n)
+    }
+
+    fn expected(&self, n: usize) -> Vec<String> {
+        expected(n).iter().map(|row| format!("{row:?}")).collect()
+    }
+
+    async fn visible(&mut self) -> Vec<String> {
+        self.rows().await.iter().map(|row| format!("{row:?}")).collect()
+    }
+
+    fn crashed(&mut self) {
+        let (table, checked) = table(&self.options, self.partitioned);
+        self.sink = Arc::new(FilesystemSink::new(self.target.clone(), &table, &checked).unwrap());
+    }
+
+    fn is_buffered(&self) -> bool {
+        self.options.iter().all(|(key, _)| key != "sink.rolling-policy.row-count")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn files_keep_the_contract_of_sinks() {
+    for options in
+        [&[("sink.rolling-policy.row-count", "1")][..], &[("format", "json")], &[("sink.commit-on", "snapshot")]]
+    {
+        for target in [None, Some(memory())] {
+            sink_is_exactly_once(|| Box::new(Rig::new(target.as_ref().map(|_| memory()), options, true))).await;
+        }
+    }
 }

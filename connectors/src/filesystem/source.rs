@@ -1,16 +1,20 @@
 //! Reads files as a bounded source: a split is one file, read in order by one blocking thread per reader.
 //!
-//! The files are those that were there when the job began. A job that resumes reads on in them, wherever they are by now ([`find`](super::find)).
+//! The files are those that were there when the job began, or with `'source.monitor-interval'` all that come ([`watch`](super::watch)). A job that resumes
+//! reads on in them, wherever they are by now ([`find`](super::find)).
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use bytes::Bytes;
-use coulee_runtime::connector::{KnownSplits, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart};
+use coulee_runtime::connector::{
+    Enumeration, KnownSplits, Source, SourceContext, SourceEvent, SourceReader, SplitEnumerator, SplitId, SplitStart,
+};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::options::Options;
 use coulee_runtime::origin::{PositionKind, RowNumbers, RowPositions};
@@ -31,7 +35,8 @@ use super::partition::{repeat, split_columns, value_in_path};
 use super::paths::unreadable;
 use super::pipe::Pipe;
 use super::position::Position;
-use super::settings::{FileFormat, LineCompression, record_bytes_max};
+use super::settings::{FileFormat, LineCompression, monitor_interval, record_bytes_max};
+use super::watch::{FileWatch, Seen};
 use crate::format::{FormatSettings, OnError, Record, RecordDecoder, Rejects, decoder};
 
 /// How many batches may wait between the reading thread and the job.
@@ -55,6 +60,7 @@ struct Plan {
     owner: String,
     format: FileFormat,
     record_bytes_max: u64,
+    monitor_interval: Option<Duration>,
     /// The columns that the files hold, and which of them are wanted.
     file_columns: SchemaRef,
     file_projection: Vec<usize>,
@@ -104,6 +110,7 @@ impl FilesystemSource {
             place,
             owner: options.owner().to_owned(),
             record_bytes_max: record_bytes_max(options)?,
+            monitor_interval: monitor_interval(options)?,
             file_columns: Arc::new(table.schema.project(&files)?),
             schema: Arc::new(table.schema.project(projection)?),
             path: options.get("path").unwrap_or_default().to_owned(),
@@ -139,35 +146,52 @@ impl Source for FilesystemSource {
     }
 
     fn is_bounded(&self) -> bool {
-        true
+        self.plan.monitor_interval.is_none()
     }
 
     fn knows_its_end(&self) -> bool {
         true
     }
 
-    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
+    async fn enumerate(&self, known: KnownSplits) -> Result<Enumeration> {
         let place = &self.plan.place;
         let at = |error: Error| error.at(&self.plan.owner);
-        let splits = if known.is_empty() { place.begin().await.map_err(at)? } else { known.unfinished.clone() };
+        let splits = match (known.is_empty(), self.plan.monitor_interval) {
+            (false, _) => known.unfinished.clone(),
+            (true, None) => place.begin().await.map_err(at)?,
+            // All that is there will be found.
+            (true, Some(_)) => Vec::new(),
+        };
         let files = splits.iter().map(decode).collect::<Result<Vec<_>>>()?;
         let finished = known.finished.iter().map(decode).collect::<Result<Vec<_>>>()?;
         let marks = files.iter().chain(&finished).filter_map(|(_, position)| position.file.clone());
         let marks: KnownFiles = marks.map(|mark| ((mark.device, mark.inode), mark)).collect();
         *self.plan.known.write() = marks.clone();
         if !known.is_empty() {
-            place.check(files, marks).await.map_err(at)?;
+            place.check(files.clone(), marks).await.map_err(at)?;
         }
-        Ok(splits)
+        let discovery = self.plan.monitor_interval.map(|every| -> Box<dyn SplitEnumerator> {
+            let mut seen = Seen::default();
+            files.iter().chain(&finished).for_each(|(id, position)| seen.add(id, position));
+            Box::new(FileWatch::new(place.clone(), every, seen))
+        });
+        Ok(Enumeration { splits, discovery })
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
-        let files = splits.iter().map(decode).collect::<Result<Vec<_>>>()?;
-        let positions = files.iter().map(|(_, position)| position.clone()).collect();
         let (sender, chunks) = mpsc::channel(BATCHES_WAITING_MAX);
+        let (to_read, mut given) = mpsc::unbounded_channel();
         let plan = self.plan.clone();
+        let mut reader = FilesystemReader {
+            positions: Vec::new(),
+            to_read,
+            chunks,
+            rows_at: RowPositions::default(),
+            metrics: context.metrics,
+        };
+        reader.add_splits(splits)?;
         tokio::task::spawn_blocking(move || {
-            for (split, (id, position)) in files.into_iter().enumerate() {
+            while let Some((split, id, position)) = given.blocking_recv().filter(|_| !sender.is_closed()) {
                 let mut reading = Reading { plan: &plan, split, file: id.0, position, out: &sender };
                 match reading.run(context.batch_rows) {
                     Ok(true) => {}
@@ -180,8 +204,7 @@ impl Source for FilesystemSource {
                 }
             }
         });
-        let rows_at = RowPositions::default();
-        Ok(Box::new(FilesystemReader { positions, chunks, rows_at, metrics: context.metrics }))
+        Ok(Box::new(reader))
     }
 }
 
@@ -457,6 +480,8 @@ impl LineInput {
 /// Hands on what the reading thread has read.
 struct FilesystemReader {
     positions: Vec<Position>,
+    /// Files for the reading thread.
+    to_read: mpsc::UnboundedSender<(usize, SplitId, Position)>,
     chunks: mpsc::Receiver<Result<Chunk>>,
     /// Of the rows that were handed on last.
     rows_at: RowPositions,
@@ -486,6 +511,16 @@ impl SourceReader for FilesystemReader {
 
     fn position(&self, split: usize) -> Bytes {
         self.positions[split].encode()
+    }
+
+    fn add_splits(&mut self, splits: Vec<SplitStart>) -> Result<()> {
+        for split in &splits {
+            let (id, position) = decode(split)?;
+            // A thread that is gone has sent why.
+            self.to_read.send((self.positions.len(), id, position.clone())).ok();
+            self.positions.push(position);
+        }
+        Ok(())
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) async fn read(
             KnownSplits { unfinished: vec![SplitStart { id: first(source), position }], ..KnownSplits::default() }
         }
     };
-    let mut splits = source.enumerate(known).await?;
+    let mut splits = source.enumerate(known).await?.splits;
     splits.truncate(1);
     let mut reader = source.open(splits, context(batch_rows)).await?;
     let mut got = Got::default();
@@ -188,7 +188,7 @@ async fn parquet_types_are_adapted_and_what_does_not_fit_is_rejected() {
         source(&path, &[("format", "parquet")], vec![Field::new(name, data_type, true)])
     };
     let first = async |source: FilesystemSource| {
-        let splits = source.enumerate(KnownSplits::default()).await.unwrap();
+        let splits = source.enumerate(KnownSplits::default()).await.unwrap().splits;
         source.open(splits, context(10)).await.unwrap().next().await
     };
     for fits in [DataType::Int16, DataType::Float64, DataType::Decimal128(10, 2)] {
@@ -264,7 +264,7 @@ async fn a_call_that_is_dropped_loses_nothing() {
     let text: String = (0..200).map(|n| format!("{{\"n\":{n}}}\n")).collect();
     std::fs::write(&path, text).unwrap();
     let source = source(&path, &[("format", "json")], n());
-    let splits = source.enumerate(KnownSplits::default()).await.unwrap();
+    let splits = source.enumerate(KnownSplits::default()).await.unwrap().splits;
     let mut reader = source.open(splits, context(3)).await.unwrap();
     let mut numbers = Vec::new();
     loop {
@@ -305,7 +305,7 @@ async fn malformed_records_are_treated_as_the_table_says() {
     let splits = skipping.enumerate(KnownSplits::default()).await.unwrap();
     let context = context(10);
     let metrics = context.metrics.clone();
-    let mut reader = skipping.open(splits, context).await.unwrap();
+    let mut reader = skipping.open(splits.splits, context).await.unwrap();
     let SourceEvent::Rows { rows, rejected, .. } = reader.next().await.unwrap() else { panic!("rows") };
     assert_eq!((rows.num_rows(), rejected), (1, None));
     assert_eq!(metrics.figures().rejected_rows(), 2);
@@ -374,4 +374,16 @@ async fn an_empty_path_is_refused() {
     let options = Options::new("table 't'", option_specs(), &values).unwrap();
     let error = Location::new(&options, Path::new("/in")).unwrap_err().to_string();
     assert!(error.starts_with("table 't': option 'path' is empty, expected"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn files_keep_the_contract_of_sources() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, numbers) in [("a.json", 0..9), ("b.json.gz", 10..17), ("c/d.json.zst", 20..21), ("e.json", 30..30)] {
+        std::fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
+        let text: String = numbers.map(|n| format!("{{\"n\":{n}}}\n")).collect();
+        write(&folder.path().join(name), text.as_bytes());
+    }
+    let source = source(folder.path(), &[("format", "json")], n());
+    coulee_runtime::conformance::source_is_repeatable(&source, context(1).clock).await;
 }

@@ -1,4 +1,4 @@
-//! What a sink's writer leaves in a checkpoint. The encoding is described in `docs/formats/spool.md`.
+//! What a sink's writer leaves in a checkpoint: its state, and what is to be committed. The encodings are described in `docs/formats/spool.md`.
 
 use bytes::Bytes;
 use coulee_runtime::{Error, Result};
@@ -49,13 +49,49 @@ pub struct WriterState {
     pub ratio: f64,
     /// Spool files whose rows are not in an object yet.
     pub open: Vec<OpenFile>,
-    /// Objects to make visible.
+    /// Objects to make visible: of version 1, which had no committables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ready: Vec<ReadyFile>,
+}
+
+/// A finished file that the committer makes visible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committable {
+    /// [`Committable::VERSION`].
+    pub version: u32,
+    /// The file.
+    pub ready: ReadyFile,
+    /// The spool file that it was made of, relative to the sink's spool folder: removed with it, as the checkpoint before still refers to it.
+    pub spool: String,
+}
+
+impl Committable {
+    /// The version that is written.
+    pub const VERSION: u32 = 1;
+
+    /// As bytes.
+    pub fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("texts and numbers have a form in JSON").into()
+    }
+
+    /// From the bytes of `prepare`.
+    ///
+    /// # Errors
+    /// `Corrupt` when they are not of a version that this one knows.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let committable: Committable = serde_json::from_slice(bytes)
+            .map_err(|error| Error::corrupt(format!("what a filesystem sink commits: {error}")).because(error))?;
+        if committable.version != Self::VERSION {
+            let version = committable.version;
+            return Err(Error::corrupt(format!("what a filesystem sink commits has version {version}, expected 1")));
+        }
+        Ok(committable)
+    }
 }
 
 impl WriterState {
     /// The version that is written.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// As bytes.
     pub fn encode(&self) -> Bytes {
@@ -69,9 +105,11 @@ impl WriterState {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let state: WriterState = serde_json::from_slice(bytes)
             .map_err(|error| Error::corrupt(format!("the state of a filesystem sink: {error}")).because(error))?;
-        if state.version != Self::VERSION {
+        if !(1..=Self::VERSION).contains(&state.version) {
             let version = state.version;
-            return Err(Error::corrupt(format!("the state of a filesystem sink has version {version}, expected 1")));
+            return Err(Error::corrupt(format!(
+                "the state of a filesystem sink has version {version}, expected 1 or 2"
+            )));
         }
         Ok(state)
     }

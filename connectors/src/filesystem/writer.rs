@@ -1,31 +1,30 @@
-//! Writes the rows of one subtask: fills spool files, rolls them, and delivers on commit.
+//! Writes the rows of one subtask: fills spool files, rolls them, and hands the finished files over to the committer.
 //!
-//! A file's way: a [`Buffer`] that is appended to; *sealed*, while a blocking thread makes it into the file to deliver; *ready*, from
-//! the next `prepare` on in the checkpoint's state; visible, at that checkpoint's `commit`. The spool file stays until then,
-//! since the checkpoint before still refers to it.
+//! A file's way: a [`Buffer`] that is appended to; *sealed*, while a blocking thread makes it into the file to deliver; *ready*, until the
+//! next `prepare` hands it over; visible, once that checkpoint is durable and the [committer](super::commit) has had its turn. The spool file stays
+//! until then, since the checkpoint before still refers to it.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use coulee_model::{CheckpointId, Clock, SubtaskIndex, Timestamp, unique_u64};
-use coulee_runtime::connector::{SinkContext, SinkWriter};
+use coulee_runtime::connector::{CommitOn, Prepared, SinkContext, SinkWriter};
 use coulee_runtime::metrics::{Definition, Instrument, Merge, SubtaskMetrics, Unit};
 use coulee_runtime::row_errors::RejectedRows;
 use coulee_runtime::{Batch, Error, Result};
-use futures::StreamExt;
 use tokio::task::JoinHandle;
 
-use super::deliver::{blocking, create_folders, deliver, injected};
+use super::commit::Backlog;
+use super::deliver::{blocking, create_folders, injected};
 use super::partition::Router;
+use super::plan::{Numbers, SinkPlan};
 use super::roll::{Roll, Rolled, sync_folder};
-use super::sink::{Numbers, SinkPlan};
 use super::spool::Buffer;
-use super::state::{OpenFile, ReadyFile, WriterState};
+use super::state::{Committable, OpenFile, ReadyFile, WriterState};
 
 /// Why a changelog is refused.
 pub(super) const APPEND_ONLY: &str = "files cannot take a row back: aggregate in windows, whose results are final, or write to a table that takes \
@@ -40,9 +39,6 @@ const ROLL_AWAITED_BYTES_MAX: u64 = 8 << 20;
 
 /// How many rolls may be under way: each takes a thread and the memory of a row group.
 const ROLLS_MAX: usize = 2;
-
-/// How many objects are put at a time: each may take the memory of its file.
-const DELIVERIES_MAX: usize = 2;
 
 /// With more partitions than this, a person is told what that does.
 const PARTITIONS_EXPECTED: u64 = 1_000;
@@ -63,14 +59,12 @@ struct Sealed {
     task: JoinHandle<Result<Rolled>>,
 }
 
-/// A finished file that waits for its checkpoint.
+/// A finished file that waits for the next barrier.
 #[derive(Debug)]
 struct Ready {
-    state: ReadyFile,
+    file: ReadyFile,
     /// What it was made of, to be removed with it.
     spool: String,
-    /// The first checkpoint whose state has it.
-    listed: Option<CheckpointId>,
 }
 
 /// The writer of one subtask.
@@ -90,6 +84,7 @@ pub struct FilesystemWriter {
     ready: Vec<Ready>,
     /// Rows of the last `write` that no folder can be made for.
     rejected: Option<RejectedRows>,
+    backlog: Backlog,
     finished: bool,
     /// Whether the folder has files whose names are not durable.
     folder_unsynced: bool,
@@ -97,7 +92,7 @@ pub struct FilesystemWriter {
 }
 
 impl FilesystemWriter {
-    /// Goes on where `states` left off. What they list as ready, `recover` has delivered.
+    /// Goes on where `states` left off. What was ready, `recover` has delivered.
     ///
     /// # Errors
     /// `Corrupt` when a spool file that they refer to is gone or shorter.
@@ -110,7 +105,9 @@ impl FilesystemWriter {
         metrics: Arc<SubtaskMetrics>,
     ) -> Result<Self> {
         create_folders(&context.spool.join(subtask.to_string()))?;
+        let may_wait = plan.settings.commit_on == CommitOn::Checkpoint;
         let mut writer = FilesystemWriter {
+            backlog: Backlog::new(&plan.committed, may_wait),
             router: plan.router()?,
             plan,
             spool: context.spool.clone(),
@@ -215,14 +212,14 @@ impl FilesystemWriter {
             // Small files are mostly footer and say little about the ratio.
             self.ratio = (rolled.bytes as f64 / sealed.open.length as f64).clamp(0.01, 4.0);
         }
-        let state = ReadyFile {
+        let file = ReadyFile {
             key: sealed.key,
             file: sealed.file,
             bytes: rolled.bytes,
             crc32c: rolled.crc32c,
             rows: sealed.open.rows,
         };
-        self.ready.push(Ready { state, spool: sealed.open.file, listed: None });
+        self.ready.push(Ready { file, spool: sealed.open.file });
         Ok(())
     }
 
@@ -297,7 +294,7 @@ impl FilesystemWriter {
             next_part: self.numbers.part,
             ratio: self.ratio,
             open,
-            ready: self.ready.iter().map(|ready| ready.state.clone()).collect(),
+            ready: Vec::new(),
         }
     }
 }
@@ -314,6 +311,7 @@ impl SinkWriter for FilesystemWriter {
         if batch.is_empty() {
             return Ok(());
         }
+        self.backlog.room().await;
         let routed = self.router.route(batch.rows())?;
         self.rejected = RejectedRows::undelivered(&batch, routed.refused)?;
         for (partition, rows) in routed.parts {
@@ -337,7 +335,7 @@ impl SinkWriter for FilesystemWriter {
         self.rejected.take()
     }
 
-    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Bytes> {
+    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Prepared> {
         let now = self.clock.now();
         for partition in self.partitions(|buffer| self.due_at(buffer) <= now) {
             self.seal_partition(&partition)?;
@@ -345,43 +343,19 @@ impl SinkWriter for FilesystemWriter {
         self.buffers.values_mut().try_for_each(Buffer::flush)?;
         self.finish_rolls().await?;
         self.sync().await?;
-        for ready in self.ready.iter_mut().filter(|ready| ready.listed.is_none()) {
-            ready.listed = Some(checkpoint);
+        let ready = std::mem::take(&mut self.ready);
+        let mut committables = Vec::with_capacity(ready.len());
+        for Ready { file, spool } in ready {
             // Counted here rather than at the delivery, as the counters are part of the same checkpoint: a job that dies
             // between the two has its objects delivered by `recover`.
             self.metrics.add_delivered_objects(1);
-            self.metrics.add_delivered_rows(ready.state.rows);
-            self.metrics.add_delivered_bytes(ready.state.bytes);
+            self.metrics.add_delivered_rows(file.rows);
+            self.metrics.add_delivered_bytes(file.bytes);
+            self.backlog.hand_over(checkpoint, file.bytes);
+            committables.push(Committable { version: Committable::VERSION, ready: file, spool }.encode());
         }
         self.count_files();
-        Ok(self.state().encode())
-    }
-
-    async fn commit(&mut self, checkpoint: CheckpointId) -> Result<()> {
-        let covered = |ready: &Ready| ready.listed.is_some_and(|listed| listed <= checkpoint);
-        let due: Vec<&Ready> = self.ready.iter().filter(|ready| covered(ready)).collect();
-        if due.is_empty() {
-            return Ok(());
-        }
-        let deliveries: Vec<_> = due
-            .iter()
-            .map(|ready| {
-                let (plan, file, state) = (self.plan.clone(), self.spool.join(&ready.state.file), ready.state.clone());
-                async move { deliver(&plan.target, file, &state).await }
-            })
-            .collect();
-        let mut results = futures::stream::iter(deliveries).buffer_unordered(DELIVERIES_MAX);
-        while let Some(result) = results.next().await {
-            result?;
-        }
-        drop(results);
-        fail::fail_point!("filesystem.forget.before", |_| Err(injected("filesystem.forget.before")));
-        for ready in &due {
-            remove(&self.spool.join(&ready.state.file))?;
-            remove(&self.spool.join(&ready.spool))?;
-        }
-        self.ready.retain(|ready| !covered(ready));
-        Ok(())
+        Ok(Prepared { state: self.state().encode(), committables })
     }
 
     async fn finish(&mut self) -> Result<()> {
@@ -405,14 +379,5 @@ impl SinkWriter for FilesystemWriter {
 impl Drop for FilesystemWriter {
     fn drop(&mut self) {
         self.cancelled.store(true, Ordering::Relaxed);
-    }
-}
-
-fn remove(file: &Path) -> Result<()> {
-    match std::fs::remove_file(file) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("cannot remove the spool file {}", file.display()), cause))
-        }
-        _ => Ok(()),
     }
 }

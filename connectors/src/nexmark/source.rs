@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bytes::Bytes;
 use coulee_runtime::connector::{
-    KnownSplits, Sink, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart,
+    Enumeration, KnownSplits, Sink, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart,
 };
 use coulee_runtime::options::OptionSpec;
 use coulee_runtime::state::Facet;
@@ -121,9 +121,9 @@ impl Source for NexmarkSource {
         true
     }
 
-    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
+    async fn enumerate(&self, known: KnownSplits) -> Result<Enumeration> {
         let splits = (0..self.splits).map(|split| SplitId(format!("{split}-of-{}", self.splits)));
-        known.of(splits, "nexmark: 'nexmark.splits' cannot change while a job keeps its state")
+        Ok(known.of(splits, "nexmark: 'nexmark.splits' cannot change while a job keeps its state")?.into())
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {

@@ -277,3 +277,9 @@ async fn positions_of_other_splits_are_refused() {
     }
     assert!(!source.is_bounded());
 }
+
+#[tokio::test]
+async fn nexmark_keeps_the_contract_of_sources() {
+    let source = source(Some(Kind::Bid), &[("events.num", "50"), ("nexmark.splits", "3")]);
+    coulee_runtime::conformance::source_is_repeatable(&*source, context(1).clock).await;
+}

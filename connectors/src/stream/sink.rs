@@ -6,8 +6,8 @@ use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use bytes::Bytes;
 use coulee_log::{Log, LogError, Stream, StreamSettings};
-use coulee_model::{StreamName, SubtaskIndex};
-use coulee_runtime::connector::{CommitOn, Sink, SinkContext, SinkWriter};
+use coulee_model::{CheckpointId, StreamName, SubtaskIndex};
+use coulee_runtime::connector::{CommitOn, Sink, SinkCommitter, SinkContext, SinkWriter};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::state::Facet;
 use coulee_runtime::table::TableSpec;
@@ -18,7 +18,7 @@ use super::dead_letters::RejectedEncoder;
 use super::layout::{self, Metadata};
 use super::log_error;
 use super::settings::{Guarantee, TableOptions};
-use super::state::{Names, WriterState};
+use super::state::{Names, Transactions};
 use super::writer::{APPEND_ONLY, StreamWriter};
 use crate::format::{self, FormatSettings, RecordEncoder};
 
@@ -208,16 +208,11 @@ impl Sink for StreamSink {
         if self.recipe.commit_on_snapshot { CommitOn::Snapshot } else { CommitOn::Checkpoint }
     }
 
-    async fn recover(&self, context: &SinkContext, states: &[Bytes]) -> Result<()> {
+    async fn recover(&self, context: &SinkContext, states: &[Bytes], committables: &[Bytes]) -> Result<()> {
         let (log, names) = (self.target.log(), Names::new(context));
-        let mut commits = Vec::new();
-        for state in states {
-            let state = WriterState::decode(state)?;
-            commits.extend(state.prepared.iter().map(|transaction| log.commit_transaction(transaction)));
-        }
-        for committed in join_all(commits).await {
-            committed.map_err(log_error)?;
-        }
+        // Before there were committables, a writer's state listed its transactions.
+        let listed = states.iter().filter(|state| !state.is_empty());
+        commit_all(log, listed.chain(committables)).await?;
         // What is left was written after the checkpoint, and will be written again.
         let left = log.open_transactions(names.prefix()).into_iter().filter(|transaction| names.is_own(transaction));
         let aborts: Vec<_> = left.map(|transaction| log.abort_transaction(&transaction)).collect();
@@ -227,7 +222,11 @@ impl Sink for StreamSink {
         Ok(())
     }
 
-    /// Recovery has committed what the states list: a writer begins with nothing.
+    async fn committer(&self, _: &SinkContext) -> Result<Box<dyn SinkCommitter>> {
+        Ok(Box::new(StreamCommitter(self.target.log().clone())))
+    }
+
+    /// Recovery has committed what was prepared: a writer begins with nothing.
     async fn open(
         &self,
         context: &SinkContext,
@@ -238,4 +237,27 @@ impl Sink for StreamSink {
         let (target, recipe) = (Arc::clone(&self.target), Arc::clone(&self.recipe));
         Ok(Box::new(StreamWriter::new(target, recipe, context, subtask, metrics)?))
     }
+}
+
+/// Commits the transactions that the writers prepared.
+struct StreamCommitter(Arc<Log>);
+
+#[async_trait]
+impl SinkCommitter for StreamCommitter {
+    async fn commit(&mut self, _: CheckpointId, committables: Vec<Bytes>) -> Result<()> {
+        commit_all(&self.0, &committables).await
+    }
+}
+
+/// Commits all transactions at once, so that they share their syncs.
+async fn commit_all<'a>(log: &Log, committables: impl IntoIterator<Item = &'a Bytes>) -> Result<()> {
+    let mut transactions = Vec::new();
+    for committable in committables {
+        transactions.extend(Transactions::decode(committable)?.prepared);
+    }
+    let commits = transactions.iter().map(|transaction| log.commit_transaction(transaction));
+    for committed in join_all(commits).await {
+        committed.map_err(log_error)?;
+    }
+    Ok(())
 }

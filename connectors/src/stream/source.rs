@@ -6,7 +6,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use coulee_log::{Isolation, Shard, Stream};
 use coulee_model::ShardId;
-use coulee_runtime::connector::{KnownSplits, Source, SourceContext, SourceReader, SplitId, SplitStart};
+use coulee_runtime::connector::{Enumeration, KnownSplits, Source, SourceContext, SourceReader, SplitId, SplitStart};
 use coulee_runtime::state::Facet;
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
@@ -89,9 +89,9 @@ impl Source for StreamSource {
         true
     }
 
-    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
+    async fn enumerate(&self, known: KnownSplits) -> Result<Enumeration> {
         let shards = (0..self.stream.shard_count()).map(|shard| SplitId(format!("{SPLIT_PREFIX}{shard:05}")));
-        known.of(shards, &format!("stream '{}'", self.stream.name()))
+        Ok(known.of(shards, &format!("stream '{}'", self.stream.name()))?.into())
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {

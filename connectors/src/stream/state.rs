@@ -1,7 +1,7 @@
-//! What a writer leaves in a checkpoint, and how its transactions are named.
+//! What a writer gives to be committed, and how its transactions are named.
 //!
 //! JSON: `{"version":2,"prepared":[{"id":"0123456789ab/sink/0/7","producer":4611686018427387911}]}`: the transactions that
-//! were prepared and, as far as this state knows, not committed, oldest first.
+//! were prepared.
 //!
 //! A transaction's name is `<incarnation of the job>/<uid of the sink>/<subtask>/<number>`. The number tells those of one
 //! writer apart; it begins at 0 with each attempt of the job.
@@ -17,16 +17,16 @@ use super::log_error;
 
 const VERSION: u32 = 2;
 
-/// The state of one writer.
+/// Prepared transactions of one writer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct WriterState {
+pub(super) struct Transactions {
     version: u32,
     pub(super) prepared: Vec<TransactionRef>,
 }
 
-impl WriterState {
+impl Transactions {
     pub(super) fn new(prepared: Vec<TransactionRef>) -> Self {
-        WriterState { version: VERSION, prepared }
+        Transactions { version: VERSION, prepared }
     }
 
     pub(super) fn encode(&self) -> Bytes {
@@ -35,7 +35,7 @@ impl WriterState {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
         let damaged = |cause: String| Error::corrupt(format!("the state of a stream's writer is damaged: {cause}"));
-        let state: WriterState = serde_json::from_slice(bytes).map_err(|cause| damaged(cause.to_string()))?;
+        let state: Transactions = serde_json::from_slice(bytes).map_err(|cause| damaged(cause.to_string()))?;
         if state.version != VERSION {
             return Err(damaged(format!("version {}, expected {VERSION}", state.version)));
         }
@@ -83,9 +83,9 @@ mod tests {
 
     #[test]
     fn states_survive_their_encoding() {
-        let state = WriterState::new(vec![reference("i/s/0/1"), reference("i/s/0/2")]);
-        assert_eq!(WriterState::decode(&state.encode()).expect("sound"), state);
-        assert!(WriterState::decode(b"{\"version\":1,\"prepared\":[]}").is_err());
+        let state = Transactions::new(vec![reference("i/s/0/1"), reference("i/s/0/2")]);
+        assert_eq!(Transactions::decode(&state.encode()).expect("sound"), state);
+        assert!(Transactions::decode(b"{\"version\":1,\"prepared\":[]}").is_err());
     }
 
     #[test]

@@ -1,25 +1,22 @@
 //! The writer: rows become records in a transaction per checkpoint, which is committed once the checkpoint is durable.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::Array;
 use async_trait::async_trait;
 use bytes::Bytes;
-use coulee_log::{BATCH_BYTES_MAX, Log, Record, Stream, TransactionRef};
+use coulee_log::{BATCH_BYTES_MAX, Record, Stream};
 use coulee_model::{CheckpointId, Clock, ShardId, SubtaskIndex, Timestamp};
-use coulee_runtime::connector::{SinkContext, SinkWriter};
+use coulee_runtime::connector::{Prepared, SinkContext, SinkWriter};
 use coulee_runtime::event_time::floor_to_millis;
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::row_errors::RejectedRows;
 use coulee_runtime::{Batch, Error, Result, RowKind};
-use futures::future::join_all;
 
 use super::keys::Keys;
-use super::log_error;
 use super::outbox::Outbox;
 use super::sink::{Recipe, Target};
-use super::state::{Names, WriterState};
+use super::state::{Names, Transactions};
 use crate::format::RecordEncoder;
 
 /// Why a changelog is refused.
@@ -30,7 +27,6 @@ pub(super) const APPEND_ONLY: &str = "a stream cannot take a record back: aggreg
 const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX - (8 << 20);
 
 pub(super) struct StreamWriter {
-    log: Arc<Log>,
     target: Arc<Target>,
     /// Found when the first row is written.
     stream: Option<Arc<Stream>>,
@@ -39,8 +35,6 @@ pub(super) struct StreamWriter {
     clock: Arc<dyn Clock>,
     metrics: Arc<SubtaskMetrics>,
     outbox: Outbox,
-    /// Prepared, not committed; oldest first.
-    prepared: VecDeque<(CheckpointId, TransactionRef)>,
     /// Rows of the last `write` that the log cannot take.
     rejected: Option<RejectedRows>,
 }
@@ -53,17 +47,14 @@ impl StreamWriter {
         subtask: SubtaskIndex,
         metrics: Arc<SubtaskMetrics>,
     ) -> Result<Self> {
-        let log = Arc::clone(target.log());
         Ok(StreamWriter {
             encoder: recipe.encoder()?,
-            outbox: Outbox::new(Arc::clone(&log), recipe.guarantee, Names::new(context), subtask),
-            log,
+            outbox: Outbox::new(Arc::clone(target.log()), recipe.guarantee, Names::new(context), subtask),
             target,
             stream: None,
             recipe,
             clock: Arc::clone(&context.clock),
             metrics,
-            prepared: VecDeque::new(),
             rejected: None,
         })
     }
@@ -150,25 +141,12 @@ impl SinkWriter for StreamWriter {
         self.rejected.take()
     }
 
-    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Bytes> {
+    async fn prepare(&mut self, _: CheckpointId) -> Result<Prepared> {
         let prepared = self.outbox.prepare(self.stream.as_deref()).await?;
         // Counted here rather than at the commit, as the counters are part of the same checkpoint.
         self.metrics.add_delivered_rows(prepared.records);
         self.metrics.add_delivered_bytes(prepared.bytes);
-        self.prepared.extend(prepared.transaction.map(|transaction| (checkpoint, transaction)));
-        let listed = self.prepared.iter().map(|(_, transaction)| transaction.clone()).collect();
-        Ok(WriterState::new(listed).encode())
-    }
-
-    async fn commit(&mut self, checkpoint: CheckpointId) -> Result<()> {
-        let due = self.prepared.iter().take_while(|(of, _)| *of <= checkpoint).count();
-        // All at once, so that they share their syncs.
-        let commits: Vec<_> =
-            self.prepared.iter().take(due).map(|(_, transaction)| self.log.commit_transaction(transaction)).collect();
-        for committed in join_all(commits).await {
-            committed.map_err(log_error)?;
-        }
-        self.prepared.drain(..due);
-        Ok(())
+        let committables = prepared.transaction.map(|transaction| Transactions::new(vec![transaction]).encode());
+        Ok(Prepared { state: Bytes::new(), committables: committables.into_iter().collect() })
     }
 }

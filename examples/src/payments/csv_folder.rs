@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use arrow::csv::ReaderBuilder;
 use arrow::datatypes::SchemaRef;
 use coulee_runtime::connector::{
-    Bytes, KnownSplits, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart, async_trait,
+    Bytes, Enumeration, KnownSplits, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart, async_trait,
 };
 use coulee_runtime::{Error, Result};
 
@@ -40,7 +40,7 @@ impl Source for CsvFolder {
         true
     }
 
-    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
+    async fn enumerate(&self, known: KnownSplits) -> Result<Enumeration> {
         let refuse = |cause| Error::io(format!("cannot list {}", self.folder.display()), cause);
         let mut names = Vec::new();
         let mut entries = tokio::fs::read_dir(&self.folder).await.map_err(refuse)?;
@@ -48,7 +48,7 @@ impl Source for CsvFolder {
             names.extend(entry.file_name().into_string().ok().filter(|name| name.ends_with(".csv")));
         }
         names.sort();
-        known.of(names.into_iter().map(SplitId), &self.describe())
+        Ok(known.of(names.into_iter().map(SplitId), &self.describe())?.into())
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {

@@ -1,16 +1,15 @@
 //! A sink of one's own: a file of CSV lines for each checkpoint and subtask, exactly once.
 //!
-//! Exactly once takes two steps. At `prepare` the rows are made safe, under a name that nobody reads (`.prepared`), and the name goes into
-//! the checkpoint. Once the checkpoint is durable, `commit` gives the file its name. A process that dies in between leaves that to `recover`,
-//! which also removes what no checkpoint knows: its rows will be written again.
+//! Exactly once takes two steps. At `prepare` a writer makes its rows safe, under a name that nobody reads (`.prepared`), and hands the name over to be
+//! committed; it goes into the checkpoint. Once the checkpoint is durable, the committer gives the file its name. A process that dies in between leaves that to
+//! `recover`, which also removes what no checkpoint knows: its rows will be written again.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::csv::WriterBuilder;
 use coulee_model::{CheckpointId, SubtaskIndex};
-use coulee_runtime::connector::{Bytes, Sink, SinkContext, SinkWriter, async_trait};
+use coulee_runtime::connector::{Bytes, Prepared, Sink, SinkCommitter, SinkContext, SinkWriter, async_trait};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::{Batch, Error, Result};
 
@@ -29,22 +28,24 @@ impl Outbox {
     }
 }
 
+impl Outbox {
+    /// Gives the files their names.
+    fn commit_all(&self, names: &[Bytes]) -> Result<()> {
+        let unknown = |_| Error::corrupt("the name of a prepared file is not text");
+        names.iter().try_for_each(|name| commit(&self.folder, std::str::from_utf8(name).map_err(unknown)?))
+    }
+}
+
 #[async_trait]
 impl Sink for Outbox {
     fn describe(&self) -> String {
         format!("CSV files in {}", self.folder.display())
     }
 
-    async fn recover(&self, _: &SinkContext, states: &[Bytes]) -> Result<()> {
+    async fn recover(&self, _: &SinkContext, _: &[Bytes], committables: &[Bytes]) -> Result<()> {
         let refuse = |cause| Error::io(self.folder.display(), cause);
         std::fs::create_dir_all(&self.folder).map_err(refuse)?;
-        let mut listed = BTreeSet::new();
-        for state in states {
-            listed.extend(decode(state)?);
-        }
-        for name in &listed {
-            commit(&self.folder, name)?;
-        }
+        self.commit_all(committables)?;
         for entry in std::fs::read_dir(&self.folder).map_err(refuse)? {
             let path = entry.map_err(refuse)?.path();
             if path.to_string_lossy().ends_with(PREPARED) {
@@ -54,6 +55,10 @@ impl Sink for Outbox {
         Ok(())
     }
 
+    async fn committer(&self, _: &SinkContext) -> Result<Box<dyn SinkCommitter>> {
+        Ok(Box::new(self.clone()))
+    }
+
     async fn open(
         &self,
         _: &SinkContext,
@@ -61,8 +66,7 @@ impl Sink for Outbox {
         _: &[Bytes],
         _: Arc<SubtaskMetrics>,
     ) -> Result<Box<dyn SinkWriter>> {
-        // What the states of former writers list, `recover` has committed.
-        Ok(Box::new(Writer { folder: self.folder.clone(), subtask, lines: Vec::new(), prepared: Vec::new() }))
+        Ok(Box::new(Writer { folder: self.folder.clone(), subtask, lines: Vec::new() }))
     }
 }
 
@@ -71,8 +75,6 @@ struct Writer {
     subtask: SubtaskIndex,
     /// Since the last `prepare`.
     lines: Vec<u8>,
-    /// Files whose checkpoint is not known to be durable.
-    prepared: Vec<(CheckpointId, String)>,
 }
 
 #[async_trait]
@@ -82,31 +84,24 @@ impl SinkWriter for Writer {
         Ok(())
     }
 
-    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Bytes> {
-        if !self.lines.is_empty() {
-            // No other writer, of this attempt or another, has prepared this checkpoint and lived to commit it.
-            let name = format!("{:08}-{}.csv", checkpoint.0, self.subtask);
-            let path = self.folder.join(format!("{name}{PREPARED}"));
-            write_synced(&path, &self.lines).map_err(|cause| Error::io(path.display(), cause))?;
-            self.lines.clear();
-            self.prepared.push((checkpoint, name));
+    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Prepared> {
+        if self.lines.is_empty() {
+            return Ok(Prepared::default());
         }
-        let names: Vec<&str> = self.prepared.iter().map(|(_, name)| name.as_str()).collect();
-        Ok(names.join("\n").into())
-    }
-
-    async fn commit(&mut self, checkpoint: CheckpointId) -> Result<()> {
-        for (_, name) in self.prepared.extract_if(.., |(of, _)| *of <= checkpoint) {
-            commit(&self.folder, &name)?;
-        }
-        Ok(())
+        // No other writer, of this attempt or another, has prepared this checkpoint and lived to see it committed.
+        let name = format!("{:08}-{}.csv", checkpoint.0, self.subtask);
+        let path = self.folder.join(format!("{name}{PREPARED}"));
+        write_synced(&path, &self.lines).map_err(|cause| Error::io(path.display(), cause))?;
+        self.lines.clear();
+        Ok(Prepared { state: Bytes::new(), committables: vec![name.into()] })
     }
 }
 
-/// The names in a writer's state, one per line.
-fn decode(state: &[u8]) -> Result<Vec<String>> {
-    let text = std::str::from_utf8(state).map_err(|_| Error::corrupt("the state of an outbox is not text"))?;
-    Ok(text.lines().map(str::to_owned).collect())
+#[async_trait]
+impl SinkCommitter for Outbox {
+    async fn commit(&mut self, _: CheckpointId, committables: Vec<Bytes>) -> Result<()> {
+        self.commit_all(&committables)
+    }
 }
 
 /// Gives a prepared file its name. One that has it already was committed before.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use coulee_checkpoint::Changes;
-use coulee_model::{CheckpointId, Stopwatch, Timestamp};
+use coulee_model::{CheckpointId, OperatorId, Stopwatch, SubtaskIndex, Timestamp};
 use futures::future::BoxFuture;
 
+use super::committer::{Committable, committable_key};
 use super::route::{Route, Stuck};
 use crate::channel::{Barrier, Element};
-use crate::connector::SinkWriter;
+use crate::connector::{Prepared, SinkWriter};
 use crate::failpoints::injected;
 use crate::graph::Port;
 use crate::metrics::{CountedRows, SubtaskMetrics};
@@ -35,6 +36,9 @@ pub(super) struct SinkEnd {
     /// Stored states of former writers that this one replaces at its next checkpoint.
     pub(super) obsolete: Vec<coulee_checkpoint::StateKey>,
     pub(super) key: coulee_checkpoint::StateKey,
+    /// The sink, and which of its subtasks this is: what committables are stored under.
+    pub(super) state: OperatorId,
+    pub(super) subtask: SubtaskIndex,
     pub(super) last_state: Option<bytes::Bytes>,
 }
 
@@ -115,17 +119,18 @@ impl Chain {
         self.broadcast(Element::End).await
     }
 
-    /// A barrier: operators hand over their changes, the sink prepares, and the barrier goes on.
-    pub(super) async fn barrier(&mut self, barrier: Barrier, changes: &mut Changes) -> Result<(), Stuck> {
+    /// A barrier: operators hand over their changes, the sink prepares, and the barrier goes on. Returns what the sink has to be committed.
+    pub(super) async fn barrier(&mut self, barrier: Barrier, changes: &mut Changes) -> Result<Vec<Committable>, Stuck> {
         for index in 0..self.links.len() {
             if self.links[index].operator.is_some() {
                 let id = barrier.checkpoint;
                 self.call(index, |operator, out| operator.checkpoint(id, out, changes)).await?;
             }
         }
-        self.prepare(barrier.checkpoint, changes).await?;
+        let committables = self.prepare(barrier.checkpoint, changes).await?;
         self.undelivered().await?;
-        self.broadcast(Element::Barrier(barrier)).await
+        self.broadcast(Element::Barrier(barrier)).await?;
+        Ok(committables)
     }
 
     /// When, by the wall clock, the sink wants to send on what it holds back.
@@ -143,10 +148,10 @@ impl Chain {
         self.write(SinkInput::Flush(now)).await
     }
 
-    async fn prepare(&mut self, id: CheckpointId, changes: &mut Changes) -> Result<(), Stuck> {
-        let Some(sink) = &mut self.sink else { return Ok(()) };
+    async fn prepare(&mut self, id: CheckpointId, changes: &mut Changes) -> Result<Vec<Committable>, Stuck> {
+        let Some(sink) = &mut self.sink else { return Ok(Vec::new()) };
         fail::fail_point!("sink.prepare.before", |_| Err(injected("sink.prepare.before").into()));
-        let state = sink.writer.prepare(id).await?;
+        let Prepared { state, committables } = sink.writer.prepare(id).await?;
         fail::fail_point!("sink.prepare.after", |_| Err(injected("sink.prepare.after").into()));
         if let Some(link) = self.links.last() {
             link.metrics.set_waiting(sink.writer.next_delivery().is_some());
@@ -158,19 +163,12 @@ impl Chain {
             changes.put(sink.key.clone(), state.clone());
             sink.last_state = Some(state);
         }
-        Ok(())
-    }
-
-    /// The checkpoint is durable. Whether there was a sink to tell.
-    pub(super) async fn commit(&mut self, id: CheckpointId) -> Result<bool> {
-        let Some(sink) = &mut self.sink else { return Ok(false) };
-        fail::fail_point!("sink.commit.before", |_| Err(injected("sink.commit.before")));
-        let last = self.links.len() - 1;
-        self.links[last].metrics.set_delivering(true);
-        sink.writer.commit(id).await.map_err(|e| e.at(&self.links[last].uid))?;
-        self.links[last].metrics.set_delivering(false);
-        fail::fail_point!("sink.commit.after", |_| Err(injected("sink.commit.after")));
-        Ok(true)
+        let keyed = |(number, committable)| (committable_key(sink.state, id, sink.subtask, number), committable);
+        let committables: Vec<Committable> = committables.into_iter().enumerate().map(keyed).collect();
+        for (key, committable) in &committables {
+            changes.put(key.clone(), committable.clone());
+        }
+        Ok(committables)
     }
 
     /// Sends a mark out of every route of the chain.

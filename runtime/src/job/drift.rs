@@ -24,7 +24,7 @@ impl DriftGroups {
         drop(parts);
         group.announce();
         let least = group.least.subscribe();
-        Drift { group, first, max: alignment.max_drift, least }
+        Drift { group, places: (first..first + reached.len()).collect(), max: alignment.max_drift, least }
     }
 }
 
@@ -53,16 +53,26 @@ impl DriftGroup {
 #[derive(Debug)]
 pub(super) struct Drift {
     group: Arc<DriftGroup>,
-    first: usize,
+    /// Where in the group each of the subtask's splits is.
+    places: Vec<usize>,
     max: Duration,
     least: watch::Receiver<Timestamp>,
 }
 
 impl Drift {
+    /// Takes part with one more split, which has reached nothing yet.
+    pub(super) fn add(&mut self) {
+        let mut parts = self.group.parts.lock();
+        self.places.push(parts.len());
+        parts.push(Timestamp::MIN);
+        drop(parts);
+        self.group.announce();
+    }
+
     /// A split has reached `watermark`, or holds nobody back ([`Timestamp::MAX`]).
     pub(super) fn advance(&self, split: usize, watermark: Timestamp) {
         let mut parts = self.group.parts.lock();
-        if std::mem::replace(&mut parts[self.first + split], watermark) == watermark {
+        if std::mem::replace(&mut parts[self.places[split]], watermark) == watermark {
             return;
         }
         drop(parts);

@@ -11,13 +11,13 @@ pub use fit::StateMismatch;
 pub use handle::{JobHandle, JobStatus, SnapshotFigures};
 pub use snapshots::{SPOOL_FOLDER, STATE_FOLDER, Snapshots, restore, savepoint_at_rest};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coulee_checkpoint::{CheckpointRecord, JobStore};
+use coulee_checkpoint::{CheckpointRecord, JobStore, StateKey};
 use coulee_model::{CheckpointId, Clock, JobName};
 use futures::FutureExt;
 use parking_lot::Mutex;
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::committer::CommitRequest;
 use super::{Control, Report, TaskId};
 use crate::connector::CommitOn;
 use crate::graph::{Graph, Node, NodeKind};
@@ -184,6 +185,7 @@ pub fn launch(mut spec: JobSpec, environment: Environment) -> Result<JobHandle> 
         budget,
         dropped,
         states,
+        committed: Vec::new(),
         triggered_at: 0,
         settled_at: None,
     };
@@ -213,13 +215,24 @@ fn check_commits(graph: &Graph, environment: &Environment) -> Result<()> {
     }
 }
 
+/// The committer of a sink.
+pub(super) struct Committer {
+    /// Counted on from those of the tasks.
+    pub(super) id: TaskId,
+    pub(super) requests: mpsc::UnboundedSender<CommitRequest>,
+    /// When it commits.
+    pub(super) commit_on: CommitOn,
+}
+
 /// The tasks of a job, and the lines to them.
 pub(super) struct Tasks {
     pub(super) running: JoinSet<TaskEnd>,
     pub(super) controls: Vec<mpsc::UnboundedSender<Control>>,
     pub(super) sources: BTreeSet<TaskId>,
-    pub(super) sinks: BTreeSet<TaskId>,
-    /// Of the sinks, those that commit on snapshots.
-    pub(super) patient: BTreeSet<TaskId>,
+    pub(super) committers: Vec<Committer>,
+    /// For each task that ends in a sink: which of the committers is its.
+    pub(super) sinks: BTreeMap<TaskId, usize>,
+    /// What was to be committed when the attempt began, and the recovery has committed.
+    pub(super) recovered: Vec<StateKey>,
     pub(super) reports: mpsc::UnboundedReceiver<Report>,
 }

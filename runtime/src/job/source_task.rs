@@ -10,15 +10,17 @@ use arrow::record_batch::RecordBatch;
 use coulee_checkpoint::{Changes, StateKey, TableId};
 use coulee_model::{Clock, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
 use datafusion_physical_expr::PhysicalExpr;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Control;
 use super::drift::{Drift, DriftGroups};
+use super::enumerator::Finished;
 use super::route::Stuck;
 use super::source_watermark::SourceWatermark;
 use super::task::{Ran, Task, Turn};
-use crate::channel::{Barrier, Element};
-use crate::connector::{SourceEvent, SourceReader, SplitId};
+use crate::channel::Element;
+use crate::connector::{SourceEvent, SourceReader, SplitId, SplitStart};
 use crate::graph::{EventTime, Port};
 use crate::metrics::SplitFigures;
 use crate::operator::InputIndex;
@@ -45,6 +47,8 @@ pub(super) struct SourceTask {
     pub(super) subtask: SubtaskIndex,
     pub(super) merged: Arc<SourceWatermark>,
     pub(super) places: PlaceNames,
+    /// Tells the source's enumerator of splits that have ended, if there is one.
+    pub(super) finished: Option<mpsc::UnboundedSender<Finished>>,
     pub(super) pace: Option<Pace>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) budget: Arc<MemoryBudget>,
@@ -59,6 +63,8 @@ pub(super) struct Splits {
     watermarks: MergedWatermark,
     idleness: Idleness,
     ended: Vec<bool>,
+    /// Whether splits may be added.
+    may_grow: bool,
     /// Which splits are not read for now.
     paused: Vec<bool>,
     drift: Option<Drift>,
@@ -70,6 +76,7 @@ impl Splits {
         ids: Vec<SplitId>,
         event_time: Option<EventTime>,
         (reached, resumed): (&[Timestamp], Timestamp),
+        may_grow: bool,
         groups: &DriftGroups,
     ) -> Self {
         let timeout = event_time.as_ref().and_then(|time| time.idle_timeout);
@@ -77,6 +84,7 @@ impl Splits {
         for (split, watermark) in reached.iter().enumerate() {
             watermarks.advance(split, *watermark);
         }
+        watermarks.set_may_grow(may_grow);
         let alignment = event_time.as_ref().and_then(|time| time.alignment.as_ref());
         let drift = alignment.map(|alignment| groups.join(alignment, reached));
         Splits {
@@ -88,7 +96,29 @@ impl Splits {
             watermarks,
             idleness: Idleness::new(reached.len(), timeout),
             ended: vec![false; reached.len()],
+            may_grow,
         }
+    }
+
+    /// Further splits, which are counted on.
+    fn add(&mut self, ids: Vec<SplitId>) {
+        for id in ids {
+            self.unsaved.insert(self.ids.len());
+            self.ids.push(id);
+            self.watermarks.push();
+            self.idleness.push();
+            self.ended.push(false);
+            self.paused.push(false);
+            if let Some(drift) = &mut self.drift {
+                drift.add();
+            }
+        }
+    }
+
+    /// No splits will be added any more.
+    fn close(&mut self) {
+        self.may_grow = false;
+        self.watermarks.set_may_grow(false);
     }
 
     /// Tells the alignment group how far a split is.
@@ -130,7 +160,7 @@ impl Splits {
     }
 
     fn all_ended(&self) -> bool {
-        self.ended.iter().all(|ended| *ended)
+        !self.may_grow && self.ended.iter().all(|ended| *ended)
     }
 
     /// Something of a split came: it holds event time back again if it was idle, whatever it brought.
@@ -199,6 +229,11 @@ pub(super) struct PlaceNames {
 impl PlaceNames {
     pub(super) fn new(ids: Vec<SplitId>) -> Self {
         PlaceNames { places: vec![None; ids.len()], ids }
+    }
+
+    fn add(&mut self, ids: &[SplitId]) {
+        self.ids.extend_from_slice(ids);
+        self.places.resize(self.ids.len(), None);
     }
 
     /// The rows that the reader has just returned, with where they were read.
@@ -275,11 +310,15 @@ impl SourceTask {
                     let changes = self.positions();
                     self.show_splits();
                     self.task.barrier(barrier, changes).await?;
-                    if let Barrier { checkpoint, last: true } = barrier {
-                        return self.task.deliver_last(checkpoint).await;
+                    if barrier.last {
+                        return Ok(());
                     }
                 }
-                Woken::Control(Some(Control::Committed(id))) => self.task.committed(id).await?,
+                Woken::Control(Some(Control::Splits(splits))) => self.add(splits).await?,
+                Woken::Control(Some(Control::NoMoreSplits)) => {
+                    self.splits.close();
+                    self.advance().await?;
+                }
                 Woken::Control(None) => return Err(Stuck::Disconnected),
                 Woken::Read(event) => self.read(event?).await?,
                 Woken::Idle => self.idle().await?,
@@ -287,6 +326,16 @@ impl SourceTask {
                 Woken::Aligned => self.align(),
             }
         }
+    }
+
+    /// Reads further splits as well.
+    async fn add(&mut self, splits: Vec<SplitStart>) -> Ran {
+        let ids: Vec<SplitId> = splits.iter().map(|split| split.id.clone()).collect();
+        self.reader.add_splits(splits)?;
+        self.places.add(&ids);
+        self.splits.add(ids);
+        self.show_splits();
+        self.advance().await
     }
 
     async fn wait(&mut self, ended: bool) -> Woken {
@@ -342,6 +391,10 @@ impl SourceTask {
             }
             SourceEvent::Ended { split } => {
                 self.splits.end(split);
+                if let Some(finished) = &self.finished {
+                    // An enumerator that has found all splits there will be does not listen any more.
+                    let _ = finished.send((self.subtask.0 as usize, self.splits.ids[split].clone()));
+                }
                 self.advance().await
             }
         }

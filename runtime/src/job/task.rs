@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use coulee_checkpoint::Changes;
-use coulee_model::{CheckpointId, Clock, Stopwatch, Timestamp};
+use coulee_model::{Clock, Stopwatch, Timestamp};
 use tokio::sync::mpsc;
 
 use super::chain::Chain;
@@ -116,16 +116,9 @@ impl Task {
 
     /// Passes a barrier through the chain and acknowledges it.
     pub(super) async fn barrier(&mut self, barrier: Barrier, mut changes: Changes) -> Ran {
-        self.chain.barrier(barrier, &mut changes).await?;
-        let counted = self.chain.counted();
-        self.report(Report::Acknowledged { task: self.id, checkpoint: barrier.checkpoint, changes, counted })
-    }
-
-    pub(super) async fn committed(&mut self, checkpoint: CheckpointId) -> Ran {
-        if self.chain.commit(checkpoint).await? {
-            self.report(Report::Delivered { task: self.id, checkpoint })?;
-        }
-        Ok(())
+        let committables = self.chain.barrier(barrier, &mut changes).await?;
+        let (task, checkpoint, counted) = (self.id, barrier.checkpoint, self.chain.counted());
+        self.report(Report::Acknowledged { task, checkpoint, changes, committables, counted })
     }
 
     /// What the time is, if an operator or the sink wants to be called by then.
@@ -162,22 +155,6 @@ impl Task {
         }
     }
 
-    /// After the last barrier: waits until it is durable, delivers, and is done.
-    pub(super) async fn deliver_last(&mut self, last: CheckpointId) -> Ran {
-        if self.chain.sink.is_none() {
-            return Ok(());
-        }
-        while let Some(control) = self.control.recv().await {
-            if let Control::Committed(checkpoint) = control {
-                self.committed(checkpoint).await?;
-                if checkpoint == last {
-                    return Ok(());
-                }
-            }
-        }
-        Err(Stuck::Disconnected)
-    }
-
     /// Tells those downstream what has become of event time.
     async fn pass_on(&mut self, watermarks: &mut MergedWatermark) -> Ran {
         if let Some(activity) = watermarks.take_activity() {
@@ -203,10 +180,9 @@ impl Task {
             let (index, element) = tokio::select! {
                 biased;
                 control = self.control.recv() => {
-                    match control {
-                        Some(Control::Committed(checkpoint)) => self.committed(checkpoint).await?,
-                        Some(Control::Trigger(_)) => {}
-                        None => return Err(Stuck::Disconnected),
+                    // Only sources are told anything: here the end of the job shows.
+                    if control.is_none() {
+                        return Err(Stuck::Disconnected);
                     }
                     continue;
                 }
@@ -243,7 +219,7 @@ impl Task {
                         self.chain.links[0].metrics.set_alignment_nanos(waited.as_nanos() as u64);
                         self.barrier(barrier, Changes::default()).await?;
                         if barrier.last {
-                            return self.deliver_last(barrier.checkpoint).await;
+                            return Ok(());
                         }
                     }
                 }

@@ -8,7 +8,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use coulee_checkpoint::{Changes, StateKey, TableId};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex};
-use coulee_runtime::connector::{Bytes, Sink, SinkContext, SinkWriter, async_trait};
+use coulee_runtime::connector::{Bytes, Prepared, Sink, SinkContext, SinkWriter, async_trait};
 use coulee_runtime::flow::{GraphBuilder, col, lit};
 use coulee_runtime::graph::{Alignment, Graph, Lineage, OperatorFactory};
 use coulee_runtime::harness::sorted_lines;
@@ -329,7 +329,7 @@ impl Sink for Probe {
         "Probe".to_owned()
     }
 
-    async fn recover(&self, _: &SinkContext, _: &[Bytes]) -> Result<()> {
+    async fn recover(&self, _: &SinkContext, _: &[Bytes], _: &[Bytes]) -> Result<()> {
         for _ in 0..if self.is_slow { 20_000 } else { 0 } {
             tokio::task::yield_now().await;
             if self.written.load(Ordering::SeqCst) > 0 {
@@ -357,12 +357,8 @@ impl SinkWriter for Probe {
         Ok(())
     }
 
-    async fn prepare(&mut self, _: CheckpointId) -> Result<Bytes> {
-        Ok(Bytes::new())
-    }
-
-    async fn commit(&mut self, _: CheckpointId) -> Result<()> {
-        Ok(())
+    async fn prepare(&mut self, _: CheckpointId) -> Result<Prepared> {
+        Ok(Prepared::default())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The runtime from outside: operators in the harness, and whole jobs over sources and sinks in memory.
 
 mod changelogs;
+mod contracts;
 mod identity;
 mod jobs;
 mod keyed;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use coulee_model::SubtaskIndex;
 use coulee_runtime::connector::{
-    KnownSplits, Sink, SinkContext, SinkWriter, Source, SourceContext, SourceReader, SplitStart,
+    Enumeration, KnownSplits, Sink, SinkContext, SinkWriter, Source, SourceContext, SourceReader, SplitStart,
 };
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::options::{OptionKind, OptionSpec};
@@ -91,8 +91,8 @@ impl Source for FakeSource {
         self.is_changelog
     }
 
-    async fn enumerate(&self, _: KnownSplits) -> Result<Vec<SplitStart>> {
-        Ok(Vec::new())
+    async fn enumerate(&self, _: KnownSplits) -> Result<Enumeration> {
+        Ok(Vec::new().into())
     }
 
     async fn open(&self, _: Vec<SplitStart>, _: SourceContext) -> Result<Box<dyn SourceReader>> {
@@ -122,7 +122,7 @@ impl Sink for FakeSink {
         if self.takes_changelog { None } else { Some("a fake appends") }
     }
 
-    async fn recover(&self, _: &SinkContext, _: &[Bytes]) -> Result<()> {
+    async fn recover(&self, _: &SinkContext, _: &[Bytes], _: &[Bytes]) -> Result<()> {
         Ok(())
     }
 

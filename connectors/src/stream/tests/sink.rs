@@ -3,12 +3,12 @@
 use std::task::Poll;
 
 use coulee_model::CheckpointId;
+use coulee_runtime::conformance::{SinkAttempt, SinkCheckpoint, SinkUnderTest, sink_is_exactly_once};
 use coulee_runtime::connector::{Sink, SinkWriter};
 use coulee_runtime::rejected_schema;
 
 use super::super::dead_letters::StreamDeadLetters;
 use super::super::outbox::UNDER_WAY_BYTES_MAX;
-use super::super::state::WriterState;
 use super::*;
 use crate::dead_letter::DeadLetters;
 
@@ -16,10 +16,10 @@ use crate::dead_letter::DeadLetters;
 struct Job {
     place: Place,
     parallelism: u32,
-    writers: Vec<Box<dyn SinkWriter>>,
-    /// What the last durable checkpoint holds: its number, the writers' states, and the next id.
-    durable: (u64, Vec<Bytes>, i64),
-    checkpoint: u64,
+    attempt: Option<SinkAttempt>,
+    /// What the last durable checkpoint holds, and the next id.
+    durable: (SinkCheckpoint, i64),
+    checkpoint: CheckpointId,
     next_id: i64,
 }
 
@@ -27,8 +27,8 @@ impl Job {
     async fn start(options: &[(&str, &str)], parallelism: u32) -> Self {
         let place = Place::new();
         place.connector().create(&table(options)).expect("created");
-        let mut job =
-            Job { place, parallelism, writers: Vec::new(), durable: (0, Vec::new(), 0), checkpoint: 0, next_id: 0 };
+        let durable = (SinkCheckpoint::default(), 0);
+        let mut job = Job { place, parallelism, attempt: None, durable, checkpoint: CheckpointId(0), next_id: 0 };
         job.attempt(options).await;
         job
     }
@@ -40,48 +40,44 @@ impl Job {
     /// A new attempt from the last durable checkpoint, in a new process.
     async fn attempt(&mut self, options: &[(&str, &str)]) {
         let crashed = self.place.crashed();
-        self.writers.clear();
+        self.attempt = None;
         self.place = crashed;
-        let (checkpoint, states, next_id) = self.durable.clone();
-        (self.checkpoint, self.next_id) = (checkpoint, next_id);
+        let (checkpoint, next_id) = self.durable.clone();
+        (self.checkpoint, self.next_id) = (checkpoint.id, next_id);
         let (sink, context) = (self.sink(options), self.place.sink_context());
-        // Twice: recovery may itself be interrupted.
-        sink.recover(&context, &states).await.expect("recovered");
-        sink.recover(&context, &states).await.expect("recovered again");
-        for subtask in 0..self.parallelism {
-            // The states of former writers go to whoever is there.
-            let inherited = states.iter().enumerate().filter(|(i, _)| *i as u32 % self.parallelism == subtask);
-            let inherited: Vec<Bytes> = inherited.map(|(_, state)| state.clone()).collect();
-            let writer = sink.open(&context, SubtaskIndex(subtask), &inherited, metrics()).await.expect("a writer");
-            self.writers.push(writer);
-        }
+        let attempt = SinkAttempt::begin(sink.as_ref(), &context, &checkpoint, self.parallelism).await;
+        self.attempt = Some(attempt.expect("recovered"));
+    }
+
+    fn running(&mut self) -> &mut SinkAttempt {
+        self.attempt.as_mut().expect("an attempt")
+    }
+
+    fn writer(&mut self, subtask: usize) -> &mut dyn SinkWriter {
+        self.running().writer(subtask)
     }
 
     async fn write(&mut self, count: i64) {
         let ids: Vec<i64> = (self.next_id..self.next_id + count).collect();
         self.next_id += count;
-        for (i, part) in ids.chunks(ids.len().div_ceil(self.writers.len())).enumerate() {
-            self.writers[i].write(rows(part)).await.expect("written");
+        for (i, part) in ids.chunks(ids.len().div_ceil(self.parallelism as usize)).enumerate() {
+            self.writer(i).write(rows(part)).await.expect("written");
         }
     }
 
-    async fn prepare(&mut self) -> Vec<Bytes> {
-        self.checkpoint += 1;
-        let mut states = Vec::new();
-        for writer in &mut self.writers {
-            states.push(writer.prepare(CheckpointId(self.checkpoint)).await.expect("prepared"));
-        }
-        states
+    async fn prepare(&mut self) -> SinkCheckpoint {
+        let prepared = self.running().prepare().await.expect("prepared");
+        self.checkpoint = prepared.id;
+        prepared
     }
 
-    fn make_durable(&mut self, states: Vec<Bytes>) {
-        self.durable = (self.checkpoint, states, self.next_id);
+    fn make_durable(&mut self, checkpoint: SinkCheckpoint) {
+        self.durable = (checkpoint, self.next_id);
     }
 
     async fn commit(&mut self) {
-        for writer in &mut self.writers {
-            writer.commit(CheckpointId(self.checkpoint)).await.expect("committed");
-        }
+        let checkpoint = self.checkpoint;
+        self.running().commit(checkpoint).await.expect("committed");
     }
 
     fn visible(&self) -> Vec<i64> {
@@ -123,17 +119,17 @@ async fn every_record_is_there_once_wherever_the_process_dies() {
                             died = true;
                             job.attempt(options).await;
                             // What was durable is visible, and nothing else.
-                            job.assert_visible(job.durable.2, "after the recovery");
-                            committed = job.durable.0;
+                            job.assert_visible(job.durable.1, "after the recovery");
+                            committed = job.durable.0.id.0;
                             continue;
                         }
                     };
                 }
                 // Long enough for several batches.
                 step!(job.write(2_500).await);
-                job.assert_visible(job.durable.2, "before the commit");
+                job.assert_visible(job.durable.1, "before the commit");
                 let states = job.prepare().await;
-                step!(job.assert_visible(job.durable.2, "after the prepare"));
+                step!(job.assert_visible(job.durable.1, "after the prepare"));
                 step!(job.make_durable(states));
                 step!(job.commit().await);
                 job.assert_visible(job.next_id, "after the commit");
@@ -148,18 +144,18 @@ async fn every_record_is_there_once_wherever_the_process_dies() {
 #[tokio::test]
 async fn several_checkpoints_may_wait_for_their_commit() {
     let mut job = Job::start(&[], 1).await;
-    let mut durable = Vec::new();
+    let mut durable = SinkCheckpoint::default();
     for _ in 0..3 {
         job.write(8_000).await;
         durable = job.prepare().await;
     }
     job.assert_visible(0, "nothing is committed");
     // The middle one: the third is not durable.
-    job.writers[0].commit(CheckpointId(2)).await.expect("committed");
+    job.running().commit(CheckpointId(2)).await.expect("committed");
     job.assert_visible(16_000, "two are committed");
-    job.writers[0].commit(CheckpointId(2)).await.expect("nothing to do");
+    job.running().commit(CheckpointId(2)).await.expect("nothing to do");
     job.assert_visible(16_000, "a commit said twice");
-    // Then the third becomes durable, whose state lists all three, and the process dies.
+    // Then the third becomes durable, which has the committables of all three, and the process dies.
     job.make_durable(durable);
     job.attempt(&[]).await;
     job.assert_visible(24_000, "the first two are not repeated");
@@ -194,8 +190,9 @@ async fn the_number_of_writers_may_change() {
 async fn nothing_is_changed_when_nothing_is_written() {
     let mut job = Job::start(&[], 1).await;
     let first = job.prepare().await;
+    assert!(first.committables.is_empty(), "{first:?}");
     job.commit().await;
-    assert_eq!(job.prepare().await, first, "a state that does not change need not be stored");
+    assert_eq!(job.prepare().await.states, first.states, "a state that does not change need not be stored");
     assert_eq!((job.open_transactions(), end(&job.place, "t", 0).0), (0, 0));
 }
 
@@ -224,8 +221,8 @@ async fn writers_of_a_former_attempt_are_fenced() {
         job.write(8_000).await;
     }
     // The same process, and the former writer is not gone yet.
-    job.sink(&[]).recover(&job.place.sink_context(), &[]).await.expect("recovered");
-    let error = job.writers[0].prepare(CheckpointId(1)).await.unwrap_err();
+    job.sink(&[]).recover(&job.place.sink_context(), &[], &[]).await.expect("recovered");
+    let error = job.writer(0).prepare(CheckpointId(1)).await.unwrap_err();
     assert!(error.to_string().contains("it was aborted"), "{error}");
     job.attempt(&[]).await;
     job.assert_visible(0, "it was never there");
@@ -238,19 +235,24 @@ async fn transactions_of_another_log_are_an_error_and_not_silence() {
     let states = job.prepare().await;
     job.place = Place::new();
     job.place.connector().create(&table(&[])).expect("created");
-    let error = job.sink(&[]).recover(&job.place.sink_context(), &states).await.unwrap_err().to_string();
+    let error = job
+        .sink(&[])
+        .recover(&job.place.sink_context(), &states.states, &states.committables)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("not one of this log"), "{error}");
 }
 
 /// With 'sink.commit-on' = 'snapshot' many checkpoints are prepared before the first commit.
 #[tokio::test]
-async fn a_state_lists_all_that_is_prepared() {
+async fn commits_may_lag_behind() {
     let mut job = Job::start(&[("sink.commit-on", "snapshot")], 1).await;
     for count in 1..=20 {
         job.write(5).await;
-        let states = job.prepare().await;
-        assert_eq!(WriterState::decode(&states[0]).expect("a state").prepared.len(), count);
-        job.make_durable(states);
+        let checkpoint = job.prepare().await;
+        assert_eq!(checkpoint.committables.len(), count);
+        job.make_durable(checkpoint);
     }
     job.assert_visible(0, "nothing is committed");
     job.commit().await;
@@ -303,25 +305,25 @@ async fn records_in_quick_succession_share_their_appends() {
         let options = [("sink.delivery-guarantee", guarantee)];
         // The clock stands still at 5000.
         let mut job = Job::start(&options, 1).await;
-        assert_eq!(job.writers[0].next_flush(), None);
+        assert_eq!(job.writer(0).next_flush(), None);
         job.write(1).await;
-        assert_eq!(job.writers[0].next_flush(), None, "the first leaves at once");
+        assert_eq!(job.writer(0).next_flush(), None, "the first leaves at once");
         for _ in 0..9 {
             job.write(1).await;
         }
-        assert_eq!(job.writers[0].next_flush(), Some(Timestamp(5003)));
-        job.writers[0].flush(Timestamp(5002)).await.expect("nothing to do");
-        assert!(job.writers[0].next_flush().is_some());
-        job.writers[0].flush(Timestamp(5003)).await.expect("appended");
-        assert_eq!(job.writers[0].next_flush(), None);
+        assert_eq!(job.writer(0).next_flush(), Some(Timestamp(5003)));
+        job.writer(0).flush(Timestamp(5002)).await.expect("nothing to do");
+        assert!(job.writer(0).next_flush().is_some());
+        job.writer(0).flush(Timestamp(5003)).await.expect("appended");
+        assert_eq!(job.writer(0).next_flush(), None);
         // Whenever a round was, a clock that was set back does not hold the next one up.
-        job.writers[0].flush(Timestamp(9000)).await.expect("nothing to do");
+        job.writer(0).flush(Timestamp(9000)).await.expect("nothing to do");
         job.write(2).await;
-        assert_eq!(job.writers[0].next_flush(), Some(Timestamp(5006)));
-        job.writers[0].flush(Timestamp(10)).await.expect("appended");
+        assert_eq!(job.writer(0).next_flush(), Some(Timestamp(5006)));
+        job.writer(0).flush(Timestamp(10)).await.expect("appended");
         job.write(3).await;
         job.prepare().await;
-        assert_eq!(job.writers[0].next_flush(), None, "the barrier takes all along");
+        assert_eq!(job.writer(0).next_flush(), None, "the barrier takes all along");
         assert_eq!(batches(&job.place), [1, 9, 2, 3], "{guarantee}");
     }
 }
@@ -354,10 +356,10 @@ async fn an_append_that_fails_is_told_by_the_next_call() {
         job.write(1).await;
         job.place.log().delete_stream(&StreamName::new("t").expect("a name")).expect("deleted");
         // Appends without waiting, into a stream that is gone.
-        let first = job.writers[0].flush(Timestamp(6000)).await.and(job.writers[0].write(rows(&[1])).await);
+        let first = job.writer(0).flush(Timestamp(6000)).await.and(job.writer(0).write(rows(&[1])).await);
         let error = match at_barrier {
-            true => job.writers[0].prepare(CheckpointId(1)).await.map(|_| ()),
-            false => first.and(job.writers[0].flush(Timestamp(7000)).await),
+            true => job.writer(0).prepare(CheckpointId(1)).await.map(|_| ()),
+            false => first.and(job.writer(0).flush(Timestamp(7000)).await),
         };
         let error = error.unwrap_err().to_string();
         assert!(error.contains("deleted"), "at the barrier: {at_barrier}: {error}");
@@ -378,7 +380,7 @@ async fn a_slow_log_is_waited_for() {
         let (mut taken, batch) = (0, rows(&ids));
         loop {
             // Some 33 bytes a record.
-            let mut write = job.writers[0].write(batch.clone());
+            let mut write = job.writer(0).write(batch.clone());
             taken += ids.len() * 33;
             match futures::poll!(write.as_mut()) {
                 Poll::Ready(written) => written.expect("taken"),
@@ -423,14 +425,15 @@ async fn records_have_their_key_and_their_time() {
     spec.schema = Arc::new(Schema::new(vec![columns().field(0).clone(), columns().field(1).clone(), at]));
     place.connector().create(&spec).expect("created");
     let sink = place.connector().sink(&spec).expect("a sink");
-    let mut writer = sink.open(&place.sink_context(), SubtaskIndex(0), &[], metrics()).await.expect("a writer");
+    let mut attempt =
+        SinkAttempt::begin(&*sink, &place.sink_context(), &SinkCheckpoint::default(), 1).await.expect("an attempt");
     let times = arrow::array::TimestampMicrosecondArray::from(vec![Some(7_000_000), None]);
     let names = StringArray::from(vec![Some("a"), None]);
     let columns = vec![Arc::new(Int64Array::from(vec![1, 2])) as _, Arc::new(names) as _, Arc::new(times) as _];
     let rows = RecordBatch::try_new(Arc::clone(&spec.schema), columns).expect("rows");
-    writer.write(Batch::inserts(rows)).await.expect("written");
-    writer.prepare(CheckpointId(1)).await.expect("prepared");
-    writer.commit(CheckpointId(1)).await.expect("committed");
+    attempt.writer(0).write(Batch::inserts(rows)).await.expect("written");
+    attempt.prepare().await.expect("prepared");
+    attempt.commit(CheckpointId(1)).await.expect("committed");
 
     let stream = place.log().stream(&StreamName::new("t").expect("a name")).expect("the stream");
     let mut found = Vec::new();
@@ -453,7 +456,7 @@ async fn records_have_their_key_and_their_time() {
 async fn changes_are_refused() {
     let mut job = Job::start(&[], 1).await;
     let changes = Batch::changes(rows(&[1]).into_rows(), arrow::array::Int8Array::from(vec![3]));
-    let error = job.writers[0].write(changes).await.unwrap_err().to_string();
+    let error = job.writer(0).write(changes).await.unwrap_err().to_string();
     assert!(error.contains("table 't' takes only rows that are appended"), "{error}");
 }
 
@@ -464,11 +467,10 @@ async fn dead_letters_get_a_stream_with_the_first_of_them() {
     assert!(place.connector().rejected_sink(&table(&[("format.on-error", "skip")])).expect("none").is_none());
     let sink = place.connector().rejected_sink(&table(&[])).expect("a sink").expect("one by default");
     let context = place.sink_context();
-    sink.recover(&context, &[]).await.expect("recovered");
-    let mut writer = sink.open(&context, SubtaskIndex(0), &[], metrics()).await.expect("a writer");
-    writer.write(Batch::inserts(RecordBatch::new_empty(rejected_schema()))).await.expect("nothing");
-    writer.prepare(CheckpointId(1)).await.expect("prepared");
-    writer.commit(CheckpointId(1)).await.expect("committed");
+    let mut attempt = SinkAttempt::begin(&*sink, &context, &SinkCheckpoint::default(), 1).await.expect("an attempt");
+    attempt.writer(0).write(Batch::inserts(RecordBatch::new_empty(rejected_schema()))).await.expect("nothing");
+    attempt.prepare().await.expect("prepared");
+    attempt.commit(CheckpointId(1)).await.expect("committed");
     assert_eq!(place.log().streams().len(), 1, "no record, no stream");
 
     let raw: Vec<&[u8]> = vec![b"{\"a\"", b"\xff\x00"];
@@ -480,11 +482,11 @@ async fn dead_letters_get_a_stream_with_the_first_of_them() {
         Arc::new(StringArray::from(vec![None, Some("a / b")])) as _,
     ];
     let rejected = RecordBatch::try_new(rejected_schema(), columns).expect("rows");
-    writer.write(Batch::inserts(rejected)).await.expect("written");
-    let state = writer.prepare(CheckpointId(2)).await.expect("prepared");
-    drop(writer);
+    attempt.writer(0).write(Batch::inserts(rejected)).await.expect("written");
+    let checkpoint = attempt.prepare().await.expect("prepared");
+    drop(attempt);
     assert!(place.values("t_dead_letter")[0].is_empty());
-    sink.recover(&context, &[state]).await.expect("recovered");
+    sink.recover(&context, &checkpoint.states, &checkpoint.committables).await.expect("recovered");
     assert_eq!(
         place.values("t_dead_letter")[0],
         [
@@ -494,4 +496,53 @@ async fn dead_letters_get_a_stream_with_the_first_of_them() {
     );
     let letters = StreamDeadLetters::new(Arc::clone(place.log()));
     assert!(letters.sink(&table(&[]), "a b").unwrap_err().to_string().contains("set 'format.dead-letter.stream'"));
+}
+
+/// A stream under the contract of all sinks.
+struct Contract {
+    place: Place,
+    options: Vec<(&'static str, &'static str)>,
+}
+
+#[async_trait::async_trait]
+impl SinkUnderTest for Contract {
+    fn sink(&self) -> Arc<dyn Sink> {
+        self.place.connector().sink(&table(&self.options)).expect("a sink")
+    }
+
+    fn context(&self) -> SinkContext {
+        self.place.sink_context()
+    }
+
+    fn input(&self, n: usize) -> Batch {
+        rows(&[2 * n as i64, 2 * n as i64 + 1])
+    }
+
+    fn expected(&self, n: usize) -> Vec<String> {
+        let mut records: Vec<String> = (0..2 * n).map(|id| format!("{{\"id\":{id},\"name\":\"n{id}\"}}")).collect();
+        records.sort();
+        records
+    }
+
+    async fn visible(&mut self) -> Vec<String> {
+        let mut records: Vec<String> = self.place.values("t").into_iter().flatten().collect();
+        records.sort();
+        records
+    }
+
+    fn crashed(&mut self) {
+        self.place = self.place.crashed();
+    }
+}
+
+#[tokio::test]
+async fn a_stream_keeps_the_contract_of_sinks() {
+    for options in [vec![("shards", "1")], vec![("shards", "3"), ("sink.commit-on", "snapshot")]] {
+        sink_is_exactly_once(|| {
+            let place = Place::new();
+            place.connector().create(&table(&options)).expect("created");
+            Box::new(Contract { place, options: options.clone() })
+        })
+        .await;
+    }
 }

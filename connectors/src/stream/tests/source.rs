@@ -31,7 +31,7 @@ async fn reading_on_from_every_position_gives_the_same_rows() -> Result<()> {
     append_ids(&place, 1, 100..117, 5);
     let source = source(&place, &[]);
     assert!(!source.is_bounded() && source.knows_its_end());
-    assert_eq!(source.enumerate(KnownSplits::default()).await?.len(), 2);
+    assert_eq!(source.enumerate(KnownSplits::default()).await?.splits.len(), 2);
     for batch_rows in [1, 3, 7, 1000] {
         let mut reader = open(&*source, &[("shard-00000", None), ("shard-00001", None)], batch_rows).await;
         assert_eq!(reader.lag(), Some(42));
@@ -343,5 +343,17 @@ async fn a_paused_shard_is_left_out_until_it_goes_on() -> Result<()> {
         rest.extend(ids(&rows));
     }
     assert_eq!(rest, (0..25).collect::<Vec<i64>>());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_keeps_the_contract_of_sources() -> Result<()> {
+    let place = Place::new();
+    place.connector().create(&table(&[("shards", "2")]))?;
+    append_ids(&place, 0, 0..25, 10);
+    append_ids(&place, 1, 100..117, 5);
+    place.append(1, &[b"{bad", b"", b"also bad"]);
+    let source = source(&place, &[("scan.bounded.mode", "latest-offset")]);
+    coulee_runtime::conformance::source_is_repeatable(&*source, source_context(10).clock).await;
     Ok(())
 }

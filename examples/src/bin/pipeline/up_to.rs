@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use coulee_runtime::connector::{
-    Bytes, KnownSplits, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart, async_trait,
+    Bytes, Enumeration, KnownSplits, Source, SourceContext, SourceEvent, SourceReader, SplitId, SplitStart, async_trait,
 };
 use coulee_runtime::state::Facet;
 use coulee_runtime::{Error, Result};
@@ -37,24 +37,28 @@ impl Source for UpTo {
         true
     }
 
-    async fn enumerate(&self, known: KnownSplits) -> Result<Vec<SplitStart>> {
-        // The positions of the inner source are behind the number of records left.
-        let inner =
-            |split: SplitStart| SplitStart { position: split.position.map(|p| p.slice(8.min(p.len())..)), ..split };
-        let lefts: BTreeMap<SplitId, Option<Bytes>> =
-            known.unfinished.iter().map(|split| (split.id.clone(), split.position.clone())).collect();
-        let unfinished = known.unfinished.into_iter().map(inner).collect();
-        let finished = known.finished.into_iter().map(inner).collect();
-        let splits = self.inner.enumerate(KnownSplits { unfinished, finished }).await?;
-        let outer = |split: SplitStart| {
-            let left = lefts
-                .get(&split.id)
-                .cloned()
-                .flatten()
-                .map_or(self.records.to_be_bytes().to_vec(), |p| p[..8.min(p.len())].to_vec());
-            SplitStart { position: split.position.map(|p| [&left, &p[..]].concat().into()), ..split }
+    async fn enumerate(&self, known: KnownSplits) -> Result<Enumeration> {
+        // A position of ours is how many records are left, then the inner one.
+        let split_position = |split: &SplitStart| match &split.position {
+            Some(position) if position.len() >= 8 => Ok((position.slice(..8), position.slice(8..))),
+            _ => Err(Error::corrupt(format!("the position of split '{}' is too short", split.id.0))),
         };
-        Ok(splits.into_iter().map(outer).collect())
+        let inner = |splits: &[SplitStart]| -> Result<Vec<SplitStart>> {
+            let inner =
+                |split: &SplitStart| Ok(SplitStart { id: split.id.clone(), position: Some(split_position(split)?.1) });
+            splits.iter().map(inner).collect()
+        };
+        let unfinished = inner(&known.unfinished)?;
+        let found = self.inner.enumerate(KnownSplits { unfinished, finished: inner(&known.finished)? }).await?;
+        let mut left: BTreeMap<SplitId, Bytes> = BTreeMap::new();
+        for split in &known.unfinished {
+            left.insert(split.id.clone(), split_position(split)?.0);
+        }
+        let outer = |SplitStart { id, position }: SplitStart| {
+            let left = left.get(&id).cloned().unwrap_or_else(|| Bytes::copy_from_slice(&self.records.to_be_bytes()));
+            SplitStart { position: Some([&left[..], &position.unwrap_or_default()].concat().into()), id }
+        };
+        Ok(found.splits.into_iter().map(outer).collect::<Vec<_>>().into())
     }
 
     async fn open(&self, splits: Vec<SplitStart>, context: SourceContext) -> Result<Box<dyn SourceReader>> {
@@ -65,7 +69,8 @@ impl Source for UpTo {
                 None => (self.records, None),
                 Some(position) => {
                     let count = position.first_chunk::<8>().ok_or_else(|| Error::corrupt("a position is too short"))?;
-                    (u64::from_be_bytes(*count), Some(position.slice(8..)))
+                    let inner = Some(position.slice(8..)).filter(|inner| !inner.is_empty());
+                    (u64::from_be_bytes(*count), inner)
                 }
             };
             left.push(count);

@@ -1,12 +1,12 @@
 //! The loop of a running job: carries out what the coordinator decides.
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use coulee_checkpoint::{Changes, CheckpointRecord};
+use coulee_checkpoint::{Changes, CheckpointRecord, StateKey};
 use coulee_model::{CheckpointId, Stopwatch};
 use futures::FutureExt;
 use parking_lot::Mutex;
@@ -16,8 +16,10 @@ use tokio::task::{JoinError, JoinSet};
 use super::handle::{Progress, Wish};
 use super::snapshots::{Savepoint, Snapshooter, Taken};
 use super::{Environment, JobSpec, Outcome, StoredJob, Tasks, commits_on_snapshots, fit, wire};
+use crate::connector::CommitOn;
 use crate::failpoints::injected;
 use crate::graph::Node;
+use crate::job::committer::{CommitRequest, Committable};
 use crate::job::coordinator::{Action, Coordinator, Event, Phase};
 use crate::job::route::Stuck;
 use crate::job::{Control, Report, TaskId};
@@ -49,6 +51,8 @@ pub(super) struct Driver {
     pub(super) dropped: Vec<String>,
     /// What every operator with state keeps: stored with every checkpoint.
     pub(super) states: Vec<StateDescriptor>,
+    /// What has been committed since the last checkpoint: the next one no longer has it.
+    pub(super) committed: Vec<StateKey>,
     /// How much had come when the checkpoint that is under way was triggered, and when the last durable one was.
     pub(super) triggered_at: u64,
     pub(super) settled_at: Option<u64>,
@@ -58,6 +62,8 @@ pub(super) struct Driver {
 #[derive(Default)]
 struct Gathering {
     changes: Vec<Changes>,
+    /// What is to be committed, by committer.
+    committables: BTreeMap<usize, Vec<Committable>>,
     counted: Vec<CountedRows>,
     started: Option<Stopwatch>,
 }
@@ -90,6 +96,8 @@ impl Driver {
                 if !matches!(outcome, Ok(Outcome::Finished | Outcome::Stopped(_))) {
                     tasks.running.abort_all();
                 }
+                // Committers end when nobody asks for more.
+                tasks.committers.clear();
                 while tasks.running.join_next().await.is_some() {}
                 outcome
             }
@@ -123,7 +131,9 @@ impl Driver {
     /// `after`: the checkpoint that the next one follows.
     async fn drive(&mut self, tasks: &mut Tasks, after: CheckpointId) -> Result<Outcome> {
         let all: BTreeSet<TaskId> = (0..tasks.controls.len()).map(TaskId).collect();
-        let mut coordinator = Coordinator::new(all, tasks.sinks.clone(), after);
+        let committers = tasks.committers.iter().map(|committer| committer.id).collect();
+        let mut coordinator = Coordinator::new(all, committers, after);
+        self.committed = std::mem::take(&mut tasks.recovered);
         let mut gathering = Gathering::default();
         let interval = self.spec.settings.checkpoint_interval;
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
@@ -173,7 +183,7 @@ impl Driver {
                     continue;
                 }
                 report = tasks.reports.recv() => match report {
-                    Some(report) => gathering.take(report)?,
+                    Some(report) => gathering.take(report, &tasks.sinks, &mut self.committed)?,
                     None => return Err(silent_end(tasks).await),
                 },
                 Some(ended) = tasks.running.join_next() => match ended {
@@ -209,19 +219,25 @@ impl Driver {
                 }
                 Action::Commit(id) => {
                     fail::fail_point!("job.commit.before", |_| Err(injected("job.commit.before")));
-                    let record = self.commit(id, std::mem::take(gathering)).await?;
+                    let mut gathered = std::mem::take(gathering);
+                    let mut committables = std::mem::take(&mut gathered.committables);
+                    let record = self.commit(id, gathered).await?;
                     fail::fail_point!("job.commit.after", |_| Err(injected("job.commit.after")));
+                    for (index, committer) in tasks.committers.iter().enumerate() {
+                        // A committer that is gone has reported why.
+                        let durable = CommitRequest::Durable(id, committables.remove(&index).unwrap_or_default());
+                        let _ = committer.requests.send(durable);
+                    }
                     let then = coordinator.step(Event::Durable(id));
                     let is_last = matches!(coordinator.phase(), Phase::Delivering(..) | Phase::Done);
-                    if !self.snapshot(&record, is_last && !tasks.patient.is_empty(), tasks).await? {
+                    let waits = tasks.committers.iter().any(|committer| committer.commit_on == CommitOn::Snapshot);
+                    if !self.snapshot(&record, is_last && waits, tasks).await? {
                         return Ok(Some(Outcome::Cancelled));
                     }
                     actions.extend(then);
                 }
                 Action::Notify(id) => {
-                    for sink in tasks.sinks.difference(&tasks.patient) {
-                        let _ = tasks.controls[sink.0].send(Control::Committed(id));
-                    }
+                    tasks.commit(CommitOn::Checkpoint, id);
                     fail::fail_point!("job.notify.after", |_| Err(injected("job.notify.after")));
                 }
                 Action::Finish { last, input_ended } => {
@@ -246,6 +262,9 @@ impl Driver {
         let job = serde_json::to_string(&stored).map_err(|e| Error::internal(e.to_string()))?;
         let record = CheckpointRecord { id, at: self.environment.clock.now(), job };
         let mut changes = gathered.changes;
+        let mut committed = Changes::default();
+        self.committed.drain(..).for_each(|key| committed.delete(key));
+        changes.push(committed);
         changes.extend(self.dropped.drain(..).map(|uid| Changes::forget_operator(Node::state_of(&uid))));
         let (store, written) = (self.environment.store.clone(), record.clone());
         let stats = tokio::task::spawn_blocking(move || store.commit(written, changes)).await;
@@ -269,6 +288,7 @@ impl Driver {
     /// Whether the last checkpoint holds all there is, so that another one would only cost: then it is as good as one of now.
     fn is_settled(&self) -> bool {
         let settled = self.settled_at == Some(self.events())
+            && self.committed.is_empty()
             && !self.metrics.iter().any(|metrics| metrics.is_waiting())
             && !self.snapshooter.is_due(self.progress.lock().id);
         if settled {
@@ -331,9 +351,7 @@ impl Driver {
             Some(Ok(figures)) => {
                 progress.snapshot = Some(figures);
                 progress.snapshot_failure = None;
-                for sink in &tasks.patient {
-                    let _ = tasks.controls[sink.0].send(Control::Committed(taken.checkpoint));
-                }
+                tasks.commit(CommitOn::Snapshot, taken.checkpoint);
             }
         }
     }
@@ -346,16 +364,38 @@ fn common_tick(interval: Duration) -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_nanos((every - since % every) as u64)
 }
 
+impl Tasks {
+    /// Tells the committers that wait for it that a checkpoint is durable.
+    fn commit(&self, on: CommitOn, checkpoint: CheckpointId) {
+        for committer in self.committers.iter().filter(|committer| committer.commit_on == on) {
+            // A committer that is gone has reported why.
+            let _ = committer.requests.send(CommitRequest::Commit(checkpoint));
+        }
+    }
+}
+
 impl Gathering {
-    fn take(&mut self, report: Report) -> Result<Event> {
+    /// Takes a report in. `sinks`: the committer of each task that ends in a sink; `committed` gets what was committed.
+    fn take(
+        &mut self,
+        report: Report,
+        sinks: &BTreeMap<TaskId, usize>,
+        committed: &mut Vec<StateKey>,
+    ) -> Result<Event> {
         match report {
-            Report::Acknowledged { task, checkpoint, changes, counted } => {
+            Report::Acknowledged { task, checkpoint, changes, committables, counted } => {
+                if let Some(committer) = sinks.get(&task) {
+                    self.committables.entry(*committer).or_default().extend(committables);
+                }
                 self.changes.push(changes);
                 self.counted.extend(counted);
                 Ok(Event::Acknowledged(task, checkpoint))
             }
             Report::Ended { task } => Ok(Event::Ended(task)),
-            Report::Delivered { task, checkpoint } => Ok(Event::Delivered(task, checkpoint)),
+            Report::Delivered { task, checkpoint, committed: keys } => {
+                committed.extend(keys);
+                Ok(Event::Delivered(task, checkpoint))
+            }
             Report::Failed { error } => Err(error),
         }
     }

@@ -11,18 +11,23 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::driver::{TaskEnd, report_failure};
-use super::{Environment, JobSpec, StoredJob, Tasks};
+use super::{Committer, Environment, JobSpec, StoredJob, Tasks};
 use crate::batch::BATCH_ROWS;
 use crate::channel::{Receiver, Sender, channel};
-use crate::connector::{CommitOn, KnownSplits, Sink, SinkContext, SourceContext, SplitId, SplitStart};
+use crate::connector::{
+    CommitOn, Enumeration, KnownSplits, Sink, SinkCommitter, SinkContext, SourceContext, SplitEnumerator, SplitId,
+    SplitStart,
+};
 use crate::graph::{Graph, Node, NodeKind, Partitioning, SourceNode};
-use crate::job::TaskId;
 use crate::job::chain::{Chain, Link, SinkEnd};
+use crate::job::committer::{COMMITTABLES, CommitterTask};
 use crate::job::drift::DriftGroups;
+use crate::job::enumerator::{EnumeratorTask, Finished};
 use crate::job::route::Route;
 use crate::job::source_task::{FINISHED_SPLITS, Pace, PlaceNames, SPLITS, SourceTask, Splits, parse_split};
 use crate::job::source_watermark::SourceWatermark;
 use crate::job::task::Task;
+use crate::job::{Control, TaskId};
 use crate::metrics::{self, Figures, JobMetrics, Merge, RowErrorFigures, SubtaskMetrics};
 use crate::operator::{InputIndex, OpenContext};
 use crate::row_errors::policy::RowPolicies;
@@ -114,16 +119,24 @@ pub(super) async fn wire(
         running: JoinSet::new(),
         controls: Vec::new(),
         sources: BTreeSet::new(),
-        sinks: BTreeSet::new(),
-        patient: BTreeSet::new(),
+        committers: Vec::new(),
+        sinks: BTreeMap::new(),
+        recovered: Vec::new(),
         reports: received,
     };
     let builder = Builder { spec, environment, metrics, budget, drift: DriftGroups::default() };
     let mut starts: Vec<BoxFuture<'static, TaskEnd>> = Vec::new();
+    let mut committers: Vec<(OperatorId, Box<dyn SinkCommitter>)> = Vec::new();
     for chain in &chains {
         let parallelism = spec.graph.node(chain[0]).parallelism;
         let mut source = builder.source(chain[0]).await?;
-        let sink = builder.sink(chain[chain.len() - 1]).await?;
+        let end = chain[chain.len() - 1];
+        let sink = builder.sink(end).await?;
+        if let Some(sink) = &sink {
+            // Its number comes once all tasks have theirs.
+            committers.push((end, sink.committer().await?));
+            tasks.recovered.extend(sink.recovered.iter().cloned());
+        }
         for subtask in (0..parallelism).map(SubtaskIndex) {
             let id = TaskId(tasks.controls.len());
             let links = chain.iter().map(|node| builder.link(*node, subtask, &mut channels)).collect::<Result<_>>()?;
@@ -132,10 +145,7 @@ pub(super) async fn wire(
                 None => None,
             };
             if sink.is_some() {
-                tasks.sinks.insert(id);
-                if builder.commits_on_snapshots(chain[chain.len() - 1]) {
-                    tasks.patient.insert(id);
-                }
+                tasks.sinks.insert(id, committers.len() - 1);
             }
             let (control, controlled) = mpsc::unbounded_channel();
             let clock = environment.clock.clone();
@@ -155,6 +165,20 @@ pub(super) async fn wire(
             }
             tasks.controls.push(control);
         }
+        if let Some(discovery) = source.and_then(|source| source.discovery) {
+            let subtasks = tasks.controls[tasks.controls.len() - parallelism as usize..].to_vec();
+            let (task, reports) = (discovery.task(subtasks), reports.clone());
+            starts.push(Box::pin(async move { report_failure(&reports, task.run().await) }));
+        }
+    }
+    for (node, committer) in committers {
+        let id = TaskId(tasks.controls.len() + tasks.committers.len());
+        let (requests, requested) = mpsc::unbounded_channel();
+        let (uid, metrics) = (spec.graph.node(node).uid.clone(), builder.metrics_of(node, SubtaskIndex(0)));
+        let task = CommitterTask { id, uid, committer, requests: requested, reports: reports.clone(), metrics };
+        tasks.committers.push(Committer { id, requests, commit_on: builder.commit_on(node) });
+        let reports = reports.clone();
+        starts.push(Box::pin(async move { report_failure(&reports, task.run().await) }));
     }
     for start in starts {
         tasks.running.spawn(start);
@@ -177,9 +201,11 @@ impl<'a> Builder<'a> {
         found.expect("metrics exist for every subtask of the graph").clone()
     }
 
-    fn commits_on_snapshots(&self, id: OperatorId) -> bool {
-        let kind = &self.spec.graph.node(id).kind;
-        matches!(kind, NodeKind::Sink(sink) if sink.commit_on() == CommitOn::Snapshot)
+    fn commit_on(&self, id: OperatorId) -> CommitOn {
+        match &self.spec.graph.node(id).kind {
+            NodeKind::Sink(sink) => sink.commit_on(),
+            NodeKind::Source(_) | NodeKind::Operator(_) => CommitOn::default(),
+        }
     }
 
     fn link(&self, id: OperatorId, subtask: SubtaskIndex, channels: &mut Channels) -> Result<Link> {
@@ -217,14 +243,16 @@ impl<'a> Builder<'a> {
         let NodeKind::Source(source) = &node.kind else { return Ok(None) };
         let at = |error: Error| error.at(format!("source '{}'", node.uid));
         let (known, reached) = self.known_splits(node.state)?;
-        let mut splits = source.source.enumerate(known).await.map_err(at)?;
+        let Enumeration { mut splits, discovery } = source.source.enumerate(known).await.map_err(at)?;
         splits.sort_by(|a, b| a.id.cmp(&b.id));
+        let discovery = discovery.map(|enumerator| Discovery::new(node, splits.len(), enumerator));
         Ok(Some(OpenSource {
             state: node.state,
             uid: &node.uid,
             parallelism: node.parallelism,
             source,
             splits,
+            discovery,
             reached,
             merged: Arc::new(SourceWatermark::restore(&self.environment.store, node.state, node.parallelism)?),
             environment: self.environment,
@@ -274,8 +302,14 @@ impl<'a> Builder<'a> {
             states.push((u64::from_be_bytes(parts), value));
         }
         let values: Vec<Bytes> = states.iter().map(|(_, value)| value.clone()).collect();
+        let (mut recovered, mut committables) = (Vec::new(), Vec::new());
+        for entry in self.environment.store.scan(node.state, COMMITTABLES) {
+            let (key, value) = entry?;
+            recovered.push(StateKey::new(node.state, COMMITTABLES, KeyGroup(0), key.get(2..).unwrap_or_default()));
+            committables.push(value);
+        }
         fail::fail_point!("sink.recover.before", |_| Err(crate::failpoints::injected("sink.recover.before")));
-        sink.recover(&context, &values).await.map_err(|e| e.at(format!("sink '{}'", node.uid)))?;
+        sink.recover(&context, &values, &committables).await.map_err(|e| e.at(format!("sink '{}'", node.uid)))?;
         fail::fail_point!("sink.recover.after", |_| Err(crate::failpoints::injected("sink.recover.after")));
         Ok(Some(OpenSink {
             operator: id,
@@ -284,6 +318,7 @@ impl<'a> Builder<'a> {
             sink: sink.clone(),
             context,
             states,
+            recovered,
         }))
     }
 }
@@ -293,12 +328,38 @@ fn folder_name(uid: &str) -> String {
     uid.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' }).collect()
 }
 
+/// What becomes the task of a source's enumerator.
+struct Discovery {
+    enumerator: Box<dyn SplitEnumerator>,
+    uid: String,
+    reading: Vec<usize>,
+    finished: mpsc::UnboundedSender<Finished>,
+    heard: mpsc::UnboundedReceiver<Finished>,
+}
+
+impl Discovery {
+    /// Of a source with so many splits, which its subtasks are dealt in turn.
+    fn new(node: &Node, splits: usize, enumerator: Box<dyn SplitEnumerator>) -> Self {
+        let parallelism = node.parallelism as usize;
+        let reading =
+            (0..parallelism).map(|subtask| splits / parallelism + usize::from(subtask < splits % parallelism));
+        let (finished, heard) = mpsc::unbounded_channel();
+        Discovery { enumerator, uid: node.uid.clone(), reading: reading.collect(), finished, heard }
+    }
+
+    fn task(self, subtasks: Vec<mpsc::UnboundedSender<Control>>) -> EnumeratorTask {
+        let Discovery { enumerator, uid, reading, heard, .. } = self;
+        EnumeratorTask { uid, enumerator, subtasks, reading, finished: heard }
+    }
+}
+
 struct OpenSource<'a> {
     state: OperatorId,
     uid: &'a str,
     parallelism: u32,
     source: &'a SourceNode,
     splits: Vec<SplitStart>,
+    discovery: Option<Discovery>,
     /// The watermarks of the splits at the stored checkpoint.
     reached: BTreeMap<SplitId, Timestamp>,
     merged: Arc<SourceWatermark>,
@@ -326,9 +387,12 @@ impl OpenSource<'_> {
         let reader =
             self.source.source.open(starts, context).await.map_err(|e| e.at(format!("source '{}'", self.uid)))?;
         let merged = self.merged.clone();
-        let splits = Splits::new(ids, self.source.event_time.clone(), (&reached, merged.reached()), drift);
+        let may_grow = self.discovery.is_some();
+        let finished = self.discovery.as_ref().map(|discovery| discovery.finished.clone());
+        let splits = Splits::new(ids, self.source.event_time.clone(), (&reached, merged.reached()), may_grow, drift);
         let (clock, budget) = (self.environment.clock.clone(), self.budget.clone());
-        Ok(SourceTask { task, operator: self.state, reader, splits, places, subtask, merged, pace, clock, budget })
+        let operator = self.state;
+        Ok(SourceTask { task, operator, reader, splits, places, subtask, merged, finished, pace, clock, budget })
     }
 }
 
@@ -340,6 +404,8 @@ struct OpenSink {
     context: SinkContext,
     /// `subtask u32 | parallelism u32` as one number, and the state.
     states: Vec<(u64, Bytes)>,
+    /// The keys of what the recovery has committed.
+    recovered: Vec<StateKey>,
 }
 
 impl OpenSink {
@@ -351,7 +417,12 @@ impl OpenSink {
         let values: Vec<Bytes> = states.iter().map(|(_, value)| value.clone()).collect();
         let opened = self.sink.open(&self.context, subtask, &values, metrics).await;
         let writer = opened.map_err(|e| e.at(format!("sink '{}'", self.context.uid)))?;
-        Ok(SinkEnd { writer, obsolete, key: self.key(own), last_state: None })
+        Ok(SinkEnd { writer, obsolete, key: self.key(own), state: self.state, subtask, last_state: None })
+    }
+
+    async fn committer(&self) -> Result<Box<dyn SinkCommitter>> {
+        let opened = self.sink.committer(&self.context).await;
+        opened.map_err(|e| e.at(format!("sink '{}'", self.context.uid)))
     }
 
     fn key(&self, id: u64) -> StateKey {

@@ -29,7 +29,7 @@ impl Sink for Appends {
         "a heap".to_owned()
     }
 
-    async fn recover(&self, _: &SinkContext, _: &[Bytes]) -> Result<()> {
+    async fn recover(&self, _: &SinkContext, _: &[Bytes], _: &[Bytes]) -> Result<()> {
         Ok(())
     }
 
