@@ -21,6 +21,9 @@ use super::listing::{Listed, list};
 use super::mark::{FileMark, sample};
 use super::position::Position;
 
+/// What one look at the path found: all that is known now, and the splits that are new.
+type Look = (Seen, Vec<SplitStart>);
+
 /// The files that a source has seen.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
@@ -102,7 +105,7 @@ pub struct FileWatch {
     /// When the path is listed next.
     next: Instant,
     /// A listing under way: it goes on when a call is dropped.
-    listing: Option<JoinHandle<Result<(Seen, Vec<SplitStart>)>>>,
+    listing: Option<JoinHandle<Result<Look>>>,
 }
 
 impl FileWatch {
