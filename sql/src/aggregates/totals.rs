@@ -1,5 +1,6 @@
 //! `SUM` and `AVG`: the type of the argument for whole and floating numbers, DECIMAL(38, s) for decimals, of which AVG has six digits behind the point at
-//! least. An average of whole numbers loses what is behind the point, one of decimals is rounded half up. A total that its type does not hold is an error.
+//! least and is rounded half up. An average of whole numbers is DOUBLE, where Flink cuts off what is behind the point. A total that its type does not hold
+//! is an error; the groups stay where they are then.
 //!
 //! Both keep a total and a count: the total in 128 bits, or as DOUBLE.
 
@@ -61,6 +62,7 @@ impl AggregateUDFImpl for Totals {
                 let scale = if self.kind == Kind::Average { (*scale).max(AVERAGE_SCALE_MIN) } else { *scale };
                 Ok(DataType::Decimal128(PRECISION_MAX, scale))
             }
+            [data_type] if data_type.is_integer() && self.kind == Kind::Average => Ok(DataType::Float64),
             [data_type] if data_type.is_integer() || data_type.is_floating() => Ok(data_type.clone()),
             [other] => plan_err!("'{}' takes numbers, not {}", self.name().to_uppercase(), type_name(other)),
             _ => plan_err!("'{}' takes one argument", self.name().to_uppercase()),
@@ -215,18 +217,47 @@ impl TotalsOfGroups {
         Ok(Arc::new(averages.with_data_type(self.result.clone())))
     }
 
-    /// Of whole numbers, cut off behind the point, and of floating numbers.
+    /// Of whole and of floating numbers.
     fn plain_averages(&self, totals: &ArrayRef, counts: &[i64]) -> Result<ArrayRef> {
-        if let Some(totals) = totals.as_primitive_opt::<Float64Type>() {
-            let averages = totals.iter().zip(counts).map(|(total, &count)| total.map(|total| total / count as f64));
-            let averages: ArrayRef = Arc::new(averages.collect::<Float64Array>());
-            return self.converted(&averages);
+        let quotient = |(total, count): (Option<f64>, &i64)| total.map(|total| total / *count as f64);
+        let averages: Float64Array = match totals.as_primitive_opt::<Float64Type>() {
+            Some(totals) => totals.iter().zip(counts).map(quotient).collect(),
+            None => {
+                let totals = totals.as_primitive::<Decimal128Type>().iter();
+                totals.map(|total| total.map(|total| total as f64)).zip(counts).map(quotient).collect()
+            }
+        };
+        self.converted(&(Arc::new(averages) as ArrayRef))
+    }
+
+    /// Totals and counts become what the function gives.
+    fn results(&self, totals: &ArrayRef, counts: &[i64]) -> Result<ArrayRef> {
+        match self.kind {
+            Kind::Sum => match (totals.as_primitive_opt::<Decimal128Type>(), &self.result) {
+                (Some(exact), DataType::Decimal128(precision, _)) => {
+                    let fits = |total: i128| crate::flink_types::fits(total, *precision);
+                    match exact.iter().flatten().all(fits) {
+                        true => Ok(totals.clone()),
+                        false => Err(self.overflow()),
+                    }
+                }
+                _ => self.converted(totals),
+            },
+            Kind::Average => self.averages(totals, counts),
         }
-        let totals = totals.as_primitive::<Decimal128Type>();
-        let averages = totals.iter().zip(counts).map(|(total, &count)| total.map(|total| total / i128::from(count)));
-        let averages: ArrayRef =
-            Arc::new(averages.collect::<Decimal128Array>().with_data_type(total_type(&self.input)));
-        self.converted(&averages)
+    }
+
+    /// Puts groups that were taken out back before those that are left.
+    fn put_back(&mut self, taken: &ArrayRef, taken_counts: Vec<i64>) {
+        self.counts.splice(..0, taken_counts);
+        match &mut self.totals {
+            Sums::Exact(totals) => {
+                totals.splice(..0, taken.as_primitive::<Decimal128Type>().iter().map(Option::unwrap_or_default));
+            }
+            Sums::Floating(totals) => {
+                totals.splice(..0, taken.as_primitive::<Float64Type>().iter().map(Option::unwrap_or_default));
+            }
+        }
     }
 
     fn converted(&self, values: &ArrayRef) -> Result<ArrayRef> {
@@ -256,19 +287,8 @@ impl GroupsAccumulator for TotalsOfGroups {
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
         let (totals, counts) = self.take(emit_to)?;
-        match self.kind {
-            Kind::Sum => match (totals.as_primitive_opt::<Decimal128Type>(), &self.result) {
-                (Some(exact), DataType::Decimal128(precision, _)) => {
-                    let fits = |total: i128| crate::flink_types::fits(total, *precision);
-                    match exact.iter().flatten().all(fits) {
-                        true => Ok(totals),
-                        false => Err(self.overflow()),
-                    }
-                }
-                _ => self.converted(&totals),
-            },
-            Kind::Average => self.averages(&totals, &counts),
-        }
+        // SUBTLE: whoever asked finds the group that fails by looking at the groups again.
+        self.results(&totals, &counts).inspect_err(|_| self.put_back(&totals, counts))
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {

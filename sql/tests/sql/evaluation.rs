@@ -117,7 +117,7 @@ fn having_distinct_filter_and_a_window_over_windows() {
         "SELECT carrier, COUNT(DISTINCT origin), COUNT(*) FILTER (WHERE delay > 10), AVG(delay)
          FROM TABLE(TUMBLE(TABLE flights, DESCRIPTOR(departed_at), INTERVAL '1' HOUR))
          GROUP BY window_end, carrier HAVING COUNT(*) > 1",
-        &["UA | 1 | 1 | 12"],
+        &["UA | 1 | 1 | 12.5"],
     );
     check(
         "WITH hourly AS (
