@@ -5,7 +5,6 @@ use std::sync::Arc;
 use coulee_model::{CheckpointId, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::batch::BATCH_ROWS;
 use crate::watermark::Activity;
 use crate::{Batch, Result};
 
@@ -105,21 +104,21 @@ impl Receiver {
         self.queue.poll_recv(cx).map(|envelope| envelope.map(|e| e.element).ok_or(Disconnected))
     }
 
-    /// A batch that was just received, with those that are queued right behind it, up to [`BATCH_ROWS`] together: a
+    /// A batch that was just received, with those that are queued right behind it, up to `rows_max` rows together: a
     /// shuffle cuts a batch into as many pieces as there are subtasks. Waits for none, and passes no mark.
     ///
     /// # Errors
     /// When Arrow cannot join a column's type.
-    pub(crate) fn gather(&mut self, first: Batch) -> Result<Batch> {
+    pub(crate) fn gather(&mut self, first: Batch, rows_max: usize) -> Result<Batch> {
         // A copy is only worth it for pieces.
-        if first.len() > BATCH_ROWS / 2 || self.ahead.is_some() {
+        if first.len() > rows_max / 2 || self.ahead.is_some() {
             return Ok(first);
         }
         let (mut rows, mut parts, mut rooms) = (first.len(), vec![first], Vec::new());
         while let Ok(envelope) = self.queue.try_recv() {
             match envelope {
                 Envelope { element: Element::Batch(batch), room }
-                    if rows + batch.len() <= BATCH_ROWS && batch.kinds().is_some() == parts[0].kinds().is_some() =>
+                    if rows + batch.len() <= rows_max && batch.kinds().is_some() == parts[0].kinds().is_some() =>
                 {
                     rows += batch.len();
                     parts.push(batch);
@@ -146,6 +145,7 @@ mod tests {
     use arrow::record_batch::RecordBatch;
 
     use super::*;
+    use crate::batch::BATCH_ROWS;
 
     fn batch(rows: usize) -> Batch {
         let column = Arc::new(Int64Array::from(vec![0; rows])) as _;
@@ -193,7 +193,7 @@ mod tests {
         while let Ok(element) = poll_fn(|cx| receiver.poll_recv(cx)).await {
             found.push(match element {
                 Element::Batch(batch) => {
-                    let batch = receiver.gather(batch).unwrap();
+                    let batch = receiver.gather(batch, BATCH_ROWS).unwrap();
                     let values = batch.rows().column(0).as_primitive::<Int64Type>().values();
                     assert!(values.is_sorted() || batch.kinds().is_some(), "in order: {values:?}");
                     format!(

@@ -372,6 +372,7 @@ impl Engine {
         let runtime = JobSettings {
             checkpoint_interval: settings.checkpoint_interval,
             memory_budget_bytes: settings.memory_budget_bytes,
+            batch_rows: settings.batch_rows,
             allow_non_restored_state: settings.ignore_unclaimed_state || drops_state,
         };
         let restart = RestartPolicy::new(&self.parts.restart, settings.restart);

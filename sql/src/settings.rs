@@ -131,6 +131,12 @@ pub const SETTINGS: &[OptionSpec] = &[
         "What the state of the job may take in memory; beyond it, it is served from the disk.",
     ),
     OptionSpec::new(
+        "table.exec.mini-batch.size",
+        OptionKind::Count,
+        None,
+        "The most rows that a source reads or an operator passes on at a time; 1 or more. Absent: 8192 for a source, all for an operator. It changes no result.",
+    ),
+    OptionSpec::new(
         "execution.runtime-mode",
         OptionKind::Choice(&["streaming"]),
         Some("streaming"),
@@ -267,6 +273,7 @@ fn check(key: &str, value: &str, options: &Options) -> Result<(), coulee_runtime
     match key {
         "parallelism.default" if is_zero => wrong("a whole number of 1 or more"),
         "execution.checkpointing.num-retained" if is_zero => wrong("a whole number of 1 or more"),
+        "table.exec.mini-batch.size" if is_zero => wrong("a whole number of 1 or more"),
         "execution.checkpointing.interval" if shorter(CHECKPOINT_INTERVAL_MIN) => wrong(
             "10 ms or more: every checkpoint is a synced write to the disk and a barrier through the whole job; 100 ms is a good choice for low latency",
         ),
@@ -310,6 +317,7 @@ mod tests {
             ignore_unclaimed_state: false,
             restart: None,
             memory_budget_bytes: 256 << 20,
+            batch_rows: None,
         };
         assert_eq!(job(&[]), Ok(expected));
     }
@@ -349,6 +357,13 @@ mod tests {
         assert_eq!(strategy(&steady), Some(expected(0.0)));
     }
 
+    /// Flink's default of -1 says that there is no such size.
+    #[test]
+    fn the_size_of_batches_is_taken_and_its_absence_too() {
+        let rows = |size| job(&[("table.exec.mini-batch.size", size)]).unwrap().batch_rows;
+        assert_eq!((rows("1"), rows("5000"), rows("-1")), (Some(1), Some(5000), None));
+    }
+
     #[test]
     fn values_that_cannot_work_are_refused_with_advice() {
         for (key, value, part) in [
@@ -356,6 +371,7 @@ mod tests {
             ("execution.snapshot.interval", "100 ms", "1 s or more"),
             ("execution.checkpointing.num-retained", "0", "1 or more"),
             ("parallelism.default", "0", "1 or more"),
+            ("table.exec.mini-batch.size", "0", "1 or more"),
             ("restart-strategy.exponential-delay.backoff-multiplier", "0.5", "pauses do not shrink"),
             ("restart-strategy.exponential-delay.jitter-factor", "1.5", "a number from 0 to 1"),
             ("restart-strategy.type", "failure-rate", "one of 'none', 'fixed-delay', 'exponential-delay'"),

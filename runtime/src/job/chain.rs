@@ -52,6 +52,8 @@ enum SinkInput {
 pub(super) struct Chain {
     pub(super) links: Vec<Link>,
     pub(super) sink: Option<SinkEnd>,
+    /// The most rows that are passed on at a time; see [`JobSettings::batch_rows`](super::JobSettings::batch_rows).
+    pub(super) batch_rows: Option<usize>,
 }
 
 impl Chain {
@@ -236,26 +238,23 @@ impl Chain {
     }
 
     async fn pass_on(&mut self, index: usize, item: Emitted) -> Result<(), Stuck> {
-        let last = index + 1 == self.links.len();
         match item {
-            Emitted::Batch(port, batch) => {
-                if port == Port::MAIN {
-                    let metrics = &self.links[index].metrics;
-                    metrics.add_rows_out(batch.len() as u64);
-                    metrics.add_bytes_out(batch.bytes() as u64);
+            Emitted::Batch(port, batch) => match self.batch_rows.filter(|rows| batch.len() > *rows) {
+                None => self.pass_batch_on(index, port, batch).await,
+                Some(rows) => {
+                    for start in (0..batch.len()).step_by(rows) {
+                        let part = batch.slice(start, rows.min(batch.len() - start));
+                        self.pass_batch_on(index, port, part).await?;
+                    }
+                    Ok(())
                 }
-                self.send(index, port, &batch).await?;
-                if port == Port::MAIN && !last {
-                    self.enter(index + 1, InputIndex::FIRST, batch).await?;
-                }
-                Ok(())
-            }
+            },
             Emitted::Rejected(rejected) => self.rejected(index, rejected).await,
             Emitted::Watermark(watermark) => {
                 for (_, route) in &mut self.links[index].routes {
                     route.broadcast(Element::Watermark(watermark)).await?;
                 }
-                if last {
+                if index + 1 == self.links.len() {
                     return Ok(());
                 }
                 self.links[index + 1].metrics.set_watermark(watermark);
@@ -265,6 +264,19 @@ impl Chain {
                 self.call(index + 1, |operator, out| operator.watermark(watermark, out)).await
             }
         }
+    }
+
+    async fn pass_batch_on(&mut self, index: usize, port: Port, batch: Batch) -> Result<(), Stuck> {
+        if port == Port::MAIN {
+            let metrics = &self.links[index].metrics;
+            metrics.add_rows_out(batch.len() as u64);
+            metrics.add_bytes_out(batch.bytes() as u64);
+        }
+        self.send(index, port, &batch).await?;
+        if port == Port::MAIN && index + 1 < self.links.len() {
+            self.enter(index + 1, InputIndex::FIRST, batch).await?;
+        }
+        Ok(())
     }
 
     /// Rows enter an operator or the sink.

@@ -57,6 +57,8 @@ pub struct JobSettings {
     pub checkpoint_interval: Duration,
     /// What the state of all operators together may take in memory, in bytes, before it is served from the disk.
     pub memory_budget_bytes: u64,
+    /// The most rows of a batch between two operators, 1 or more. Absent: sources read 8,192 at a time, and what operators emit stays whole.
+    pub batch_rows: Option<usize>,
     /// Whether stored state of operators that the job no longer has is dropped; otherwise it is an error.
     pub allow_non_restored_state: bool,
 }
@@ -66,6 +68,7 @@ impl Default for JobSettings {
         JobSettings {
             checkpoint_interval: Duration::from_secs(1),
             memory_budget_bytes: 256 << 20,
+            batch_rows: None,
             allow_non_restored_state: false,
         }
     }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::chain::Chain;
 use super::route::Stuck;
 use super::{Control, Report, TaskId};
+use crate::batch::BATCH_ROWS;
 use crate::channel::{Barrier, Disconnected, Element, Receiver};
 use crate::operator::InputIndex;
 use crate::watermark::{Activity, MergedWatermark};
@@ -170,6 +171,7 @@ impl Task {
     pub(super) async fn run(mut self, receivers: Vec<(InputIndex, Receiver)>) -> Ran {
         let mut watermarks = MergedWatermark::new(receivers.len());
         let mut inputs = Inputs::new(receivers);
+        let rows_max = self.chain.batch_rows.map_or(BATCH_ROWS, |rows| rows.min(BATCH_ROWS));
         let mut turn = Turn::begin();
         loop {
             turn.pass().await;
@@ -192,7 +194,7 @@ impl Task {
             match element {
                 Element::Batch(batch) => {
                     let (input, receiver) = &mut inputs.receivers[index];
-                    let (input, batch) = (*input, receiver.gather(batch)?);
+                    let (input, batch) = (*input, receiver.gather(batch, rows_max)?);
                     watermarks.wake(index);
                     self.pass_on(&mut watermarks).await?;
                     self.chain.rows(input, batch).await?;

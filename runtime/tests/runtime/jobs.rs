@@ -284,6 +284,70 @@ async fn a_failure_or_panic_keeps_its_cause_and_the_next_attempt_goes_on() {
     }
 }
 
+/// Passes rows on and notes the largest batch that it saw.
+#[derive(Debug, Clone)]
+struct Largest {
+    schema: SchemaRef,
+    rows: Arc<AtomicUsize>,
+}
+
+impl OperatorFactory for Largest {
+    fn describe(&self) -> String {
+        "Largest".to_owned()
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn state(&self, _: &[Lineage]) -> Option<OperatorState> {
+        None
+    }
+
+    fn create(&self, _: SubtaskIndex) -> Result<Box<dyn Operator>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Operator for Largest {
+    fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
+        self.rows.fetch_max(batch.len(), Ordering::SeqCst);
+        out.emit(batch);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_batch_is_larger_than_the_setting_says() {
+    let input = random_rows(31, 700);
+    for (batch_rows, sizes) in [(Some(1), 1..=1), (Some(7), 2..=7), (None, 8..=700)] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = MemorySink::default();
+        let [read, emitted] = [0, 1].map(|_| Arc::new(AtomicUsize::new(0)));
+        let builder = GraphBuilder::new(2);
+        let flow = builder.source("copied", source(&input, 2)).unwrap();
+        let schema = flow.schema().clone();
+        let copied = flow.then(Arc::new(Largest { schema, rows: read.clone() })).unwrap();
+        copied.sink("copies", Arc::new(MemorySink::default())).unwrap();
+        let disorder = Duration::from_millis(20);
+        let flow = builder.source("in", source(&input, 2)).unwrap().event_time("time", disorder).unwrap();
+        // A window emits its keys at once, of which there are hundreds.
+        let (hour, value) = (Duration::from_secs(3_600), sum(col("value")).alias("value"));
+        let window = flow.key_by(["time"]).unwrap().tumble("w", "time", hour, [value]).unwrap();
+        let schema = window.schema().clone();
+        let noted = window.then(Arc::new(Largest { schema, rows: emitted.clone() })).unwrap();
+        noted.sink("out", Arc::new(out.clone())).unwrap();
+        let mut spec = spec(builder.finish().unwrap());
+        spec.settings.batch_rows = batch_rows;
+        let job = launch(spec, environment(folder.path())).unwrap();
+        assert!(matches!(job.outcome().await, Outcome::Finished));
+        assert_eq!(total(&out), input.iter().filter(|row| row.0.is_some()).filter_map(|row| row.2).sum::<i64>());
+        for seen in [read, emitted].map(|rows| rows.load(Ordering::SeqCst)) {
+            assert!(sizes.contains(&seen), "{batch_rows:?}: {seen} rows");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn state_of_an_operator_that_is_gone_is_refused_or_dropped_on_request() {
     let input = random_rows(29, 500);

@@ -25,6 +25,8 @@ pub struct JobSettings {
     pub restart: Option<RestartStrategy>,
     /// What the state of all operators may take in memory, in bytes.
     pub memory_budget_bytes: u64,
+    /// The most rows of a batch, 1 or more. Absent: as many as the runtime thinks best.
+    pub batch_rows: Option<usize>,
 }
 
 /// Where and how often a job's state is copied to an object store.
@@ -84,6 +86,7 @@ impl JobSettings {
             ignore_unclaimed_state: options.switch("execution.state-recovery.ignore-unclaimed-state"),
             restart: RestartStrategy::new(options),
             memory_budget_bytes: options.bytes("taskmanager.memory.managed.size").unwrap_or(256 << 20),
+            batch_rows: options.count("table.exec.mini-batch.size").and_then(|rows| usize::try_from(rows).ok()),
         }
     }
 }

@@ -149,7 +149,8 @@ pub(super) async fn wire(
             }
             let (control, controlled) = mpsc::unbounded_channel();
             let clock = environment.clock.clone();
-            let task = Task { id, chain: Chain { links, sink }, reports: reports.clone(), control: controlled, clock };
+            let operators = Chain { links, sink, batch_rows: spec.settings.batch_rows };
+            let task = Task { id, chain: operators, reports: reports.clone(), control: controlled, clock };
             let reports = reports.clone();
             match &mut source {
                 Some(source) => {
@@ -382,7 +383,8 @@ impl OpenSource<'_> {
         let reached: Vec<Timestamp> =
             ids.iter().map(|id| self.reached.get(id).copied().unwrap_or(Timestamp::MIN)).collect();
         let places = PlaceNames::new(ids.clone());
-        let batch_rows = pace.as_ref().map_or(BATCH_ROWS, |pace| pace.batch_rows().min(BATCH_ROWS));
+        let most = task.chain.batch_rows.map_or(BATCH_ROWS, |rows| rows.clamp(1, BATCH_ROWS));
+        let batch_rows = pace.as_ref().map_or(most, |pace| pace.batch_rows().min(most));
         let context = SourceContext { batch_rows, clock: self.environment.clock.clone(), metrics };
         let reader =
             self.source.source.open(starts, context).await.map_err(|e| e.at(format!("source '{}'", self.uid)))?;
