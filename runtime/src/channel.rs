@@ -83,6 +83,7 @@ impl Sender {
             None
         } else {
             tokio::select! {
+                biased;
                 room = self.room.clone().acquire_many_owned(units as u32) => Some(room.map_err(|_| Disconnected)?),
                 // A receiver that is gone frees no room.
                 () = self.queue.closed() => return Err(Disconnected),

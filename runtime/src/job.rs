@@ -18,6 +18,7 @@ mod committer;
 mod coordinator;
 mod drift;
 mod enumerator;
+pub(crate) mod executor;
 mod launch;
 mod route;
 mod source_task;

@@ -20,19 +20,20 @@ use std::time::Duration;
 use coulee_checkpoint::{CheckpointRecord, JobStore, StateKey};
 use coulee_model::{CheckpointId, Clock, JobName};
 use futures::FutureExt;
+use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 
 use super::committer::CommitRequest;
+use super::executor::{Executor, Lost, Running, Tokio};
 use super::{Control, Report, TaskId};
 use crate::connector::CommitOn;
 use crate::graph::{Graph, Node, NodeKind};
 use crate::metrics::{Figures, RowErrorFigures};
 use crate::state::{MemoryBudget, StateDescriptor};
 use crate::{Error, Result};
-use driver::{Driver, TaskEnd, panicked};
+use driver::{Driver, TaskEnd};
 use fit::Fit;
 use handle::{Progress, Wish};
 use snapshots::{Origin, Snapshooter};
@@ -138,7 +139,12 @@ pub fn stored_states(record: &CheckpointRecord) -> Result<Vec<StateDescriptor>> 
 /// # Errors
 /// `Invalid` when the graph is not complete or does not fit the stored state, because of a [`StateMismatch`] then. What goes wrong later is the job's
 /// [`Outcome`].
-pub fn launch(mut spec: JobSpec, environment: Environment) -> Result<JobHandle> {
+pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
+    launch_on(Arc::new(Tokio), spec, environment)
+}
+
+/// As [`launch`], on whatever runs tasks.
+pub(crate) fn launch_on(executor: Arc<dyn Executor>, mut spec: JobSpec, environment: Environment) -> Result<JobHandle> {
     spec.graph.check()?;
     let last = environment.store.last_checkpoint();
     let stored = last.as_ref().map(StoredJob::parse).transpose()?.unwrap_or_default();
@@ -175,9 +181,11 @@ pub fn launch(mut spec: JobSpec, environment: Environment) -> Result<JobHandle> 
         spool: environment.spool.clone(),
         scratch: environment.scratch.clone(),
         clock: environment.clock.clone(),
+        executor: executor.clone(),
     };
     let snapshooter = Snapshooter::new(origin, environment.snapshots.clone(), &spec.incarnation);
     let driver = Driver {
+        executor: executor.clone(),
         spec,
         environment,
         metrics,
@@ -192,12 +200,12 @@ pub fn launch(mut spec: JobSpec, environment: Environment) -> Result<JobHandle> 
         triggered_at: 0,
         settled_at: None,
     };
-    tokio::spawn(async move {
+    executor.spawn(Box::pin(async move {
         // Whatever ends without a word is a failure: a job that nobody ended must not look like one that was cancelled.
         let ran = AssertUnwindSafe(driver.run()).catch_unwind().await;
-        let outcome = ran.unwrap_or_else(|panic| Outcome::Failed(Arc::new(panicked("the driver", panic))));
+        let outcome = ran.unwrap_or_else(|panic| Outcome::Failed(Arc::new(Lost::Panicked(panic).during("the driver"))));
         ended.send_replace(Some(outcome));
-    });
+    }));
     Ok(handle)
 }
 
@@ -229,7 +237,7 @@ pub(super) struct Committer {
 
 /// The tasks of a job, and the lines to them.
 pub(super) struct Tasks {
-    pub(super) running: JoinSet<TaskEnd>,
+    pub(super) running: FuturesUnordered<Running<TaskEnd>>,
     pub(super) controls: Vec<mpsc::UnboundedSender<Control>>,
     pub(super) sources: BTreeSet<TaskId>,
     pub(super) committers: Vec<Committer>,

@@ -258,8 +258,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(rows_per_second: f64) -> Self {
-        Pace { rows_per_second, next: Instant::now() }
+    /// From `now` on.
+    pub(super) fn new(rows_per_second: f64, now: Instant) -> Self {
+        Pace { rows_per_second, next: now }
     }
 
     /// Rows for a tenth of a second, so that pacing is smooth.
@@ -267,9 +268,9 @@ impl Pace {
         ((self.rows_per_second / 10.0) as usize).max(1)
     }
 
-    fn spend(&mut self, rows: usize) {
+    fn spend(&mut self, rows: usize, now: Instant) {
         // What was not used in the past is not saved up.
-        let from = self.next.max(Instant::now());
+        let from = self.next.max(now);
         self.next = from + Duration::from_secs_f64(rows as f64 / self.rows_per_second);
     }
 }
@@ -292,7 +293,7 @@ impl SourceTask {
         let mut ended = false;
         let mut turn = Turn::begin();
         loop {
-            turn.pass().await;
+            turn.pass(self.task.executor.as_ref()).await;
             // One call by the clock at most between two inputs: neither can keep the other waiting.
             if let Some(now) = self.task.due() {
                 self.task.call_due(now).await?;
@@ -341,17 +342,18 @@ impl SourceTask {
     async fn wait(&mut self, ended: bool) -> Woken {
         let idle_at = self.splits.idleness.next().filter(|_| !ended);
         // Before the input, as for what is due by the wall clock: a split becomes idle also while another one always has rows.
-        if idle_at.is_some_and(|at| at <= Instant::now()) {
+        if idle_at.is_some_and(|at| at <= self.task.executor.now()) {
             return Woken::Idle;
         }
         let all_paused = self.splits.all_paused();
         let resume_at = self.pace.as_ref().map(|pace| pace.next);
         let next_call = self.task.chain.next_call();
-        let (reader, budget) = (&mut self.reader, &self.budget);
+        let (reader, budget, executor) = (&mut self.reader, &self.budget, self.task.executor.clone());
+        let executor = executor.as_ref();
         let read = async {
             budget.room().await;
             if let Some(at) = resume_at {
-                tokio::time::sleep_until(at).await;
+                executor.sleep_until(at).await;
             }
             reader.next().await
         };
@@ -364,7 +366,7 @@ impl SourceTask {
         };
         let idle = async {
             match idle_at {
-                Some(at) => tokio::time::sleep_until(at).await,
+                Some(at) => executor.sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
@@ -374,7 +376,7 @@ impl SourceTask {
             event = read, if !ended && !all_paused => Woken::Read(event),
             () = aligned, if !ended => Woken::Aligned,
             () = idle => Woken::Idle,
-            _ = Task::until(next_call, self.clock.as_ref()) => Woken::Due,
+            _ = Task::until(next_call, self.clock.as_ref(), executor) => Woken::Due,
         }
     }
 
@@ -386,7 +388,7 @@ impl SourceTask {
             SourceEvent::Rows { split, rows, rejected } => self.rows(split, Batch::inserts(rows), rejected).await,
             SourceEvent::Changes { split, changes, rejected } => self.rows(split, changes, rejected).await,
             SourceEvent::CaughtUp { split } => {
-                self.splits.idleness.caught_up(split, Instant::now());
+                self.splits.idleness.caught_up(split, self.task.executor.now());
                 Ok(())
             }
             SourceEvent::Ended { split } => {
@@ -402,7 +404,8 @@ impl SourceTask {
 
     async fn rows(&mut self, split: usize, batch: Batch, rejected: Option<RecordBatch>) -> Ran {
         if let Some(pace) = &mut self.pace {
-            pace.spend(batch.len() + rejected.as_ref().map_or(0, RecordBatch::num_rows));
+            let rows = batch.len() + rejected.as_ref().map_or(0, RecordBatch::num_rows);
+            pace.spend(rows, self.task.executor.now());
         }
         self.splits.woken(split);
         self.tell_activity().await?;
@@ -425,7 +428,7 @@ impl SourceTask {
     }
 
     async fn idle(&mut self) -> Ran {
-        for split in self.splits.idleness.take_due(Instant::now()) {
+        for split in self.splits.idleness.take_due(self.task.executor.now()) {
             self.splits.watermarks.set_idle(split);
             self.splits.publish(split);
         }

@@ -10,6 +10,7 @@ use coulee_model::{Clock, Stopwatch, Timestamp};
 use tokio::sync::mpsc;
 
 use super::chain::Chain;
+use super::executor::Executor;
 use super::route::Stuck;
 use super::{Control, Report, TaskId};
 use crate::batch::BATCH_ROWS;
@@ -77,9 +78,6 @@ impl Inputs {
 /// The longest time for which the wall clock is not looked at while a timer waits for it.
 const CLOCK_STEP_MILLIS: i64 = 60_000;
 
-/// How long a task keeps a thread before it lets others run.
-const TURN: Duration = Duration::from_millis(2);
-
 /// A task's turn on a thread.
 ///
 /// SUBTLE: what a task does with rows is synchronous, and its input may never pause: without this the tasks of a job would keep
@@ -92,8 +90,8 @@ impl Turn {
     }
 
     /// To be called between batches.
-    pub(super) async fn pass(&mut self) {
-        if self.0.elapsed() >= TURN {
+    pub(super) async fn pass(&mut self, executor: &dyn Executor) {
+        if !executor.may_go_on(self.0.elapsed()) {
             tokio::task::yield_now().await;
             self.0 = Stopwatch::start();
         }
@@ -107,6 +105,7 @@ pub(super) struct Task {
     pub(super) reports: mpsc::UnboundedSender<Report>,
     pub(super) control: mpsc::UnboundedReceiver<Control>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) executor: Arc<dyn Executor>,
 }
 
 impl Task {
@@ -143,7 +142,7 @@ impl Task {
     }
 
     /// Waits until the wall clock has reached `next`; for ever without one. Cancel-safe.
-    pub(super) async fn until(next: Option<Timestamp>, clock: &dyn Clock) -> Timestamp {
+    pub(super) async fn until(next: Option<Timestamp>, clock: &dyn Clock, executor: &dyn Executor) -> Timestamp {
         let Some(next) = next else { return std::future::pending().await };
         loop {
             let now = clock.now();
@@ -152,7 +151,7 @@ impl Task {
             }
             // In steps, as the wall clock may be set meanwhile.
             let left = next.0.saturating_sub(now.0).min(CLOCK_STEP_MILLIS);
-            tokio::time::sleep(Duration::from_millis(left as u64)).await;
+            executor.sleep(Duration::from_millis(left as u64)).await;
         }
     }
 
@@ -174,7 +173,7 @@ impl Task {
         let rows_max = self.chain.batch_rows.map_or(BATCH_ROWS, |rows| rows.min(BATCH_ROWS));
         let mut turn = Turn::begin();
         loop {
-            turn.pass().await;
+            turn.pass(self.executor.as_ref()).await;
             // One call by the clock at most between two inputs: neither can keep the other waiting.
             if let Some(now) = self.due() {
                 self.call_due(now).await?;
@@ -189,7 +188,7 @@ impl Task {
                     continue;
                 }
                 received = inputs.recv() => received?,
-                _ = Self::until(self.chain.next_call(), self.clock.as_ref()) => continue,
+                _ = Self::until(self.chain.next_call(), self.clock.as_ref(), self.executor.as_ref()) => continue,
             };
             match element {
                 Element::Batch(batch) => {

@@ -1,17 +1,17 @@
 //! The loop of a running job: carries out what the coordinator decides.
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use coulee_checkpoint::{Changes, CheckpointRecord, StateKey};
 use coulee_model::{CheckpointId, Stopwatch};
-use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
 
 use super::handle::{Progress, Wish};
 use super::snapshots::{Savepoint, Snapshooter, Taken};
@@ -21,6 +21,7 @@ use crate::failpoints::injected;
 use crate::graph::Node;
 use crate::job::committer::{CommitRequest, Committable};
 use crate::job::coordinator::{Action, Coordinator, Event, Phase};
+use crate::job::executor::{Executor, Lost, Ticks};
 use crate::job::route::Stuck;
 use crate::job::{Control, Report, TaskId};
 use crate::metrics::{CountedRows, JobMetrics};
@@ -39,6 +40,7 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs one attempt at a job.
 pub(super) struct Driver {
+    pub(super) executor: Arc<dyn Executor>,
     pub(super) spec: JobSpec,
     pub(super) environment: Environment,
     pub(super) metrics: JobMetrics,
@@ -79,10 +81,11 @@ impl Driver {
             }
             let after = self.snapshooter.begin(record.as_ref(), waits).await?;
             self.progress.lock().snapshot_since = None;
-            let tasks = wire::wire(&self.spec, &self.environment, &self.metrics, &self.budget).await?;
+            let tasks = wire::wire(&self.spec, &self.environment, &self.metrics, &self.budget, &self.executor).await?;
             Ok((after, tasks))
         };
         let begun = tokio::select! {
+            biased;
             begun = begin => Some(begun),
             _ = self.wishes.wait_for(|wish| *wish == Wish::Cancel) => None,
         };
@@ -91,14 +94,14 @@ impl Driver {
                 self.progress.lock().is_opening = false;
                 // A panic of ours must not leave the tasks running beside the next attempt.
                 let driven = AssertUnwindSafe(self.drive(&mut tasks, after)).catch_unwind().await;
-                let outcome = driven.unwrap_or_else(|panic| Err(panicked("the driver", panic)));
+                let outcome = driven.unwrap_or_else(|panic| Err(Lost::Panicked(panic).during("the driver")));
                 // Tasks of a finished job have ended or are about to; those of a failed one must be gone before a restart.
                 if !matches!(outcome, Ok(Outcome::Finished | Outcome::Stopped(_))) {
-                    tasks.running.abort_all();
+                    tasks.running.iter().for_each(|task| task.abort());
                 }
                 // Committers end when nobody asks for more.
                 tasks.committers.clear();
-                while tasks.running.join_next().await.is_some() {}
+                while tasks.running.next().await.is_some() {}
                 outcome
             }
             Some(Err(error)) => Err(error),
@@ -113,12 +116,13 @@ impl Driver {
 
     /// Waits for the snapshot that is under way, for as long as that is worth it.
     async fn finish_snapshots(&mut self, outcome: &Result<Outcome>) {
-        let mut wishes = self.wishes.clone();
+        let (mut wishes, executor) = (self.wishes.clone(), self.executor.clone());
         let given_up = async move {
             match outcome {
                 Ok(Outcome::Finished | Outcome::Stopped(_)) => cancelled(&mut wishes).await,
                 Ok(Outcome::Failed(_)) | Err(_) => tokio::select! {
-                    () = tokio::time::sleep(SNAPSHOT_PATIENCE) => {}
+                    biased;
+                    () = executor.sleep(SNAPSHOT_PATIENCE) => {}
                     () = cancelled(&mut wishes) => {}
                 },
                 Ok(Outcome::Cancelled) => {}
@@ -136,25 +140,18 @@ impl Driver {
         self.committed = std::mem::take(&mut tasks.recovered);
         let mut gathering = Gathering::default();
         let interval = self.spec.settings.checkpoint_interval;
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let (executor, started) = (self.executor.clone(), self.executor.now());
+        let mut ticks = Ticks::new(started, interval);
         let mut stopping = false;
-        let mut reclaims = tokio::time::interval_at(tokio::time::Instant::now() + RECLAIM_EVERY, RECLAIM_EVERY);
-        reclaims.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut reclaiming = JoinSet::new();
+        let mut reclaims = Ticks::new(started, RECLAIM_EVERY);
+        let mut reclaiming = FuturesUnordered::new();
         let budget = self.budget.clone();
         // SUBTLE: waiting for a cancel while the tasks were wired took notice of every other wish as well.
         self.wishes.mark_changed();
         loop {
+            // In the order of their weight. None of the first is ready time and again, so that the ticks at the end always come.
             let event = tokio::select! {
-                _ = ticks.tick() => {
-                    if self.is_settled() {
-                        ticks.reset_at(common_tick(interval));
-                        continue;
-                    }
-                    Event::Tick
-                }
-                () = budget.checkpoint_requested() => Event::Tick,
+                biased;
                 changed = self.wishes.changed() => match (changed, *self.wishes.borrow()) {
                     (Ok(()), Wish::Stop) if !stopping => {
                         stopping = true;
@@ -164,34 +161,44 @@ impl Driver {
                     // A handle that was dropped leaves nobody to tell: the job goes with it.
                     (Ok(()), Wish::Cancel) | (Err(_), _) => return Ok(Outcome::Cancelled),
                 },
-                _ = reclaims.tick() => {
-                    if reclaiming.is_empty() {
-                        self.reclaim(&mut reclaiming);
-                    }
-                    continue;
-                }
-                Some(reclaimed) = reclaiming.join_next() => {
-                    reclaimed.map_err(|error| torn_down("the removal of expired state", error))?;
+                report = tasks.reports.recv() => match report {
+                    Some(report) => gathering.take(report, &tasks.sinks, &mut self.committed)?,
+                    None => return Err(silent_end(tasks, executor.as_ref()).await),
+                },
+                Some(ended) = tasks.running.next() => match ended {
+                    // What else it had to say is in its reports.
+                    Ok(TaskEnd::Done | TaskEnd::Reported) => continue,
+                    Ok(TaskEnd::Disconnected) => return Err(silent_end(tasks, executor.as_ref()).await),
+                    Err(lost) => return Err(lost.during("a task")),
+                },
+                taken = self.snapshooter.taken() => {
+                    self.taken(taken?, tasks);
                     continue;
                 }
                 Some(savepoint) = self.wanted.recv() => {
                     self.snapshooter.want(savepoint);
                     Event::Tick
                 }
-                taken = self.snapshooter.taken() => {
-                    self.taken(taken?, tasks);
+                Some(reclaimed) = reclaiming.next() => {
+                    reclaimed?;
                     continue;
                 }
-                report = tasks.reports.recv() => match report {
-                    Some(report) => gathering.take(report, &tasks.sinks, &mut self.committed)?,
-                    None => return Err(silent_end(tasks).await),
-                },
-                Some(ended) = tasks.running.join_next() => match ended {
-                    // What else it had to say is in its reports.
-                    Ok(TaskEnd::Done | TaskEnd::Reported) => continue,
-                    Ok(TaskEnd::Disconnected) => return Err(silent_end(tasks).await),
-                    Err(error) => return Err(torn_down("a task", error)),
-                },
+                () = budget.checkpoint_requested() => Event::Tick,
+                () = executor.sleep_until(ticks.next()) => {
+                    ticks.passed(executor.now());
+                    if self.is_settled() {
+                        ticks.reset(self.common_tick());
+                        continue;
+                    }
+                    Event::Tick
+                }
+                () = executor.sleep_until(reclaims.next()) => {
+                    reclaims.passed(executor.now());
+                    if reclaiming.is_empty() {
+                        reclaiming.push(self.reclaim());
+                    }
+                    continue;
+                }
             };
             if let Some(outcome) = self.carry_out(&mut coordinator, event, tasks, &mut gathering).await? {
                 return Ok(outcome);
@@ -267,8 +274,8 @@ impl Driver {
         changes.push(committed);
         changes.extend(self.dropped.drain(..).map(|uid| Changes::forget_operator(Node::state_of(&uid))));
         let (store, written) = (self.environment.store.clone(), record.clone());
-        let stats = tokio::task::spawn_blocking(move || store.commit(written, changes)).await;
-        let stats = stats.map_err(|error| torn_down("the write of a checkpoint", error))??;
+        let write = move || Ok(store.commit(written, changes)?);
+        let stats = self.executor.blocking("the write of a checkpoint", write).await?;
         let took = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
         self.budget.checkpoint_durable();
         self.settled_at = Some(self.triggered_at);
@@ -298,13 +305,22 @@ impl Driver {
     }
 
     /// Frees the disk of state whose time is over, beside everything else.
-    fn reclaim(&self, running: &mut JoinSet<()>) {
-        let (store, job) = (self.environment.store.clone(), self.spec.name.clone());
-        running.spawn_blocking(move || {
+    fn reclaim(&self) -> BoxFuture<'static, Result<()>> {
+        let (store, job, executor) = (self.environment.store.clone(), self.spec.name.clone(), self.executor.clone());
+        let work = move || {
             if let Err(error) = store.reclaim(RECLAIM_FOR) {
                 tracing::warn!(%job, %error, "expired state could not be removed from the disk; it is tried again");
             }
-        });
+            Ok(())
+        };
+        Box::pin(async move { executor.blocking("the removal of expired state", work).await })
+    }
+
+    /// The next instant at which all jobs of the process tick that have this interval and nothing to do: many of them wake it up once, not each by itself.
+    fn common_tick(&self) -> tokio::time::Instant {
+        let every = (self.spec.settings.checkpoint_interval.as_millis() as i64).max(1);
+        let left = every - self.environment.clock.now().millis().rem_euclid(every);
+        self.executor.now() + Duration::from_millis(left as u64)
     }
 
     /// Begins a snapshot if it is time. `last`: sinks wait for one of this very checkpoint, which is the last; then waits for it. `false` when
@@ -332,6 +348,7 @@ impl Driver {
     async fn taken_or_cancelled(&mut self) -> Result<Option<Taken>> {
         let mut wishes = self.wishes.clone();
         tokio::select! {
+            biased;
             taken = self.snapshooter.taken() => taken.map(Some),
             () = cancelled(&mut wishes) => Ok(None),
         }
@@ -355,13 +372,6 @@ impl Driver {
             }
         }
     }
-}
-
-/// The next instant at which all jobs of the process tick that have this interval and nothing to do: many of them wake it up once, not each by itself.
-fn common_tick(interval: Duration) -> tokio::time::Instant {
-    static FIRST: LazyLock<tokio::time::Instant> = LazyLock::new(tokio::time::Instant::now);
-    let (since, every) = (FIRST.elapsed().as_nanos(), interval.as_nanos().max(1));
-    tokio::time::Instant::now() + Duration::from_nanos((every - since % every) as u64)
 }
 
 impl Tasks {
@@ -431,37 +441,23 @@ pub(super) fn report_failure(reports: &mpsc::UnboundedSender<Report>, ran: Resul
 }
 
 /// Why a task ended that said nothing itself: the report or the panic of another one, which has ended by now.
-async fn silent_end(tasks: &mut Tasks) -> Error {
+async fn silent_end(tasks: &mut Tasks, executor: &dyn Executor) -> Error {
     let cause = async {
         loop {
             tokio::select! {
+                biased;
                 Some(report) = tasks.reports.recv() => if let Report::Failed { error } = report {
                     return Some(error);
                 },
-                Some(ended) = tasks.running.join_next() => if let Err(error) = ended {
-                    return Some(torn_down("a task", error));
+                Some(ended) = tasks.running.next() => if let Err(lost) = ended {
+                    return Some(lost.during("a task"));
                 },
                 else => return None,
             }
         }
     };
-    let cause = tokio::time::timeout(LAST_WORDS_TIMEOUT, cause).await;
-    cause.ok().flatten().unwrap_or_else(|| {
+    let cause = executor.within(LAST_WORDS_TIMEOUT, cause).await;
+    cause.flatten().unwrap_or_else(|| {
         Error::internal("a task ended before the job did, and nothing says why; the job can be started again from its last checkpoint")
     })
-}
-
-/// What the end of a task of the runtime without an answer says: `what` it was.
-pub(super) fn torn_down(what: &str, error: JoinError) -> Error {
-    match error.try_into_panic() {
-        Ok(panic) => panicked(what, panic),
-        Err(_) => Error::unavailable(format!("{what} was torn down with its runtime")),
-    }
-}
-
-/// What a panic in `what` says.
-pub(super) fn panicked(what: &str, panic: Box<dyn Any + Send>) -> Error {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned());
-    Error::internal(format!("{what} panicked: {text}; the job can be started again from its last checkpoint"))
 }

@@ -8,13 +8,12 @@ use coulee_checkpoint::snapshot::{Manifest, SnapshotKind, SnapshotName, Snapshot
 use coulee_checkpoint::{CheckpointRecord, JobStore};
 use coulee_model::{CheckpointId, Clock, JobName, Stopwatch};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::SnapshotFigures;
-use super::driver::torn_down;
 use super::links::{clear, link_tree};
 use crate::failpoints::injected;
+use crate::job::executor::{Executor, Running, Tokio};
 use crate::{Error, Result};
 
 /// When and where snapshots go.
@@ -72,6 +71,7 @@ pub(super) struct Origin {
     /// For links; on the file system of the state and the spool.
     pub(super) scratch: PathBuf,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) executor: Arc<dyn Executor>,
 }
 
 /// Takes snapshots of one job; one at a time.
@@ -86,13 +86,13 @@ pub(super) struct Snapshooter {
     /// The checkpoint of the last snapshot that was begun.
     begun: CheckpointId,
     wanted: Vec<Savepoint>,
-    running: Option<JoinHandle<Taken>>,
+    running: Option<Running<Taken>>,
 }
 
 impl Snapshooter {
     pub(super) fn new(origin: Origin, policy: Option<Snapshots>, incarnation: &str) -> Self {
         let owner = format!("{incarnation}-{:016x}", coulee_model::unique_u64());
-        let due = Instant::now() + policy.as_ref().map_or(Duration::ZERO, |policy| policy.interval);
+        let due = origin.executor.now() + policy.as_ref().map_or(Duration::ZERO, |policy| policy.interval);
         Snapshooter {
             origin,
             policy,
@@ -111,7 +111,8 @@ impl Snapshooter {
     /// When the folder cannot be read or cleared.
     pub(super) async fn clear(&self) -> Result<()> {
         let scratch = self.origin.scratch.clone();
-        blocking(move || clear(&scratch, LINKS_PREFIX).map_err(|e| Error::io(scratch.display(), e))).await
+        let clear = move || clear(&scratch, LINKS_PREFIX).map_err(|e| Error::io(scratch.display(), e));
+        self.origin.executor.blocking("work on files", clear).await
     }
 
     /// Before anything runs: the checkpoint after which the job's next one must come, so that no snapshot of another life of the job has its number.
@@ -128,13 +129,13 @@ impl Snapshooter {
             policy.store.list().await?
         } else {
             // Nothing that runs depends on it: a store that does not answer must not keep the job from starting.
-            match tokio::time::timeout(LIST_PATIENCE, policy.store.list()).await {
-                Ok(Ok(manifests)) => manifests,
-                Ok(Err(error)) => {
+            match self.origin.executor.within(LIST_PATIENCE, policy.store.list()).await {
+                Some(Ok(manifests)) => manifests,
+                Some(Err(error)) => {
                     tracing::warn!(job = %self.origin.job, %error, "the snapshots that there are could not be listed");
                     return Ok(last);
                 }
-                Err(_) => {
+                None => {
                     tracing::warn!(job = %self.origin.job, "the store of snapshots does not answer: the job begins without knowing them");
                     return Ok(last);
                 }
@@ -156,7 +157,7 @@ impl Snapshooter {
 
     /// Whether a snapshot is due of what came after the last one.
     pub(super) fn is_due(&self, last: CheckpointId) -> bool {
-        self.policy.is_some() && self.running.is_none() && self.due <= Instant::now() && last > self.begun
+        self.policy.is_some() && self.running.is_none() && self.due <= self.origin.executor.now() && last > self.begun
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -169,17 +170,17 @@ impl Snapshooter {
     /// # Errors
     /// When the links cannot be made. A failed upload is for [`Snapshooter::taken`] to tell: whatever the object store does, the job goes on.
     pub(super) async fn checkpoint(&mut self, record: &CheckpointRecord, now: bool) -> Result<bool> {
-        let periodic = self.policy.clone().filter(|_| now || self.due <= Instant::now());
+        let periodic = self.policy.clone().filter(|_| now || self.due <= self.origin.executor.now());
         if self.running.is_some() || (periodic.is_none() && self.wanted.is_empty()) {
             return Ok(false);
         }
         if let Some(policy) = &periodic {
-            self.due = Instant::now() + policy.interval;
+            self.due = self.origin.executor.now() + policy.interval;
             self.begun = record.id;
         }
         let folder = self.origin.scratch.join(format!("{LINKS_PREFIX}{}", record.id));
         let (origin, into) = (self.origin.clone(), folder.clone());
-        blocking(move || link(&origin, &into)).await?;
+        self.origin.executor.blocking("work on files", move || link(&origin, &into)).await?;
         fail::fail_point!("job.snapshot.linked", |_| Err(injected("job.snapshot.linked")));
         let upload = Upload {
             origin: self.origin.clone(),
@@ -189,7 +190,7 @@ impl Snapshooter {
             folder,
         };
         let savepoints = std::mem::take(&mut self.wanted);
-        self.running = Some(tokio::spawn(upload.run(periodic, savepoints)));
+        self.running = Some(self.origin.executor.start(upload.run(periodic, savepoints)));
         Ok(true)
     }
 
@@ -198,10 +199,10 @@ impl Snapshooter {
         let Some(running) = &mut self.running else { return std::future::pending().await };
         let taken = running.await;
         self.running = None;
-        let taken = taken.map_err(|error| torn_down("a snapshot", error))?;
+        let taken = taken.map_err(|lost| lost.during("a snapshot"))?;
         self.claimed |= taken.claimed;
         if matches!(taken.result, Some(Err(_))) {
-            self.due = self.due.min(Instant::now() + RETRY_AFTER);
+            self.due = self.due.min(self.origin.executor.now() + RETRY_AFTER);
             self.begun = CheckpointId(0);
         }
         Ok(taken)
@@ -259,7 +260,10 @@ impl Upload {
             // Somebody who no longer waits has the savepoint all the same.
             let _ = savepoint.answer.send(self.savepoint(&savepoint.store, kind).await);
         }
-        let _ = tokio::fs::remove_dir_all(&self.folder).await;
+        let folder = std::mem::take(&mut self.folder);
+        // What is left is removed when the next attempt begins.
+        let remove = move || std::fs::remove_dir_all(&folder).map_err(|e| Error::io(folder.display(), e));
+        let _ = self.origin.executor.blocking("work on files", remove).await;
         Taken { checkpoint: self.record.id, claimed: self.claimed, result }
     }
 
@@ -324,7 +328,14 @@ pub async fn savepoint_at_rest(
     let Some(record) = state.last_checkpoint() else {
         return Err(Error::invalid(format!("job '{job}' has no checkpoint yet: there is nothing to save")));
     };
-    let origin = Origin { job, store: state, spool: spool.to_owned(), scratch: scratch.to_owned(), clock };
+    let origin = Origin {
+        job,
+        store: state,
+        spool: spool.to_owned(),
+        scratch: scratch.to_owned(),
+        clock,
+        executor: Arc::new(Tokio),
+    };
     let mut snapshooter = Snapshooter::new(origin, None, "rest");
     let (answer, answered) = oneshot::channel();
     snapshooter.want(Savepoint { store: to.clone(), name, note, answer });
@@ -351,7 +362,7 @@ pub async fn restore(from: &SnapshotStore, name: &SnapshotName, state: &Path, sp
     }
     let manifest = from.restore(name, &folder).await?;
     let (state, spool) = (state.to_owned(), spool.to_owned());
-    blocking(move || {
+    let into_place = move || {
         // The state last: with it the job has one.
         for (part, to) in [(SPOOL_FOLDER, &spool), (STATE_FOLDER, &state)] {
             let part = folder.join(part);
@@ -360,13 +371,10 @@ pub async fn restore(from: &SnapshotStore, name: &SnapshotName, state: &Path, sp
             }
         }
         std::fs::remove_dir_all(&folder).map_err(|e| Error::io(folder.display(), e))
-    })
-    .await?;
+    };
+    let executor: &dyn Executor = &Tokio;
+    executor.blocking("work on files", into_place).await?;
     Ok(manifest)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| torn_down("work on files", error))?
 }
 
 /// Links the state and the spool into the new folder `into`.

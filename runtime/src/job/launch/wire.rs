@@ -7,8 +7,8 @@ use bytes::Bytes;
 use coulee_checkpoint::{StateKey, TableId};
 use coulee_model::{KeyGroup, OperatorId, SubtaskIndex, Timestamp};
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 use super::driver::{TaskEnd, report_failure};
 use super::{Committer, Environment, JobSpec, StoredJob, Tasks};
@@ -23,6 +23,7 @@ use crate::job::chain::{Chain, Link, SinkEnd};
 use crate::job::committer::{COMMITTABLES, CommitterTask};
 use crate::job::drift::DriftGroups;
 use crate::job::enumerator::{EnumeratorTask, Finished};
+use crate::job::executor::Executor;
 use crate::job::route::Route;
 use crate::job::source_task::{FINISHED_SPLITS, Pace, PlaceNames, SPLITS, SourceTask, Splits, parse_split};
 use crate::job::source_watermark::SourceWatermark;
@@ -110,13 +111,14 @@ pub(super) async fn wire(
     environment: &Environment,
     metrics: &JobMetrics,
     budget: &Arc<MemoryBudget>,
+    executor: &Arc<dyn Executor>,
 ) -> Result<Tasks> {
     let chains = spec.graph.chains();
     let chained = chains.iter().flat_map(|chain| chain.windows(2).map(|pair| (pair[0], pair[1]))).collect();
     let mut channels = channels(&spec.graph, &chained);
     let (reports, received) = mpsc::unbounded_channel();
     let mut tasks = Tasks {
-        running: JoinSet::new(),
+        running: FuturesUnordered::new(),
         controls: Vec::new(),
         sources: BTreeSet::new(),
         committers: Vec::new(),
@@ -148,9 +150,14 @@ pub(super) async fn wire(
                 tasks.sinks.insert(id, committers.len() - 1);
             }
             let (control, controlled) = mpsc::unbounded_channel();
-            let clock = environment.clock.clone();
-            let operators = Chain { links, sink, batch_rows: spec.settings.batch_rows };
-            let task = Task { id, chain: operators, reports: reports.clone(), control: controlled, clock };
+            let task = Task {
+                id,
+                chain: Chain { links, sink, batch_rows: spec.settings.batch_rows },
+                reports: reports.clone(),
+                control: controlled,
+                clock: environment.clock.clone(),
+                executor: executor.clone(),
+            };
             let reports = reports.clone();
             match &mut source {
                 Some(source) => {
@@ -182,7 +189,7 @@ pub(super) async fn wire(
         starts.push(Box::pin(async move { report_failure(&reports, task.run().await) }));
     }
     for start in starts {
-        tasks.running.spawn(start);
+        tasks.running.push(executor.start(start));
     }
     Ok(tasks)
 }
@@ -376,7 +383,8 @@ impl OpenSource<'_> {
         metrics: Arc<SubtaskMetrics>,
         drift: &DriftGroups,
     ) -> Result<SourceTask> {
-        let pace = self.source.rate_limit.map(|rate| Pace::new(rate / f64::from(self.parallelism)));
+        let pace =
+            self.source.rate_limit.map(|rate| Pace::new(rate / f64::from(self.parallelism), task.executor.now()));
         let mine = self.splits.iter().enumerate().filter(|(index, _)| *index as u32 % self.parallelism == subtask.0);
         let starts: Vec<SplitStart> = mine.map(|(_, split)| split.clone()).collect();
         let ids: Vec<SplitId> = starts.iter().map(|split| split.id.clone()).collect();
