@@ -11,7 +11,7 @@ use coulee_checkpoint::{JobStore, StoreSettings};
 use coulee_model::{Clock, JobName, Stopwatch, SubtaskIndex, SystemClock, Timestamp};
 use coulee_runtime::flow::GraphBuilder;
 use coulee_runtime::graph::{Graph, OperatorFactory};
-use coulee_runtime::job::{Environment, JobSettings, JobSpec, Outcome, launch};
+use coulee_runtime::job::{Environment, JobOutcome, JobSettings, JobSpec, launch};
 use coulee_runtime::memory::{MemorySink, MemorySource};
 use coulee_runtime::operator::{InputIndex, OpenContext, Operator, Output};
 use coulee_runtime::{Batch, Result as RuntimeResult};
@@ -119,7 +119,7 @@ fn measured(is_shuffled: bool) -> Result<Vec<i64>> {
     let outcome =
         threads.block_on(async { Ok::<_, coulee_runtime::Error>(launch(spec, environment)?.outcome().await) })?;
     match outcome {
-        Outcome::Finished => Ok(ticks.late_ms.lock().clone()),
+        JobOutcome::Finished => Ok(ticks.late_ms.lock().clone()),
         other => Err(format!("the job ended otherwise: {other:?}").into()),
     }
 }

@@ -31,7 +31,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a SQL script in this process.
-    Run(Run),
+    Run(RunArgs),
     /// Run jobs for others.
     Server(Server),
     /// Submit jobs to a server, and look after them.
@@ -68,7 +68,7 @@ Relative paths in the script are relative to the current folder.";
 
 #[derive(Debug, Arguments)]
 #[command(after_help = RUN_HELP)]
-pub struct Run {
+pub struct RunArgs {
     /// The script; - is the standard input.
     #[arg(value_name = "FILE.sql")]
     pub file: Option<PathBuf>,
@@ -287,11 +287,11 @@ pub struct Streams {
     #[command(flatten)]
     pub target: Target,
     #[command(subcommand)]
-    pub command: Stream,
+    pub command: StreamCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Stream {
+pub enum StreamCommand {
     /// List all streams.
     Ls,
     /// Make a stream.

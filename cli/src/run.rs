@@ -11,7 +11,7 @@ use coulee_server::{
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use crate::args::Run;
+use crate::args::RunArgs;
 use crate::failure::Failure;
 use crate::screen::{self, note};
 use crate::settings::Settings;
@@ -25,7 +25,7 @@ const PAGE_ROWS: usize = 20;
 const RESTARTS_MAX: u32 = 3;
 
 /// Runs the command.
-pub async fn run(args: Run, settings: Settings) -> Result<(), Failure> {
+pub async fn run(args: RunArgs, settings: Settings) -> Result<(), Failure> {
     if args.file.is_none() && args.execute.is_empty() {
         let message = "there is nothing to run: name a script (coulee run job.sql), give statements (coulee run -e \"SELECT …\"), \
                        or write - for the standard input; see coulee run --help";
@@ -70,7 +70,7 @@ pub async fn run(args: Run, settings: Settings) -> Result<(), Failure> {
     result
 }
 
-fn whole_text(args: &Run) -> Result<String, Failure> {
+fn whole_text(args: &RunArgs) -> Result<String, Failure> {
     let mut text = match &args.file {
         Some(file) => read_script(file)?,
         None => String::new(),
@@ -100,7 +100,7 @@ pub fn read_script(file: &Path) -> Result<String, Failure> {
     script_text(bytes).map_err(|reason| Failure::Input(format!("{}: {reason}", file.display())))
 }
 
-fn origin(args: &Run) -> String {
+fn origin(args: &RunArgs) -> String {
     args.file.as_ref().map_or("command-line".to_owned(), |file| file.display().to_string())
 }
 
@@ -184,7 +184,7 @@ impl Folder {
     }
 
     /// Removes a temporary folder unless something needs it, and says how to go on.
-    fn leave(self, args: &Run, unfinished: bool, keeps_rows: bool) -> Result<(), Failure> {
+    fn leave(self, args: &RunArgs, unfinished: bool, keeps_rows: bool) -> Result<(), Failure> {
         let path = self.path().to_owned();
         if let Folder::Temporary(folder) = self {
             if !unfinished && !keeps_rows {
@@ -205,7 +205,7 @@ impl Folder {
 }
 
 /// The same command without `--fresh`, on the folder.
-fn resume_command(args: &Run, folder: &Path) -> String {
+fn resume_command(args: &RunArgs, folder: &Path) -> String {
     let mut words = vec!["coulee".to_owned(), "run".to_owned()];
     words.extend(args.file.iter().map(|file| quoted(&file.display().to_string())));
     for statement in &args.execute {

@@ -177,14 +177,21 @@ impl Source for DatagenSource {
         let splits =
             splits.into_iter().map(|start| Split::new(start, self.splits, base)).collect::<Result<Vec<_>>>()?;
         let row_bytes: usize = self.columns.iter().map(Column::text_bytes).sum();
-        let pace = Pace {
+        let pace = RateLimiter {
             rows_per_ms: self.rows_per_second / 1000.0 * splits.len() as f64 / self.splits as f64,
             started: now,
             elapsed_ms: 0,
             delivered: 0,
         };
         let batch_rows = context.batch_rows.min(BATCH_ROWS_MAX).min(BATCH_BYTES_MAX / row_bytes.max(1)).max(1);
-        Ok(Box::new(DatagenReader { source: self.clone(), batch_rows, splits, turn: 0, pace, clock: context.clock }))
+        Ok(Box::new(DatagenReader {
+            source: self.clone(),
+            batch_rows,
+            splits,
+            next_split: 0,
+            pace,
+            clock: context.clock,
+        }))
     }
 }
 
@@ -225,7 +232,7 @@ impl Split {
 
 /// How many rows may have been delivered by now, counted from when the reader was opened.
 #[derive(Debug)]
-struct Pace {
+struct RateLimiter {
     rows_per_ms: f64,
     started: Timestamp,
     /// The longest time seen: a clock that is set back does not take rows back.
@@ -233,7 +240,7 @@ struct Pace {
     delivered: u64,
 }
 
-impl Pace {
+impl RateLimiter {
     /// How many more rows are due. The first is due at once.
     fn due(&mut self, now: Timestamp) -> u64 {
         self.elapsed_ms = self.elapsed_ms.max(now.0.saturating_sub(self.started.0));
@@ -253,8 +260,8 @@ struct DatagenReader {
     source: DatagenSource,
     batch_rows: usize,
     splits: Vec<Split>,
-    turn: usize,
-    pace: Pace,
+    next_split: usize,
+    pace: RateLimiter,
     clock: Arc<dyn Clock>,
 }
 
@@ -266,11 +273,11 @@ impl SourceReader for DatagenReader {
                 // Only a reader without splits gets here; it has nothing to say.
                 std::future::pending::<()>().await;
             }
-            let index = self.turn % self.splits.len();
+            let index = self.next_split % self.splits.len();
             let split = &mut self.splits[index];
             let left = match (split.ended, self.source.rows) {
                 (true, _) => {
-                    self.turn = index + 1;
+                    self.next_split = index + 1;
                     continue;
                 }
                 (false, Some(rows)) => split.left(rows, self.source.splits),
@@ -289,7 +296,7 @@ impl SourceReader for DatagenReader {
             let rows = self.source.make(split.next, count as usize, split.base)?;
             split.next += count * self.source.splits;
             self.pace.delivered += count;
-            self.turn = index + 1;
+            self.next_split = index + 1;
             return Ok(SourceEvent::Rows { split: index, rows, rejected: None });
         }
     }

@@ -131,7 +131,7 @@ mod tests {
     use arrow::record_batch::RecordBatch;
     use coulee_checkpoint::{JobStore, StoreSettings};
     use coulee_model::{JobName, SystemClock};
-    use coulee_runtime::job::{Environment, JobSettings, JobSpec, Outcome, launch};
+    use coulee_runtime::job::{Environment, JobOutcome, JobSettings, JobSpec, launch};
     use coulee_runtime::memory::{MemorySink, MemorySource};
 
     use super::*;
@@ -213,7 +213,7 @@ mod tests {
             settings: JobSettings { checkpoint_interval: Duration::from_millis(20), ..JobSettings::default() },
         };
         let job = launch(spec, environment).expect("the graph is sound");
-        assert!(matches!(job.outcome().await, Outcome::Finished));
+        assert!(matches!(job.outcome().await, JobOutcome::Finished));
         let timeless: u64 = job.status().subtasks.iter().map(|subtask| subtask.figures.timeless_rows()).sum();
         assert_eq!(timeless, 521, "cancelled flights have no departure");
 

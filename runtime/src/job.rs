@@ -16,7 +16,6 @@
 mod chain;
 mod committer;
 mod coordinator;
-mod drift;
 mod enumerator;
 pub(crate) mod executor;
 mod launch;
@@ -24,10 +23,11 @@ mod route;
 mod source_task;
 mod source_watermark;
 mod task;
+mod watermark_alignment;
 
-pub use coordinator::{Action, Coordinator, Event, Phase};
+pub use coordinator::{Action, CheckpointCoordinator, Event, Phase};
 pub use launch::{
-    Environment, JobHandle, JobSettings, JobSpec, JobStatus, Outcome, SPOOL_FOLDER, STATE_FOLDER, SnapshotFigures,
+    Environment, JobHandle, JobOutcome, JobSettings, JobSpec, JobStatus, SPOOL_FOLDER, STATE_FOLDER, SnapshotFigures,
     Snapshots, StateMismatch, launch, restore, savepoint_at_rest, stored_states,
 };
 

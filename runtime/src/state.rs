@@ -29,7 +29,7 @@ mod value;
 mod tests;
 
 pub use backend::{Backend, KeyRef};
-pub use budget::{MemoryBudget, Share};
+pub use budget::{MemoryBudget, MemoryReservation};
 pub(crate) use descriptor::bounded;
 pub use descriptor::{Facet, FreedBy, IfChanged, OperatorState, StateColumn, StateDescriptor, StateTable, span};
 pub use map::{MapTable, Order};

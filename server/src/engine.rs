@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
 use crate::folder::{DataFolder, remove_folder};
-use crate::job::{self, Job, JobRecord, JobReport, JobThreads, Parts, Plan, RECORD_FILE, Wish};
+use crate::job::{self, Job, JobCommand, JobRecord, JobReport, JobThreads, Parts, Plan, RECORD_FILE};
 use crate::plan::{self, targets};
 use crate::registry;
 use crate::restart::RestartPolicy;
@@ -264,7 +264,7 @@ impl Engine {
     /// # Errors
     /// [`Error::NoJob`]; [`Error::Io`] when that cannot be written down.
     pub async fn stop_job(&self, name: &str) -> Result<JobReport> {
-        self.end_job(name, Wish::Stop, job::Desired::Stopped).await
+        self.end_job(name, JobCommand::Stop, job::Desired::Stopped).await
     }
 
     /// Ends the job at once. Its state is kept: it can be started again from its last checkpoint.
@@ -272,21 +272,21 @@ impl Engine {
     /// # Errors
     /// As [`stop_job`](Self::stop_job).
     pub async fn cancel_job(&self, name: &str) -> Result<JobReport> {
-        self.end_job(name, Wish::Cancel, job::Desired::Cancelled).await
+        self.end_job(name, JobCommand::Cancel, job::Desired::Cancelled).await
     }
 
-    async fn end_job(&self, name: &str, wish: Wish, desired: job::Desired) -> Result<JobReport> {
+    async fn end_job(&self, name: &str, command: JobCommand, desired: job::Desired) -> Result<JobReport> {
         let job = self.find(name)?;
         if job.is_active() {
             // First on disk: a server that dies meanwhile must not start it again.
             job.update(|record| record.desired = desired).await?;
-            job.ask(wish);
+            job.ask(command);
             job.ended().await;
         } else if job.record().is_to_resume() {
             let ended = job.update(|record| {
                 record.desired = desired;
-                record.state = match wish {
-                    Wish::Cancel => job::JobState::Cancelled,
+                record.state = match command {
+                    JobCommand::Cancel => job::JobState::Cancelled,
                     _ => job::JobState::Stopped,
                 };
             });
@@ -322,11 +322,11 @@ impl Engine {
     pub async fn close(&self, how: Closing) {
         self.closing.store(true, Ordering::SeqCst);
         let jobs: Vec<Arc<Job>> = self.jobs.lock().values().cloned().collect();
-        let wish = match how {
-            Closing::Stop => Wish::Stop,
-            Closing::Pause => Wish::Pause,
+        let command = match how {
+            Closing::Stop => JobCommand::Stop,
+            Closing::Pause => JobCommand::Pause,
         };
-        jobs.iter().filter(|job| job.is_active()).for_each(|job| job.ask(wish));
+        jobs.iter().filter(|job| job.is_active()).for_each(|job| job.ask(command));
         for job in jobs {
             job.ended().await;
         }

@@ -1,9 +1,9 @@
 //! A job: its record on disk, what runs of it, and what it tells of itself.
 
 mod diagnose;
+mod figure_history;
 mod figures;
 mod progress;
-mod recent;
 mod record;
 mod rejections;
 mod supervise;
@@ -20,10 +20,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use diagnose::{Finding, FindingCode, QUIET, diagnose};
+use figure_history::FigureHistory;
 pub use figures::{Figures, Rates, Snapshot, Split, Subtask};
 pub(crate) use progress::Shape;
 pub use progress::{Operator, OperatorKind, Progress};
-use recent::Recent;
 pub use record::{Desired, Failure, JobState, SinkTarget};
 pub(crate) use record::{JobRecord, RECORD_FILE, StoredScript};
 pub use rejections::Rejection;
@@ -83,7 +83,7 @@ pub struct JobReport {
 
 /// What is asked of a running job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum JobCommand {
     Run,
     /// A last checkpoint, then the end.
     Stop,
@@ -100,7 +100,7 @@ pub(crate) enum Wish {
 pub(crate) struct Live {
     pub(crate) handle: Arc<JobHandle>,
     pub(crate) shape: Shape,
-    pub(crate) recent: Recent,
+    pub(crate) history: FigureHistory,
     pub(crate) clock: Arc<dyn Clock>,
     /// What the handle counted when a sample was last taken, and how many samples ago that changed.
     events: u64,
@@ -108,13 +108,13 @@ pub(crate) struct Live {
 }
 
 /// Samples without a change after which most are left out: by then every rate is 0.
-const QUIET_AFTER: u64 = recent::WINDOW.as_secs() + 1;
+const QUIET_AFTER: u64 = figure_history::WINDOW.as_secs() + 1;
 /// One sample in so many is taken nevertheless.
 const QUIET_EVERY: u64 = 10;
 
 impl Live {
     pub(crate) fn new(handle: Arc<JobHandle>, shape: Shape, clock: Arc<dyn Clock>) -> Self {
-        Live { handle, shape, recent: Recent::default(), clock, events: 0, quiet: 0 }
+        Live { handle, shape, history: FigureHistory::default(), clock, events: 0, quiet: 0 }
     }
 
     /// Takes the figures while nobody looks; nearly free while the job has nothing to do.
@@ -123,7 +123,7 @@ impl Live {
         self.quiet = if events == self.events { self.quiet + 1 } else { 0 };
         self.events = events;
         if self.quiet > QUIET_AFTER && !self.quiet.is_multiple_of(QUIET_EVERY) {
-            self.recent.nothing_new(self.shape.elapsed());
+            self.history.nothing_new(self.shape.elapsed());
         } else {
             self.progress();
         }
@@ -133,7 +133,7 @@ impl Live {
         let now = self.clock.now();
         let mut progress = self.shape.progress(&self.handle.status());
         progress.at = Some(now);
-        self.recent.observe(&mut progress, now);
+        self.history.observe(&mut progress, now);
         progress
     }
 }
@@ -161,7 +161,7 @@ pub(crate) struct Job {
     /// The tables that it writes to, as its last plan had them.
     outputs: Mutex<Vec<TableSpec>>,
     retry: Mutex<Option<Retry>>,
-    wish: watch::Sender<Wish>,
+    command: watch::Sender<JobCommand>,
     /// Whether a supervisor is at work.
     active: watch::Sender<bool>,
 }
@@ -177,7 +177,7 @@ impl Job {
             live: Mutex::new(None),
             outputs: Mutex::new(Vec::new()),
             retry: Mutex::new(None),
-            wish: watch::Sender::new(Wish::Run),
+            command: watch::Sender::new(JobCommand::Run),
             active: watch::Sender::new(false),
         })
     }
@@ -240,13 +240,16 @@ impl Job {
         record.save(&self.folder)
     }
 
-    /// Asks a running job to end. A stronger wish is not taken back by a weaker one.
-    pub(crate) fn ask(&self, wish: Wish) {
-        self.wish.send_if_modified(|now| {
-            let stronger = matches!((*now, wish), (Wish::Run, _) | (Wish::Pause, Wish::Stop) | (_, Wish::Cancel));
-            let changed = stronger && *now != wish;
+    /// Asks a running job to end. A stronger command is not taken back by a weaker one.
+    pub(crate) fn ask(&self, command: JobCommand) {
+        self.command.send_if_modified(|now| {
+            let stronger = matches!(
+                (*now, command),
+                (JobCommand::Run, _) | (JobCommand::Pause, JobCommand::Stop) | (_, JobCommand::Cancel)
+            );
+            let changed = stronger && *now != command;
             if changed {
-                *now = wish;
+                *now = command;
             }
             changed
         });

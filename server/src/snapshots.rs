@@ -9,7 +9,7 @@ use coulee_model::JobName;
 use coulee_runtime::connector::CommitOn;
 use coulee_runtime::graph::{Graph, NodeKind};
 use coulee_runtime::job::Snapshots;
-use coulee_sql::JobSettings;
+use coulee_sql::JobOptions;
 
 use crate::{Error, Result};
 
@@ -23,7 +23,7 @@ pub(crate) fn store_at(place: &str, job: &JobName, base: &Path) -> Result<Snapsh
 }
 
 /// Where a job's snapshots and savepoints are: first where savepoints go, then where else there are any.
-pub(crate) fn places_of(settings: &JobSettings) -> Vec<String> {
+pub(crate) fn places_of(settings: &JobOptions) -> Vec<String> {
     let snapshots = settings.snapshots.as_ref().map(|snapshots| &snapshots.dir);
     let mut places: Vec<String> = settings.savepoint_dir.iter().chain(snapshots).cloned().collect();
     places.dedup();
@@ -35,7 +35,7 @@ pub(crate) fn places_of(settings: &JobSettings) -> Vec<String> {
 /// # Errors
 /// As [`store_at`], and when a sink waits for snapshots that nobody takes.
 pub(crate) fn policy(
-    settings: &JobSettings,
+    settings: &JobOptions,
     graph: &Graph,
     job: &JobName,
     base: &Path,

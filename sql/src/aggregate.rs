@@ -23,7 +23,7 @@ use crate::faults::fault;
 use crate::hint;
 use crate::identity::Name;
 use crate::lineage::window_of;
-use crate::translate::{Stream, Translator, physical};
+use crate::translate::{NodeRows, Translator, physical};
 
 /// What the group expressions of an aggregation say.
 struct Groups<'a> {
@@ -39,7 +39,7 @@ struct Groups<'a> {
 }
 
 impl Translator<'_> {
-    pub(crate) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Stream> {
+    pub(crate) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<NodeRows> {
         let groups = groups(aggregate)?;
         // Before what is below, so that numbers count from the sink on.
         let name = match &groups.uid {
@@ -59,11 +59,11 @@ impl Translator<'_> {
         }
         let spec = spec.in_canonical_order(&self.graph.lineage(stream.node));
         let (node, parallelism) = self.window(&stream, name, spec)?;
-        Ok(Stream::new(node, parallelism, groups.schema))
+        Ok(NodeRows::new(node, parallelism, groups.schema))
     }
 
     /// Adds the operators of one aggregation: its last one, and how many subtasks that has.
-    fn window(&mut self, stream: &Stream, name: Name, spec: WindowAggregateSpec) -> Result<(OperatorId, u32)> {
+    fn window(&mut self, stream: &NodeRows, name: Name, spec: WindowAggregateSpec) -> Result<(OperatorId, u32)> {
         // Without keys there is one group per window, which one subtask holds.
         let parallelism = if spec.keys.is_empty() { 1 } else { self.context.parallelism };
         let late = self.names.aside("late", &name);
@@ -91,7 +91,7 @@ impl Translator<'_> {
     }
 
     /// Leads late rows to the built-in stream that `late-rows.stream` names.
-    fn late_rows(&mut self, stream: &Stream, sink: Name, window: OperatorId) -> Result<()> {
+    fn late_rows(&mut self, stream: &NodeRows, sink: Name, window: OperatorId) -> Result<()> {
         let Some(name) = self.context.late_rows.clone() else { return Ok(()) };
         if self.graph.is_changelog(window, Port::LATE) {
             let message = format!(

@@ -62,5 +62,5 @@ pub use encoding::script_text;
 pub use error::SqlError;
 pub use script::parse_script;
 pub use session::{Effect, PlannedJob, QuerySink, Session, SessionDefaults};
-pub use settings::{JobSettings, RestartStrategy, SETTINGS, Settings, SnapshotSettings};
+pub use settings::{JobOptions, RestartStrategy, SETTINGS, Settings, SnapshotSettings};
 pub use statement::Statement;

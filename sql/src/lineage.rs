@@ -10,7 +10,7 @@ use datafusion_expr::{Expr, LogicalPlan};
 use crate::catalog::ScanSource;
 
 /// What a plan's column is over the plan's inputs.
-enum Origin<'a> {
+enum ColumnOrigin<'a> {
     /// The same everywhere below: an expression over each of these inputs.
     Below(Vec<(&'a LogicalPlan, Expr)>),
     /// A table's column.
@@ -18,22 +18,24 @@ enum Origin<'a> {
     Unknown,
 }
 
-fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> Origin<'a> {
-    let Some(index) = plan.schema().maybe_index_of_column(column) else { return Origin::Unknown };
+fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> ColumnOrigin<'a> {
+    let Some(index) = plan.schema().maybe_index_of_column(column) else { return ColumnOrigin::Unknown };
     let at = |input: &'a LogicalPlan, index: usize| {
         (input, Expr::Column(Column::from(input.schema().qualified_field(index))))
     };
     match plan {
-        LogicalPlan::Projection(node) => Origin::Below(vec![(&node.input, node.expr[index].clone())]),
-        LogicalPlan::Filter(node) => Origin::Below(vec![at(&node.input, index)]),
-        LogicalPlan::SubqueryAlias(node) => Origin::Below(vec![at(&node.input, index)]),
-        LogicalPlan::Union(node) => Origin::Below(node.inputs.iter().map(|input| at(input, index)).collect()),
+        LogicalPlan::Projection(node) => ColumnOrigin::Below(vec![(&node.input, node.expr[index].clone())]),
+        LogicalPlan::Filter(node) => ColumnOrigin::Below(vec![at(&node.input, index)]),
+        LogicalPlan::SubqueryAlias(node) => ColumnOrigin::Below(vec![at(&node.input, index)]),
+        LogicalPlan::Union(node) => ColumnOrigin::Below(node.inputs.iter().map(|input| at(input, index)).collect()),
         LogicalPlan::Aggregate(node) => match node.group_expr.get(index) {
-            Some(expr) => Origin::Below(vec![(&node.input, expr.clone())]),
-            None => Origin::Unknown,
+            Some(expr) => ColumnOrigin::Below(vec![(&node.input, expr.clone())]),
+            None => ColumnOrigin::Unknown,
         },
-        LogicalPlan::TableScan(scan) => scan.source.downcast_ref::<ScanSource>().map_or(Origin::Unknown, Origin::Table),
-        _ => Origin::Unknown,
+        LogicalPlan::TableScan(scan) => {
+            scan.source.downcast_ref::<ScanSource>().map_or(ColumnOrigin::Unknown, ColumnOrigin::Table)
+        }
+        _ => ColumnOrigin::Unknown,
     }
 }
 
@@ -83,13 +85,13 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
     }
     let Expr::Column(column) = expr else { return false };
     match origin(column, plan) {
-        Origin::Below(inputs) => inputs.iter().all(|(input, expr)| is_event_time_expr(expr, input, in_utc)),
-        Origin::Table(table) => table
+        ColumnOrigin::Below(inputs) => inputs.iter().all(|(input, expr)| is_event_time_expr(expr, input, in_utc)),
+        ColumnOrigin::Table(table) => table
             .0
             .event_time
             .as_ref()
             .is_some_and(|time| matches!(&time.value, Expr::Column(own) if own.name == column.name)),
-        Origin::Unknown => false,
+        ColumnOrigin::Unknown => false,
     }
 }
 
@@ -100,7 +102,7 @@ pub(crate) fn window_of(expr: &Expr, plan: &LogicalPlan) -> Option<(Tumbling, Bo
         return Some(window);
     }
     let Expr::Column(column) = expr else { return None };
-    let Origin::Below(inputs) = origin(column, plan) else { return None };
+    let ColumnOrigin::Below(inputs) = origin(column, plan) else { return None };
     let mut windows = inputs.iter().map(|(input, expr)| window_of(expr, input));
     let first = windows.next()??;
     windows.all(|window| window == Some(first)).then_some(first)

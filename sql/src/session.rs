@@ -22,7 +22,7 @@ use crate::explain::explain;
 use crate::faults::fault;
 use crate::foreign::{CATALOG, DATABASE};
 use crate::planner::{Functions, Planner};
-use crate::settings::{JobSettings, Settings};
+use crate::settings::{JobOptions, Settings};
 use crate::show::{describe, text_table};
 use crate::spans;
 use crate::stack::with_large_stack;
@@ -60,7 +60,7 @@ pub struct PlannedJob {
     /// What it does.
     pub graph: Graph,
     /// How it runs.
-    pub settings: JobSettings,
+    pub settings: JobOptions,
     /// The tables that it reads and writes: sources first, each once.
     pub tables: Vec<String>,
     /// Of each node of the graph, the place of the statement that it belongs to.

@@ -11,7 +11,7 @@ use coulee_runtime::options::{OptionKind, OptionSpec, Options, parse_span};
 use crate::error::{Fault, Result};
 use crate::zone::Zone;
 use foreign::Answer;
-pub use job::{JobSettings, RestartStrategy, SnapshotSettings};
+pub use job::{JobOptions, RestartStrategy, SnapshotSettings};
 
 /// The shortest time between two checkpoints: each is a synced write and a barrier through the whole job.
 const CHECKPOINT_INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -245,8 +245,8 @@ impl Settings {
     }
 
     /// The settings of a job that is planned now.
-    pub(crate) fn job(&self, parallelism: u32) -> Result<JobSettings> {
-        Ok(JobSettings::new(&self.options()?, parallelism))
+    pub(crate) fn job(&self, parallelism: u32) -> Result<JobOptions> {
+        Ok(JobOptions::new(&self.options()?, parallelism))
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
@@ -297,7 +297,7 @@ fn check(key: &str, value: &str, options: &Options) -> Result<(), coulee_runtime
 mod tests {
     use super::*;
 
-    fn job(settings: &[(&str, &str)]) -> Result<JobSettings, String> {
+    fn job(settings: &[(&str, &str)]) -> Result<JobOptions, String> {
         let mut all = Settings::default();
         for (key, value) in settings {
             all.set(key, value).map_err(|error| error.to_string())?;
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn nothing_set_means_the_documented_defaults() {
-        let expected = JobSettings {
+        let expected = JobOptions {
             parallelism: 2,
             checkpoint_interval: Duration::from_secs(1),
             wait: false,

@@ -1,6 +1,6 @@
 //! From an optimised plan to a graph of operators.
 //!
-//! Filters and projections wait in a [`Stream`] until something else follows, so that neighbours become one operator.
+//! Filters and projections wait in a [`NodeRows`] until something else follows, so that neighbours become one operator.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub(crate) struct Translator<'a> {
 }
 
 /// Rows of a node, and what is still to be done to them.
-pub(crate) struct Stream {
+pub(crate) struct NodeRows {
     pub node: OperatorId,
     pub parallelism: u32,
     /// The node's columns. May hold more than the plan asks for.
@@ -69,9 +69,9 @@ pub(crate) struct Stream {
     projection: Option<(Vec<Arc<dyn PhysicalExpr>>, DFSchema)>,
 }
 
-impl Stream {
+impl NodeRows {
     pub fn new(node: OperatorId, parallelism: u32, schema: DFSchema) -> Self {
-        Stream { node, parallelism, schema, filter: None, projection: None }
+        NodeRows { node, parallelism, schema, filter: None, projection: None }
     }
 
     /// Drops columns of what waits that nobody will read.
@@ -158,7 +158,7 @@ impl<'a> Translator<'a> {
     }
 
     /// Translates a plan, refusing what a stream cannot do.
-    pub(crate) fn plan(&mut self, plan: &LogicalPlan) -> Result<Stream> {
+    pub(crate) fn plan(&mut self, plan: &LogicalPlan) -> Result<NodeRows> {
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
             LogicalPlan::SubqueryAlias(alias) => {
@@ -208,7 +208,7 @@ impl<'a> Translator<'a> {
         }
     }
 
-    fn scan(&mut self, scan: &TableScan) -> Result<Stream> {
+    fn scan(&mut self, scan: &TableScan) -> Result<NodeRows> {
         let Some(ScanSource(table)) = scan.source.downcast_ref::<ScanSource>() else {
             return Err(Fault::new(format!("'{}' cannot be read by a job", scan.table_name)));
         };
@@ -217,7 +217,7 @@ impl<'a> Translator<'a> {
         let projected = table.spec.schema.project(&columns).map_err(|error| Fault::new(error.to_string()))?;
         let schema = qualified(&scan.table_name, &projected)?;
         let node = self.source(table, columns, parallelism)?;
-        let stream = Stream::new(node, parallelism, schema);
+        let stream = NodeRows::new(node, parallelism, schema);
         match scan.filters.is_empty() {
             true => Ok(stream),
             false => Err(Fault::new(format!("a filter went into the scan of '{}'", table.name()))),
@@ -267,7 +267,7 @@ impl<'a> Translator<'a> {
         Ok(Some(EventTime { watermark, idle_timeout, max_future_skew, alignment }))
     }
 
-    fn union(&mut self, inputs: &[Arc<LogicalPlan>], schema: &DFSchema) -> Result<Stream> {
+    fn union(&mut self, inputs: &[Arc<LogicalPlan>], schema: &DFSchema) -> Result<NodeRows> {
         let (mut streams, mut branches) = (Vec::new(), BTreeSet::new());
         for input in inputs {
             self.names.enter(input, &mut branches);
@@ -282,24 +282,24 @@ impl<'a> Translator<'a> {
         for stream in &streams {
             self.connect(stream, node)?;
         }
-        Ok(Stream::new(node, parallelism, schema.clone()))
+        Ok(NodeRows::new(node, parallelism, schema.clone()))
     }
 
     /// Does what waits, if anything does.
-    pub(crate) fn flush(&mut self, stream: Stream) -> Result<Stream> {
-        let Stream { node, parallelism, schema, filter, projection } = stream;
+    pub(crate) fn flush(&mut self, stream: NodeRows) -> Result<NodeRows> {
+        let NodeRows { node, parallelism, schema, filter, projection } = stream;
         let (columns, schema) = match projection {
             Some((columns, schema)) => (Some(columns), schema),
-            None if filter.is_none() => return Ok(Stream::new(node, parallelism, schema)),
+            None if filter.is_none() => return Ok(NodeRows::new(node, parallelism, schema)),
             None => (None, schema),
         };
         let calc = self.calc(filter, columns, schema.inner().clone(), parallelism)?;
         self.graph.connect(node, Port::MAIN, calc, Partitioning::Forward)?;
-        Ok(Stream::new(calc, parallelism, schema))
+        Ok(NodeRows::new(calc, parallelism, schema))
     }
 
     /// Does what waits so that the columns are exactly those of `to`. `from` names them as the plan does.
-    fn shaped(&mut self, mut stream: Stream, from: &DFSchema, to: SchemaRef) -> Result<Stream> {
+    fn shaped(&mut self, mut stream: NodeRows, from: &DFSchema, to: SchemaRef) -> Result<NodeRows> {
         let schema = DFSchema::try_from(to.as_ref().clone()).map_err(|error| fault(&error))?;
         match stream.projection.as_mut() {
             Some((_, own)) => *own = schema,
@@ -332,7 +332,7 @@ impl<'a> Translator<'a> {
         Ok(self.graph.add(uid, parallelism, NodeKind::Operator(factory))?)
     }
 
-    fn connect(&mut self, stream: &Stream, to: OperatorId) -> Result<()> {
+    fn connect(&mut self, stream: &NodeRows, to: OperatorId) -> Result<()> {
         let same = self.graph.node(to).parallelism == stream.parallelism;
         let partitioning = if same { Partitioning::Forward } else { Partitioning::Rebalance };
         Ok(self.graph.connect(stream.node, Port::MAIN, to, partitioning)?)
@@ -360,7 +360,7 @@ impl<'a> Translator<'a> {
 }
 
 /// The same columns, qualified by another name.
-fn renamed(mut stream: Stream, alias: &TableReference) -> Result<Stream> {
+fn renamed(mut stream: NodeRows, alias: &TableReference) -> Result<NodeRows> {
     match stream.projection.as_mut() {
         Some((_, schema)) => *schema = qualified(alias, schema.as_arrow())?,
         None => stream.schema = qualified(alias, stream.schema.as_arrow())?,

@@ -111,7 +111,7 @@ async fn only_the_prefix_of_a_file_that_grows_is_taken() {
     std::fs::write(dir.path().join("spool/open"), "first second").unwrap();
     let manifest = Manifest::new(&request(1), files);
     let object = snapshots.object_of(&manifest.files[0]);
-    snapshots.publish(manifest, upload::Origin::Folder(linked.path()), "x", false).await.unwrap();
+    snapshots.publish(manifest, upload::FileOrigin::Folder(linked.path()), "x", false).await.unwrap();
     assert_eq!(snapshots.read(&object).await.unwrap().unwrap(), "first");
 }
 

@@ -34,7 +34,7 @@ pub struct Uploaded {
 }
 
 /// Where the files of a snapshot are taken from.
-pub(super) enum Origin<'a> {
+pub(super) enum FileOrigin<'a> {
     Folder(&'a Path),
     Store(&'a SnapshotStore),
 }
@@ -55,7 +55,7 @@ impl SnapshotStore {
         self.check_owner(&request.incarnation).await?;
         let manifest = Manifest::new(request, self.contents(dir).await?);
         let holder = format!("upload-{}-{}", request.incarnation, manifest.name());
-        self.publish(manifest, Origin::Folder(dir), &holder, true).await
+        self.publish(manifest, FileOrigin::Folder(dir), &holder, true).await
     }
 
     /// Copies a snapshot, complete, into another store; it is no part of this one any more. Repeating it is fine.
@@ -66,7 +66,7 @@ impl SnapshotStore {
     pub async fn export(&self, name: &SnapshotName, to: &SnapshotStore) -> Result<Uploaded> {
         let (manifest, pin) = self.pin_snapshot(name).await?;
         let holder = format!("export-{}-{name}", manifest.incarnation);
-        let exported = to.publish(manifest, Origin::Store(self), &holder, false).await;
+        let exported = to.publish(manifest, FileOrigin::Store(self), &holder, false).await;
         self.unpin(pin).await;
         exported
     }
@@ -75,7 +75,7 @@ impl SnapshotStore {
     pub(super) async fn publish(
         &self,
         manifest: Manifest,
-        from: Origin<'_>,
+        from: FileOrigin<'_>,
         holder: &str,
         owned: bool,
     ) -> Result<Uploaded> {
@@ -104,7 +104,7 @@ impl SnapshotStore {
     async fn put_objects(
         &self,
         wanted: &BTreeMap<ObjectPath, &ManifestFile>,
-        from: &Origin<'_>,
+        from: &FileOrigin<'_>,
         pin: &mut Pin,
     ) -> Result<u64> {
         self.refuse_condemned(wanted).await?;
@@ -158,11 +158,11 @@ impl SnapshotStore {
     }
 
     /// Puts one object, and says how many bytes it has.
-    async fn put_file(&self, object: &ObjectPath, file: &ManifestFile, from: &Origin<'_>) -> Result<u64> {
+    async fn put_file(&self, object: &ObjectPath, file: &ManifestFile, from: &FileOrigin<'_>) -> Result<u64> {
         fail::fail_point!("snapshot.object.before", |_| Err(injected("snapshot.object.before")));
         match from {
-            Origin::Folder(dir) => self.put_local(object, file, &dir.join(&file.path)).await?,
-            Origin::Store(other) => {
+            FileOrigin::Folder(dir) => self.put_local(object, file, &dir.join(&file.path)).await?,
+            FileOrigin::Store(other) => {
                 let mut source = other.content(file).await.map_err(|error| missing(&other.prefix, file, error))?;
                 let mut target = Target::new(self, object, file.bytes).await?;
                 while let Some(part) = source.try_next().await? {

@@ -159,7 +159,7 @@ async fn rows_come_when_they_are_due() {
 
 #[test]
 fn a_clock_that_is_set_back_takes_nothing_back() {
-    let mut pace = Pace { rows_per_ms: 1.0, started: Timestamp(1000), elapsed_ms: 0, delivered: 0 };
+    let mut pace = RateLimiter { rows_per_ms: 1.0, started: Timestamp(1000), elapsed_ms: 0, delivered: 0 };
     assert_eq!(pace.due(Timestamp(1010)), 11);
     pace.delivered = 11;
     assert_eq!(pace.due(Timestamp(500)), 0);

@@ -121,8 +121,8 @@ mod tests {
         assert!(futures::poll!(std::pin::pin!(backlog.room())).is_pending());
         committed.send_replace(CheckpointId(1));
         backlog.room().await;
-        let mut patient = Backlog::new(&committed, false);
-        patient.hand_over(CheckpointId(3), u64::MAX / 2);
-        patient.room().await;
+        let mut unhurried = Backlog::new(&committed, false);
+        unhurried.hand_over(CheckpointId(3), u64::MAX / 2);
+        unhurried.room().await;
     }
 }

@@ -136,7 +136,7 @@ impl Source for NexmarkSource {
             end: self.generator.settings().count(self.kind),
             batch_rows: context.batch_rows.clamp(1, BATCH_ROWS_MAX),
             splits,
-            turn: 0,
+            next_split: 0,
         }))
     }
 }
@@ -190,7 +190,7 @@ struct NexmarkReader {
     end: Option<u64>,
     batch_rows: usize,
     splits: Vec<Split>,
-    turn: usize,
+    next_split: usize,
 }
 
 #[async_trait]
@@ -201,8 +201,8 @@ impl SourceReader for NexmarkReader {
                 // Only a reader without splits gets here; it has nothing to say.
                 std::future::pending::<()>().await;
             }
-            let index = self.turn % self.splits.len();
-            self.turn = index + 1;
+            let index = self.next_split % self.splits.len();
+            self.next_split = index + 1;
             let split = &mut self.splits[index];
             if split.ended {
                 continue;

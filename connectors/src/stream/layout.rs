@@ -154,7 +154,12 @@ impl Layout {
     }
 
     /// Puts the decoded columns and the envelopes of as many rows together.
-    pub(super) fn assemble(&self, decoded: &RecordBatch, envelopes: &Envelopes, shard: &Origin) -> Result<RecordBatch> {
+    pub(super) fn assemble(
+        &self,
+        decoded: &RecordBatch,
+        envelopes: &Envelopes,
+        shard: &SourceShard,
+    ) -> Result<RecordBatch> {
         let rows = envelopes.sequences.len();
         assert_eq!(decoded.num_rows(), rows, "one envelope per decoded row");
         let columns = self.columns.iter().map(|column| match column {
@@ -172,7 +177,7 @@ impl Layout {
 
 /// The shard that records come from.
 #[derive(Debug, Clone)]
-pub(super) struct Origin {
+pub(super) struct SourceShard {
     pub(super) stream: String,
     pub(super) shard: u32,
 }
@@ -184,7 +189,7 @@ impl Envelopes {
         self.keys.clear();
     }
 
-    fn column(&self, metadata: Metadata, origin: &Origin, as_type: &DataType, rows: usize) -> ArrayRef {
+    fn column(&self, metadata: Metadata, origin: &SourceShard, as_type: &DataType, rows: usize) -> ArrayRef {
         match metadata {
             // A producer may say anything: a time outside the years that timestamps have is none.
             Metadata::Timestamp => Arc::new(TimestampMillisecondArray::from_iter(

@@ -10,11 +10,11 @@
 //! checkpoint and committed once the checkpoint is durable; uncommitted readers see it at once. The checkpoint lists what is prepared; a recovery commits
 //! that and aborts every other transaction of the sink.
 
+mod accumulator;
 mod connector;
 mod dead_letters;
 mod keys;
 mod layout;
-mod outbox;
 mod position;
 mod reader;
 mod rows;

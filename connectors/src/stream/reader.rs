@@ -16,7 +16,7 @@ use coulee_runtime::connector::{SourceContext, SourceEvent, SourceReader};
 use coulee_runtime::origin::{PositionKind, RowNumbers, RowPositions};
 use futures::future::select_all;
 
-use super::layout::Origin;
+use super::layout::SourceShard;
 use super::log_error;
 use super::position::Position;
 use super::rows::{Chunk, Rows};
@@ -29,7 +29,7 @@ pub(super) struct ShardReader {
     shard: Arc<Shard>,
     isolation: Isolation,
     tail: Tail,
-    origin: Origin,
+    origin: SourceShard,
     /// Behind the last row that was returned.
     position: Position,
     /// Behind the last record that was decoded.
@@ -49,7 +49,7 @@ pub(super) struct ShardReader {
 }
 
 impl ShardReader {
-    pub(super) fn new(shard: Arc<Shard>, origin: Origin, position: Position, isolation: Isolation) -> Self {
+    pub(super) fn new(shard: Arc<Shard>, origin: SourceShard, position: Position, isolation: Isolation) -> Self {
         let tail = shard.tail(isolation);
         ShardReader {
             shard,
@@ -150,14 +150,14 @@ pub(super) struct StreamReader {
     shards: Vec<ShardReader>,
     rows: Rows,
     context: SourceContext,
-    turn: usize,
+    next_split: usize,
     /// The shard whose rows were returned last.
     last_split: usize,
 }
 
 impl StreamReader {
     pub(super) fn new(shards: Vec<ShardReader>, rows: Rows, context: SourceContext) -> Self {
-        StreamReader { shards, rows, context, turn: 0, last_split: 0 }
+        StreamReader { shards, rows, context, next_split: 0, last_split: 0 }
     }
 }
 
@@ -167,8 +167,8 @@ impl SourceReader for StreamReader {
     async fn next(&mut self) -> Result<SourceEvent> {
         loop {
             for _ in 0..self.shards.len() {
-                let split = self.turn % self.shards.len();
-                self.turn = split + 1;
+                let split = self.next_split % self.shards.len();
+                self.next_split = split + 1;
                 if self.shards[split].paused {
                     continue;
                 }

@@ -7,7 +7,7 @@ use coulee_runtime::{Batch, Error, Result};
 
 use arrow::record_batch::RecordBatch;
 
-use super::layout::{Envelopes, Layout, Origin};
+use super::layout::{Envelopes, Layout, SourceShard};
 use crate::format::{OnError, Record, RecordDecoder, Rejects};
 
 /// Decodes the records of one reader's shards, one shard at a time.
@@ -70,7 +70,7 @@ impl Rows {
     ///
     /// # Errors
     /// `Invalid`, naming the record, when one is malformed and the table says to fail.
-    pub(super) fn decode(&mut self, batch: &DecodedBatch, from: u64, stop: u64, origin: &Origin) -> Result<()> {
+    pub(super) fn decode(&mut self, batch: &DecodedBatch, from: u64, stop: u64, origin: &SourceShard) -> Result<()> {
         let (has_key, reads_headers) = (self.layout.has_key(), self.decoder.reads_headers());
         for record in batch.records() {
             let sequence = record.sequence.0;
@@ -99,7 +99,7 @@ impl Rows {
         Ok(())
     }
 
-    fn reject(&mut self, reason: &str, sequence: u64, value: &[u8], origin: &Origin) -> Result<()> {
+    fn reject(&mut self, reason: &str, sequence: u64, value: &[u8], origin: &SourceShard) -> Result<()> {
         let place = || format!("{}/{}@{sequence}", origin.stream, origin.shard);
         match self.on_error {
             OnError::Fail => {
@@ -118,7 +118,7 @@ impl Rows {
     }
 
     /// What was decoded since the last call, all of it before `end`. `None` when nothing is to be said of it.
-    pub(super) fn take(&mut self, end: u64, origin: &Origin, metrics: &SubtaskMetrics) -> Result<Option<Chunk>> {
+    pub(super) fn take(&mut self, end: u64, origin: &SourceShard, metrics: &SubtaskMetrics) -> Result<Option<Chunk>> {
         if self.rejected > 0 {
             metrics.add_rejected(std::mem::take(&mut self.rejected), self.rejects.last_reason());
         }

@@ -11,7 +11,7 @@ use coulee_runtime::state::Facet;
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
 
-use super::layout::{Layout, Origin};
+use super::layout::{Layout, SourceShard};
 use super::log_error;
 use super::position::Position;
 use super::reader::{ShardReader, StreamReader};
@@ -117,6 +117,6 @@ fn open_shard(stream: &Stream, start: SplitStart, options: &TableOptions) -> Res
         Some(position) => Position::decode(position, &start.id)?,
         None => Position::first(&shard, &options.startup, &options.bounded, isolation)?,
     };
-    let origin = Origin { stream: stream.name().to_string(), shard: shard.id().0 };
+    let origin = SourceShard { stream: stream.name().to_string(), shard: shard.id().0 };
     Ok(ShardReader::new(shard, origin, position, isolation))
 }

@@ -13,8 +13,8 @@ use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::row_errors::RejectedRows;
 use coulee_runtime::{Batch, Error, Result, RowKind};
 
+use super::accumulator::RecordAccumulator;
 use super::keys::Keys;
-use super::outbox::Outbox;
 use super::sink::{Recipe, Target};
 use super::state::{Names, Transactions};
 use crate::format::RecordEncoder;
@@ -34,7 +34,7 @@ pub(super) struct StreamWriter {
     encoder: Box<dyn RecordEncoder>,
     clock: Arc<dyn Clock>,
     metrics: Arc<SubtaskMetrics>,
-    outbox: Outbox,
+    accumulator: RecordAccumulator,
     /// Rows of the last `write` that the log cannot take.
     rejected: Option<RejectedRows>,
 }
@@ -49,7 +49,12 @@ impl StreamWriter {
     ) -> Result<Self> {
         Ok(StreamWriter {
             encoder: recipe.encoder()?,
-            outbox: Outbox::new(Arc::clone(target.log()), recipe.guarantee, Names::new(context), subtask),
+            accumulator: RecordAccumulator::new(
+                Arc::clone(target.log()),
+                recipe.guarantee,
+                Names::new(context),
+                subtask,
+            ),
             target,
             stream: None,
             recipe,
@@ -79,7 +84,7 @@ impl StreamWriter {
         )))
     }
 
-    /// Puts the records of a batch into the outbox. Returns the rows whose record the log cannot take, and why.
+    /// Puts the records of a batch into the accumulator. Returns the rows whose record the log cannot take, and why.
     fn collect(&mut self, batch: &Batch, stream: &Stream, now: Timestamp) -> Result<Vec<(u32, String)>> {
         let mut refused = Vec::new();
         let rows = batch.rows();
@@ -106,7 +111,7 @@ impl StreamWriter {
                 .filter(|array| array.is_valid(row))
                 .map_or(now, |array| Timestamp(array.value(row)));
             let record = Record { key, value: Some(value), timestamp, headers: &[] };
-            self.outbox.push(stream, shard, &record)?;
+            self.accumulator.push(stream, shard, &record)?;
         }
         Ok(refused)
     }
@@ -123,16 +128,16 @@ impl SinkWriter for StreamWriter {
         let now = self.clock.now();
         let refused = self.collect(&batch, &stream, now)?;
         self.rejected = RejectedRows::undelivered(&batch, refused)?;
-        self.outbox.send_due(&stream, now).await
+        self.accumulator.send_due(&stream, now).await
     }
 
     fn next_flush(&self) -> Option<Timestamp> {
-        self.outbox.next_round()
+        self.accumulator.next_round()
     }
 
     async fn flush(&mut self, now: Timestamp) -> Result<()> {
         match &self.stream {
-            Some(stream) => self.outbox.send_due(stream, now).await,
+            Some(stream) => self.accumulator.send_due(stream, now).await,
             None => Ok(()),
         }
     }
@@ -142,7 +147,7 @@ impl SinkWriter for StreamWriter {
     }
 
     async fn prepare(&mut self, _: CheckpointId) -> Result<Prepared> {
-        let prepared = self.outbox.prepare(self.stream.as_deref()).await?;
+        let prepared = self.accumulator.prepare(self.stream.as_deref()).await?;
         // Counted here rather than at the commit, as the counters are part of the same checkpoint.
         self.metrics.add_delivered_rows(prepared.records);
         self.metrics.add_delivered_bytes(prepared.bytes);

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use coulee_model::Stopwatch;
 use coulee_runtime::graph::NodeKind;
-use coulee_runtime::job::Outcome;
+use coulee_runtime::job::JobOutcome;
 
 use super::*;
 
@@ -105,8 +105,8 @@ async fn every_payment_is_judged_once_by_the_rule_of_its_time() {
             job.cancel();
         }
         match job.outcome().await {
-            Outcome::Cancelled => cancelled += 1,
-            Outcome::Finished => {
+            JobOutcome::Cancelled => cancelled += 1,
+            JobOutcome::Finished => {
                 assert!(cancelled > 0, "no attempt ended in mid-stream");
                 assert!(
                     found(&folder.path().join("suspicious")) == expected,

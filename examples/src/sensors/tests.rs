@@ -6,7 +6,7 @@ use coulee_model::SubtaskIndex;
 use coulee_runtime::Batch;
 use coulee_runtime::graph::{NodeKind, Port};
 use coulee_runtime::harness::{Harness, Input, sorted_lines};
-use coulee_runtime::job::Outcome;
+use coulee_runtime::job::JobOutcome;
 use coulee_runtime::memory::{MemorySink, MemorySource};
 
 use super::*;
@@ -85,7 +85,7 @@ async fn silences_are_found_and_malformed_readings_set_aside() {
         let graph = graph(parallelism, source, sinks).expect("a complete graph");
         let folder = tempfile::tempdir().expect("a folder");
         let job = crate::embed::start("sensors", graph, folder.path(), Duration::from_millis(5)).expect("sound");
-        assert!(matches!(job.outcome().await, Outcome::Finished));
+        assert!(matches!(job.outcome().await, JobOutcome::Finished));
         assert_eq!(found(&silent.rows()), expected, "at parallelism {parallelism}");
         let set_aside: usize = malformed.rows().iter().map(RecordBatch::num_rows).sum();
         assert_eq!(set_aside, readings.iter().filter(|reading| reading.2.is_none()).count());

@@ -7,7 +7,7 @@ use coulee_model::{CheckpointId, OperatorId, Stopwatch, SubtaskIndex, Timestamp}
 use futures::future::BoxFuture;
 
 use super::committer::{Committable, committable_key};
-use super::route::{Route, Stuck};
+use super::route::{Route, TaskError};
 use crate::channel::{Barrier, Element};
 use crate::connector::{Prepared, SinkWriter};
 use crate::failpoints::injected;
@@ -58,7 +58,7 @@ pub(super) struct Chain {
 
 impl Chain {
     /// Puts rows into the chain, behind its first link when that is a source.
-    pub(super) async fn rows(&mut self, input: InputIndex, batch: Batch) -> Result<(), Stuck> {
+    pub(super) async fn rows(&mut self, input: InputIndex, batch: Batch) -> Result<(), TaskError> {
         self.links[0].metrics.add_event();
         if self.links[0].operator.is_some() || self.is_sink(0) {
             self.enter(0, input, batch).await
@@ -68,18 +68,18 @@ impl Chain {
     }
 
     /// Sends rows out of a port of the first link: how a source emits rejected records.
-    pub(super) async fn side(&mut self, port: Port, batch: Batch) -> Result<(), Stuck> {
+    pub(super) async fn side(&mut self, port: Port, batch: Batch) -> Result<(), TaskError> {
         self.links[0].metrics.add_event();
         self.emitted(0, Emitted::Batch(port, batch)).await
     }
 
     /// The first link rejects rows: how a source does whose watermark fails on them.
-    pub(super) async fn reject(&mut self, rejected: RejectedRows) -> Result<(), Stuck> {
+    pub(super) async fn reject(&mut self, rejected: RejectedRows) -> Result<(), TaskError> {
         self.emitted(0, Emitted::Rejected(rejected)).await
     }
 
     /// Advances event time through the chain.
-    pub(super) async fn watermark(&mut self, watermark: Timestamp) -> Result<(), Stuck> {
+    pub(super) async fn watermark(&mut self, watermark: Timestamp) -> Result<(), TaskError> {
         self.links[0].metrics.add_event();
         self.links[0].metrics.set_watermark(watermark);
         if self.links[0].operator.is_some() {
@@ -95,7 +95,7 @@ impl Chain {
     }
 
     /// The wall clock has reached what `next_time` said.
-    pub(super) async fn time(&mut self, now: Timestamp) -> Result<(), Stuck> {
+    pub(super) async fn time(&mut self, now: Timestamp) -> Result<(), TaskError> {
         self.links[0].metrics.add_event();
         for index in 0..self.links.len() {
             let next = self.links[index].operator.as_ref().and_then(|operator| operator.next_time());
@@ -107,7 +107,7 @@ impl Chain {
     }
 
     /// The input has ended: every operator emits what is left.
-    pub(super) async fn end(&mut self) -> Result<(), Stuck> {
+    pub(super) async fn end(&mut self) -> Result<(), TaskError> {
         self.links[0].metrics.add_event();
         for index in 0..self.links.len() {
             if self.links[index].operator.is_some() {
@@ -122,7 +122,11 @@ impl Chain {
     }
 
     /// A barrier: operators hand over their changes, the sink prepares, and the barrier goes on. Returns what the sink has to be committed.
-    pub(super) async fn barrier(&mut self, barrier: Barrier, changes: &mut Changes) -> Result<Vec<Committable>, Stuck> {
+    pub(super) async fn barrier(
+        &mut self,
+        barrier: Barrier,
+        changes: &mut Changes,
+    ) -> Result<Vec<Committable>, TaskError> {
         for index in 0..self.links.len() {
             if self.links[index].operator.is_some() {
                 let id = barrier.checkpoint;
@@ -146,11 +150,11 @@ impl Chain {
     }
 
     /// The wall clock has reached what `next_flush` said.
-    pub(super) async fn flush(&mut self, now: Timestamp) -> Result<(), Stuck> {
+    pub(super) async fn flush(&mut self, now: Timestamp) -> Result<(), TaskError> {
         self.write(SinkInput::Flush(now)).await
     }
 
-    async fn prepare(&mut self, id: CheckpointId, changes: &mut Changes) -> Result<Vec<Committable>, Stuck> {
+    async fn prepare(&mut self, id: CheckpointId, changes: &mut Changes) -> Result<Vec<Committable>, TaskError> {
         let Some(sink) = &mut self.sink else { return Ok(Vec::new()) };
         fail::fail_point!("sink.prepare.before", |_| Err(injected("sink.prepare.before").into()));
         let Prepared { state, committables } = sink.writer.prepare(id).await?;
@@ -174,7 +178,7 @@ impl Chain {
     }
 
     /// Sends a mark out of every route of the chain.
-    pub(super) async fn broadcast(&mut self, element: Element) -> Result<(), Stuck> {
+    pub(super) async fn broadcast(&mut self, element: Element) -> Result<(), TaskError> {
         for link in &mut self.links {
             for (_, route) in &mut link.routes {
                 route.broadcast(element.clone()).await?;
@@ -202,7 +206,7 @@ impl Chain {
         &mut self,
         index: usize,
         call: impl FnOnce(&mut dyn Operator, &mut Output) -> Result<()> + Send,
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), TaskError> {
         let link = &mut self.links[index];
         let Some(operator) = &mut link.operator else {
             return Err(Error::internal(format!("'{}' was called like an operator", link.uid)).into());
@@ -233,11 +237,11 @@ impl Chain {
     /// Passes on what link `index` emitted: into the next link, or out of the chain.
     ///
     /// Boxed, as `emitted`, `enter` and `call` call each other along the chain.
-    fn emitted(&mut self, index: usize, item: Emitted) -> BoxFuture<'_, Result<(), Stuck>> {
+    fn emitted(&mut self, index: usize, item: Emitted) -> BoxFuture<'_, Result<(), TaskError>> {
         Box::pin(self.pass_on(index, item))
     }
 
-    async fn pass_on(&mut self, index: usize, item: Emitted) -> Result<(), Stuck> {
+    async fn pass_on(&mut self, index: usize, item: Emitted) -> Result<(), TaskError> {
         match item {
             Emitted::Batch(port, batch) => match self.batch_rows.filter(|rows| batch.len() > *rows) {
                 None => self.pass_batch_on(index, port, batch).await,
@@ -266,7 +270,7 @@ impl Chain {
         }
     }
 
-    async fn pass_batch_on(&mut self, index: usize, port: Port, batch: Batch) -> Result<(), Stuck> {
+    async fn pass_batch_on(&mut self, index: usize, port: Port, batch: Batch) -> Result<(), TaskError> {
         if port == Port::MAIN {
             let metrics = &self.links[index].metrics;
             metrics.add_rows_out(batch.len() as u64);
@@ -280,7 +284,7 @@ impl Chain {
     }
 
     /// Rows enter an operator or the sink.
-    async fn enter(&mut self, index: usize, input: InputIndex, batch: Batch) -> Result<(), Stuck> {
+    async fn enter(&mut self, index: usize, input: InputIndex, batch: Batch) -> Result<(), TaskError> {
         let metrics = &self.links[index].metrics;
         metrics.add_rows_in(batch.len() as u64);
         metrics.add_bytes_in(batch.bytes() as u64);
@@ -290,7 +294,7 @@ impl Chain {
         self.write(SinkInput::Rows(batch)).await
     }
 
-    async fn write(&mut self, input: SinkInput) -> Result<(), Stuck> {
+    async fn write(&mut self, input: SinkInput) -> Result<(), TaskError> {
         let (Some(sink), Some(link)) = (&mut self.sink, self.links.last_mut()) else {
             return Err(Error::internal("rows for a sink that is not there").into());
         };
@@ -305,7 +309,7 @@ impl Chain {
     }
 
     /// Takes care of the rows that the sink could not take.
-    async fn undelivered(&mut self) -> Result<(), Stuck> {
+    async fn undelivered(&mut self) -> Result<(), TaskError> {
         match self.sink.as_mut().and_then(|sink| sink.writer.take_rejected()) {
             Some(rejected) => self.rejected(self.links.len() - 1, rejected).await,
             None => Ok(()),
@@ -313,7 +317,7 @@ impl Chain {
     }
 
     /// Does with rejected rows what their table says.
-    async fn rejected(&mut self, index: usize, rejected: RejectedRows) -> Result<(), Stuck> {
+    async fn rejected(&mut self, index: usize, rejected: RejectedRows) -> Result<(), TaskError> {
         let link = &mut self.links[index];
         for (sink, letters) in link.policies.apply(&rejected, &link.metrics)? {
             for (port, route) in &mut link.routes {
@@ -325,7 +329,7 @@ impl Chain {
         Ok(())
     }
 
-    async fn send(&mut self, index: usize, port: Port, batch: &Batch) -> Result<(), Stuck> {
+    async fn send(&mut self, index: usize, port: Port, batch: &Batch) -> Result<(), TaskError> {
         let link = &mut self.links[index];
         link.metrics.begin_blocked();
         let mut unkeyed = Vec::new();

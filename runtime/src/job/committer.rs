@@ -10,7 +10,7 @@ use coulee_checkpoint::{StateKey, TableId};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex};
 use tokio::sync::mpsc;
 
-use super::route::Stuck;
+use super::route::TaskError;
 use super::task::Ran;
 use super::{Report, TaskId};
 use crate::Error;
@@ -89,6 +89,6 @@ impl CommitterTask {
         }
         fail::fail_point!("sink.commit.after", |_| Err(injected("sink.commit.after").into()));
         let report = Report::Delivered { task: self.id, checkpoint, committed: keys };
-        self.reports.send(report).map_err(|_| Stuck::Disconnected)
+        self.reports.send(report).map_err(|_| TaskError::Disconnected)
     }
 }

@@ -33,7 +33,7 @@ pub enum Action {
     Commit(CheckpointId),
     /// Tell the sinks that the checkpoint is durable.
     Notify(CheckpointId),
-    /// The job is over, by its input's end or by the user's wish.
+    /// The job is over, by its input's end or by the user's command.
     Finish {
         /// Its last checkpoint.
         last: CheckpointId,
@@ -59,7 +59,7 @@ pub enum Phase {
 
 /// Decides when to take checkpoints and when a job is over.
 #[derive(Debug, Clone)]
-pub struct Coordinator {
+pub struct CheckpointCoordinator {
     tasks: BTreeSet<TaskId>,
     sinks: BTreeSet<TaskId>,
     running: BTreeSet<TaskId>,
@@ -69,10 +69,10 @@ pub struct Coordinator {
     tick_missed: bool,
 }
 
-impl Coordinator {
+impl CheckpointCoordinator {
     /// For a job of these tasks, of which `sinks` deliver, that resumes from checkpoint `last` (0 for none).
     pub fn new(tasks: BTreeSet<TaskId>, sinks: BTreeSet<TaskId>, last: CheckpointId) -> Self {
-        Coordinator {
+        CheckpointCoordinator {
             running: tasks.clone(),
             tasks,
             sinks,
@@ -183,15 +183,15 @@ mod tests {
     const SOURCE: TaskId = TaskId(0);
     const SINK: TaskId = TaskId(1);
 
-    fn coordinator() -> Coordinator {
-        Coordinator::new([SOURCE, SINK].into(), [SINK].into(), CheckpointId(4))
+    fn coordinator() -> CheckpointCoordinator {
+        CheckpointCoordinator::new([SOURCE, SINK].into(), [SINK].into(), CheckpointId(4))
     }
 
     fn barrier(id: u64, last: bool) -> Barrier {
         Barrier { checkpoint: CheckpointId(id), last }
     }
 
-    fn run(coordinator: &mut Coordinator, events: &[Event]) -> Vec<Action> {
+    fn run(coordinator: &mut CheckpointCoordinator, events: &[Event]) -> Vec<Action> {
         events.iter().flat_map(|event| coordinator.step(*event)).collect()
     }
 

@@ -3,7 +3,7 @@
 mod driver;
 mod fit;
 mod handle;
-mod links;
+mod hard_links;
 mod snapshots;
 mod wire;
 
@@ -35,8 +35,8 @@ use crate::state::{MemoryBudget, StateDescriptor};
 use crate::{Error, Result};
 use driver::{Driver, TaskEnd};
 use fit::Fit;
-use handle::{Progress, Wish};
-use snapshots::{Origin, Snapshooter};
+use handle::{JobCommand, Progress};
+use snapshots::{SnapshotInput, SnapshotTaker};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -92,7 +92,7 @@ pub struct Environment {
 
 /// How a job ended.
 #[derive(Debug, Clone)]
-pub enum Outcome {
+pub enum JobOutcome {
     /// All input was processed and delivered.
     Finished,
     /// Stopped on request; it resumes from this checkpoint.
@@ -138,7 +138,7 @@ pub fn stored_states(record: &CheckpointRecord) -> Result<Vec<StateDescriptor>> 
 ///
 /// # Errors
 /// `Invalid` when the graph is not complete or does not fit the stored state, because of a [`StateMismatch`] then. What goes wrong later is the job's
-/// [`Outcome`].
+/// [`JobOutcome`].
 pub fn launch(spec: JobSpec, environment: Environment) -> Result<JobHandle> {
     launch_on(Arc::new(Tokio), spec, environment)
 }
@@ -162,10 +162,10 @@ pub(crate) fn launch_on(executor: Arc<dyn Executor>, mut spec: JobSpec, environm
     let restored = JobStatus::new(progress.clone(), &environment.store, &budget, &metrics);
     let progress = Arc::new(Mutex::new(progress));
     let (savepoints, wanted) = mpsc::unbounded_channel();
-    let (wish, wishes) = watch::channel(Wish::Run);
+    let (command, commands) = watch::channel(JobCommand::Run);
     let (ended, outcome) = watch::channel(None);
     let handle = JobHandle {
-        wish,
+        command,
         outcome,
         progress: progress.clone(),
         savepoints,
@@ -175,7 +175,7 @@ pub(crate) fn launch_on(executor: Arc<dyn Executor>, mut spec: JobSpec, environm
         restored,
         notes,
     };
-    let origin = Origin {
+    let origin = SnapshotInput {
         job: spec.name.clone(),
         store: environment.store.clone(),
         spool: environment.spool.clone(),
@@ -183,16 +183,16 @@ pub(crate) fn launch_on(executor: Arc<dyn Executor>, mut spec: JobSpec, environm
         clock: environment.clock.clone(),
         executor: executor.clone(),
     };
-    let snapshooter = Snapshooter::new(origin, environment.snapshots.clone(), &spec.incarnation);
+    let snapshot_taker = SnapshotTaker::new(origin, environment.snapshots.clone(), &spec.incarnation);
     let driver = Driver {
         executor: executor.clone(),
         spec,
         environment,
         metrics,
         progress,
-        wishes,
+        commands,
         wanted,
-        snapshooter,
+        snapshot_taker,
         budget,
         dropped,
         states,
@@ -203,7 +203,8 @@ pub(crate) fn launch_on(executor: Arc<dyn Executor>, mut spec: JobSpec, environm
     executor.spawn(Box::pin(async move {
         // Whatever ends without a word is a failure: a job that nobody ended must not look like one that was cancelled.
         let ran = AssertUnwindSafe(driver.run()).catch_unwind().await;
-        let outcome = ran.unwrap_or_else(|panic| Outcome::Failed(Arc::new(Lost::Panicked(panic).during("the driver"))));
+        let outcome =
+            ran.unwrap_or_else(|panic| JobOutcome::Failed(Arc::new(Lost::Panicked(panic).during("the driver"))));
         ended.send_replace(Some(outcome));
     }));
     Ok(handle)

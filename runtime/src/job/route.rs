@@ -14,22 +14,22 @@ use crate::row_errors::evaluate::{Failed, evaluate, in_pieces};
 use crate::{Batch, Result};
 
 /// Why nothing more can be sent.
-pub(super) enum Stuck {
+pub(super) enum TaskError {
     /// A key could not be computed.
     Error(crate::Error),
     /// The reader is gone.
     Disconnected,
 }
 
-impl From<Disconnected> for Stuck {
+impl From<Disconnected> for TaskError {
     fn from(_: Disconnected) -> Self {
-        Stuck::Disconnected
+        TaskError::Disconnected
     }
 }
 
-impl From<crate::Error> for Stuck {
+impl From<crate::Error> for TaskError {
     fn from(error: crate::Error) -> Self {
-        Stuck::Error(error)
+        TaskError::Error(error)
     }
 }
 
@@ -41,22 +41,22 @@ pub(super) struct Route {
     /// This subtask's own index, which a forward edge sends to.
     own: usize,
     senders: Vec<Sender>,
-    turn: usize,
+    next: usize,
 }
 
 impl Route {
     pub(super) fn new(to: OperatorId, partitioning: Partitioning, own: usize, senders: Vec<Sender>) -> Self {
-        Route { to, partitioning, own, senders, turn: own }
+        Route { to, partitioning, own, senders, next: own }
     }
 
     /// Sends rows to the subtasks that they belong to. Returns the rows whose key could not be computed.
-    pub(super) async fn send(&mut self, batch: &Batch) -> Result<Option<RejectedRows>, Stuck> {
+    pub(super) async fn send(&mut self, batch: &Batch) -> Result<Option<RejectedRows>, TaskError> {
         let mut rejected = None;
         match &self.partitioning {
             Partitioning::Forward => self.senders[self.own].send(Element::Batch(batch.clone())).await?,
             Partitioning::Rebalance => {
-                self.turn = (self.turn + 1) % self.senders.len();
-                self.senders[self.turn].send(Element::Batch(batch.clone())).await?;
+                self.next = (self.next + 1) % self.senders.len();
+                self.senders[self.next].send(Element::Batch(batch.clone())).await?;
             }
             Partitioning::Broadcast => {
                 for sender in &self.senders {
@@ -80,7 +80,7 @@ impl Route {
     }
 
     /// Sends a mark to every subtask that this one sends rows to.
-    pub(super) async fn broadcast(&self, element: Element) -> Result<(), Stuck> {
+    pub(super) async fn broadcast(&self, element: Element) -> Result<(), TaskError> {
         match self.partitioning {
             Partitioning::Forward => self.senders[self.own].send(element).await?,
             Partitioning::Hash(_) | Partitioning::Rebalance | Partitioning::Broadcast => {

@@ -14,11 +14,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Control;
-use super::drift::{Drift, DriftGroups};
 use super::enumerator::Finished;
-use super::route::Stuck;
+use super::route::TaskError;
 use super::source_watermark::SourceWatermark;
-use super::task::{Ran, Task, Turn};
+use super::task::{Quantum, Ran, Task};
+use super::watermark_alignment::{AlignmentGroups, AlignmentMember};
 use crate::channel::Element;
 use crate::connector::{SourceEvent, SourceReader, SplitId, SplitStart};
 use crate::graph::{EventTime, Port};
@@ -49,7 +49,7 @@ pub(super) struct SourceTask {
     pub(super) places: PlaceNames,
     /// Tells the source's enumerator of splits that have ended, if there is one.
     pub(super) finished: Option<mpsc::UnboundedSender<Finished>>,
-    pub(super) pace: Option<Pace>,
+    pub(super) pace: Option<RateLimiter>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) budget: Arc<MemoryBudget>,
 }
@@ -67,7 +67,7 @@ pub(super) struct Splits {
     may_grow: bool,
     /// Which splits are not read for now.
     paused: Vec<bool>,
-    drift: Option<Drift>,
+    alignment: Option<AlignmentMember>,
 }
 
 impl Splits {
@@ -77,7 +77,7 @@ impl Splits {
         event_time: Option<EventTime>,
         (reached, resumed): (&[Timestamp], Timestamp),
         may_grow: bool,
-        groups: &DriftGroups,
+        groups: &AlignmentGroups,
     ) -> Self {
         let timeout = event_time.as_ref().and_then(|time| time.idle_timeout);
         let mut watermarks = MergedWatermark::resumed(reached.len(), resumed);
@@ -86,12 +86,12 @@ impl Splits {
         }
         watermarks.set_may_grow(may_grow);
         let alignment = event_time.as_ref().and_then(|time| time.alignment.as_ref());
-        let drift = alignment.map(|alignment| groups.join(alignment, reached));
+        let member = alignment.map(|alignment| groups.join(alignment, reached));
         Splits {
             unsaved: (0..ids.len()).collect(),
             ids,
             paused: vec![false; reached.len()],
-            drift,
+            alignment: member,
             event_time,
             watermarks,
             idleness: Idleness::new(reached.len(), timeout),
@@ -109,8 +109,8 @@ impl Splits {
             self.idleness.push();
             self.ended.push(false);
             self.paused.push(false);
-            if let Some(drift) = &mut self.drift {
-                drift.add();
+            if let Some(member) = &mut self.alignment {
+                member.add();
             }
         }
     }
@@ -123,18 +123,18 @@ impl Splits {
 
     /// Tells the alignment group how far a split is.
     fn publish(&self, split: usize) {
-        if let Some(drift) = &self.drift {
+        if let Some(member) = &self.alignment {
             let holds = !self.ended[split] && !self.watermarks.is_idle(split);
-            drift.advance(split, if holds { self.watermarks.of_part(split) } else { Timestamp::MAX });
+            member.advance(split, if holds { self.watermarks.of_part(split) } else { Timestamp::MAX });
         }
     }
 
     /// Decides anew which splits are read. Whether that has changed.
     fn align(&mut self, reader: &mut dyn SourceReader) -> bool {
-        let Some(drift) = &self.drift else { return false };
+        let Some(member) = &self.alignment else { return false };
         let mut has_changed = false;
         for split in 0..self.paused.len() {
-            let paused = !self.ended[split] && drift.is_ahead(self.watermarks.of_part(split));
+            let paused = !self.ended[split] && member.is_ahead(self.watermarks.of_part(split));
             if std::mem::replace(&mut self.paused[split], paused) != paused {
                 reader.set_paused(split, paused);
                 has_changed = true;
@@ -145,7 +145,7 @@ impl Splits {
 
     /// Whether there is no split to read.
     fn all_paused(&self) -> bool {
-        self.drift.is_some() && (0..self.paused.len()).all(|split| self.paused[split] || self.ended[split])
+        self.alignment.is_some() && (0..self.paused.len()).all(|split| self.paused[split] || self.ended[split])
     }
 
     fn figures(&self) -> Vec<SplitFigures> {
@@ -251,16 +251,16 @@ impl PlaceNames {
 
 /// Keeps a source to so many rows per second.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct RateLimiter {
     rows_per_second: f64,
     /// When the next rows may be read.
     next: Instant,
 }
 
-impl Pace {
+impl RateLimiter {
     /// From `now` on.
     pub(super) fn new(rows_per_second: f64, now: Instant) -> Self {
-        Pace { rows_per_second, next: now }
+        RateLimiter { rows_per_second, next: now }
     }
 
     /// Rows for a tenth of a second, so that pacing is smooth.
@@ -291,9 +291,9 @@ impl SourceTask {
     pub(super) async fn run(mut self) -> Ran {
         self.advance().await?;
         let mut ended = false;
-        let mut turn = Turn::begin();
+        let mut quantum = Quantum::begin();
         loop {
-            turn.pass(self.task.executor.as_ref()).await;
+            quantum.pass(self.task.executor.as_ref()).await;
             // One call by the clock at most between two inputs: neither can keep the other waiting.
             if let Some(now) = self.task.due() {
                 self.task.call_due(now).await?;
@@ -320,7 +320,7 @@ impl SourceTask {
                     self.splits.close();
                     self.advance().await?;
                 }
-                Woken::Control(None) => return Err(Stuck::Disconnected),
+                Woken::Control(None) => return Err(TaskError::Disconnected),
                 Woken::Read(event) => self.read(event?).await?,
                 Woken::Idle => self.idle().await?,
                 Woken::Due => {}
@@ -357,10 +357,10 @@ impl SourceTask {
             }
             reader.next().await
         };
-        let drift = self.splits.drift.as_mut();
+        let member = self.splits.alignment.as_mut();
         let aligned = async {
-            match drift {
-                Some(drift) => drift.moved().await,
+            match member {
+                Some(member) => member.moved().await,
                 None => std::future::pending().await,
             }
         };

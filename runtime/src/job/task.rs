@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::chain::Chain;
 use super::executor::Executor;
-use super::route::Stuck;
+use super::route::TaskError;
 use super::{Control, Report, TaskId};
 use crate::batch::BATCH_ROWS;
 use crate::channel::{Barrier, Disconnected, Element, Receiver};
@@ -19,7 +19,7 @@ use crate::operator::InputIndex;
 use crate::watermark::{Activity, MergedWatermark};
 
 /// How a task came to its end.
-pub(super) type Ran = Result<(), Stuck>;
+pub(super) type Ran = Result<(), TaskError>;
 
 /// The input channels of a task, and which of them wait for a barrier to be aligned.
 struct Inputs {
@@ -78,15 +78,15 @@ impl Inputs {
 /// The longest time for which the wall clock is not looked at while a timer waits for it.
 const CLOCK_STEP_MILLIS: i64 = 60_000;
 
-/// A task's turn on a thread.
+/// The time that a task may keep a thread before it lets other tasks run (a scheduler's quantum).
 ///
 /// SUBTLE: what a task does with rows is synchronous, and its input may never pause: without this the tasks of a job would keep
 /// its coordinator, and whatever else the process does, waiting for seconds.
-pub(super) struct Turn(Stopwatch);
+pub(super) struct Quantum(Stopwatch);
 
-impl Turn {
+impl Quantum {
     pub(super) fn begin() -> Self {
-        Turn(Stopwatch::start())
+        Quantum(Stopwatch::start())
     }
 
     /// To be called between batches.
@@ -111,7 +111,7 @@ pub(super) struct Task {
 impl Task {
     /// Says something to the coordinator. When it is gone, the job is being torn down and nobody listens.
     pub(super) fn report(&self, report: Report) -> Ran {
-        self.reports.send(report).map_err(|_| Stuck::Disconnected)
+        self.reports.send(report).map_err(|_| TaskError::Disconnected)
     }
 
     /// Passes a barrier through the chain and acknowledges it.
@@ -171,9 +171,9 @@ impl Task {
         let mut watermarks = MergedWatermark::new(receivers.len());
         let mut inputs = Inputs::new(receivers);
         let rows_max = self.chain.batch_rows.map_or(BATCH_ROWS, |rows| rows.min(BATCH_ROWS));
-        let mut turn = Turn::begin();
+        let mut quantum = Quantum::begin();
         loop {
-            turn.pass(self.executor.as_ref()).await;
+            quantum.pass(self.executor.as_ref()).await;
             // One call by the clock at most between two inputs: neither can keep the other waiting.
             if let Some(now) = self.due() {
                 self.call_due(now).await?;
@@ -183,7 +183,7 @@ impl Task {
                 control = self.control.recv() => {
                     // Only sources are told anything: here the end of the job shows.
                     if control.is_none() {
-                        return Err(Stuck::Disconnected);
+                        return Err(TaskError::Disconnected);
                     }
                     continue;
                 }

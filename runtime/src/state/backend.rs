@@ -8,7 +8,7 @@ use bytes::Bytes;
 use coulee_checkpoint::{JobStore, StateKey, TableId};
 use coulee_model::{CheckpointId, Clock, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
 
-use super::budget::{MemoryBudget, Share};
+use super::budget::{MemoryBudget, MemoryReservation};
 use crate::{Error, Result};
 
 /// A key, and its hash as [`hash_keys`](crate::keys::hash_keys) gives it.
@@ -83,8 +83,8 @@ impl Backend {
     }
 
     /// A part of the job's memory budget.
-    pub fn share(&self) -> Share {
-        Share::new(self.budget.clone())
+    pub fn reservation(&self) -> MemoryReservation {
+        MemoryReservation::new(self.budget.clone())
     }
 
     /// The key of an entry.

@@ -16,7 +16,7 @@ pub struct MemoryBudget {
     used: AtomicUsize,
     /// Of that, what only the memory has.
     unsaved: AtomicUsize,
-    shares: AtomicUsize,
+    reservations: AtomicUsize,
     early: Notify,
     /// How many checkpoints have become durable.
     durable: watch::Sender<u64>,
@@ -29,7 +29,7 @@ impl MemoryBudget {
             limit: limit_bytes.max(1 << 20),
             used: AtomicUsize::new(0),
             unsaved: AtomicUsize::new(0),
-            shares: AtomicUsize::new(0),
+            reservations: AtomicUsize::new(0),
             early: Notify::new(),
             durable: watch::Sender::new(0),
         })
@@ -90,17 +90,17 @@ fn replace(sum: &AtomicUsize, one: &mut usize, new: usize) {
 
 /// One table's part of a [`MemoryBudget`]; given back when dropped.
 #[derive(Debug)]
-pub struct Share {
+pub struct MemoryReservation {
     budget: Arc<MemoryBudget>,
     bytes: usize,
     unsaved: usize,
 }
 
-impl Share {
+impl MemoryReservation {
     /// A part that uses nothing yet.
     pub fn new(budget: Arc<MemoryBudget>) -> Self {
-        budget.shares.fetch_add(1, Relaxed);
-        Share { budget, bytes: 0, unsaved: 0 }
+        budget.reservations.fetch_add(1, Relaxed);
+        MemoryReservation { budget, bytes: 0, unsaved: 0 }
     }
 
     /// Says how much the table uses now.
@@ -120,7 +120,7 @@ impl Share {
 
     /// What the table may use when all others use theirs, in bytes.
     pub fn fair(&self) -> usize {
-        self.budget.limit / self.budget.shares.load(Relaxed).max(1)
+        self.budget.limit / self.budget.reservations.load(Relaxed).max(1)
     }
 
     /// Whether the job is over its limit, and this table over its fair part of it.
@@ -143,11 +143,11 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
         self.set(0);
         self.set_unsaved(0);
-        self.budget.shares.fetch_sub(1, Relaxed);
+        self.budget.reservations.fetch_sub(1, Relaxed);
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn only_a_table_above_its_part_is_over() {
         let budget = MemoryBudget::new(10 << 20);
-        let (mut small, mut large) = (Share::new(budget.clone()), Share::new(budget.clone()));
+        let (mut small, mut large) = (MemoryReservation::new(budget.clone()), MemoryReservation::new(budget.clone()));
         small.set(3 << 20);
         large.set(7 << 20);
         assert!(!large.is_over(), "the limit is not reached");
@@ -172,8 +172,8 @@ mod tests {
     #[test]
     fn the_excess_is_shared_out_by_size() {
         let budget = MemoryBudget::new(8 << 20);
-        let (mut small, mut large) = (Share::new(budget.clone()), Share::new(budget.clone()));
-        let _empty: Vec<Share> = (0..6).map(|_| Share::new(budget.clone())).collect();
+        let (mut small, mut large) = (MemoryReservation::new(budget.clone()), MemoryReservation::new(budget.clone()));
+        let _empty: Vec<MemoryReservation> = (0..6).map(|_| MemoryReservation::new(budget.clone())).collect();
         small.set(2 << 20);
         large.set(6 << 20);
         assert_eq!(large.excess(), 0, "the limit is not passed");
@@ -186,14 +186,14 @@ mod tests {
     #[tokio::test]
     async fn many_changes_bring_a_checkpoint_early_when_memory_is_short() {
         let budget = MemoryBudget::new(8 << 20);
-        let mut share = Share::new(budget.clone());
-        share.set(3 << 20);
-        share.set_unsaved(2 << 20);
+        let mut reservation = MemoryReservation::new(budget.clone());
+        reservation.set(3 << 20);
+        reservation.set_unsaved(2 << 20);
         assert!(futures::poll!(Box::pin(budget.checkpoint_requested())).is_pending(), "there is room");
-        share.set(5 << 20);
-        share.set_unsaved(2 << 20);
+        reservation.set(5 << 20);
+        reservation.set_unsaved(2 << 20);
         budget.checkpoint_requested().await;
-        share.set_unsaved(2 << 20);
+        reservation.set_unsaved(2 << 20);
         budget.checkpoint_durable();
         assert!(futures::poll!(Box::pin(budget.checkpoint_requested())).is_pending(), "that one was enough");
     }
@@ -201,10 +201,10 @@ mod tests {
     #[tokio::test]
     async fn far_over_the_limit_one_checkpoint_is_waited_for() {
         let budget = MemoryBudget::new(1 << 20);
-        let mut share = Share::new(budget.clone());
-        share.set(1 << 20);
+        let mut reservation = MemoryReservation::new(budget.clone());
+        reservation.set(1 << 20);
         budget.room().await;
-        share.set(2 << 20);
+        reservation.set(2 << 20);
         let mut room = Box::pin(budget.room());
         assert!(futures::poll!(&mut room).is_pending());
         budget.checkpoint_requested().await;

@@ -4,7 +4,7 @@ use coulee_model::CheckpointId;
 use hashbrown::HashTable;
 
 use super::backend::{Backend, KeyRef};
-use super::budget::Share;
+use super::budget::MemoryReservation;
 
 /// What a slot costs beside itself, its key and what its content owns, roughly: its place in the index, and what allocations round up to.
 const OVERHEAD_BYTES: usize = 48;
@@ -70,7 +70,7 @@ pub(super) struct Cache<T> {
     handed: Vec<(CheckpointId, usize)>,
     /// The last durable checkpoint when nothing more could be forgotten.
     exhausted: Option<CheckpointId>,
-    share: Option<Share>,
+    reservation: Option<MemoryReservation>,
 }
 
 impl<T> Cache<T> {
@@ -86,13 +86,13 @@ impl<T> Cache<T> {
             dirty_bytes: 0,
             handed: Vec::new(),
             exhausted: None,
-            share: None,
+            reservation: None,
         }
     }
 
     /// Takes part in the job's memory budget.
     pub(super) fn open(&mut self, backend: &Backend) {
-        self.share = Some(backend.share());
+        self.reservation = Some(backend.reservation());
     }
 
     pub(super) fn find(&mut self, key: KeyRef<'_>) -> Option<u32> {
@@ -176,16 +176,16 @@ impl<T> Cache<T> {
         self.handed.retain(|(checkpoint, _)| *checkpoint > durable);
         // A change is copied when it is handed over, and once more into the store's write.
         let copies = self.dirty_bytes + 2 * self.handed.iter().map(|(_, bytes)| bytes).sum::<usize>();
-        let Some(share) = &mut self.share else { return };
-        share.set(self.bytes + copies);
-        share.set_unsaved(self.dirty_bytes);
-        let excess = share.excess();
+        let Some(reservation) = &mut self.reservation else { return };
+        reservation.set(self.bytes + copies);
+        reservation.set_unsaved(self.dirty_bytes);
+        let excess = reservation.excess();
         if excess == 0 {
             return;
         }
         if self.exhausted == Some(durable) {
             // All that could be forgotten was: only another checkpoint helps.
-            share.request_checkpoint();
+            reservation.request_checkpoint();
             return;
         }
         let target = self.bytes.saturating_sub(excess);
@@ -202,10 +202,10 @@ impl<T> Cache<T> {
                 forgot(&slot.content);
             }
         }
-        if let Some(share) = &mut self.share {
-            share.set(self.bytes + copies);
+        if let Some(reservation) = &mut self.reservation {
+            reservation.set(self.bytes + copies);
             if self.bytes > target {
-                share.request_checkpoint();
+                reservation.request_checkpoint();
                 self.exhausted = Some(durable);
             }
         }

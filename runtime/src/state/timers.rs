@@ -9,7 +9,7 @@ use coulee_checkpoint::{Changes, TableId};
 use coulee_model::{CheckpointId, KeyGroup, Timestamp};
 
 use super::backend::{Backend, KeyRef};
-use super::budget::Share;
+use super::budget::MemoryReservation;
 use super::part::KeyPart;
 use crate::{Error, Result};
 
@@ -65,7 +65,7 @@ impl Timer {
 pub struct Timers {
     table: TableId,
     backend: Option<Backend>,
-    share: Option<Share>,
+    reservation: Option<MemoryReservation>,
     /// All timers before the horizon.
     near: BTreeSet<Timer>,
     /// Timers that differ from the store since the last checkpoint, and whether they exist.
@@ -83,7 +83,7 @@ impl Timers {
         Timers {
             table,
             backend: None,
-            share: None,
+            reservation: None,
             near: BTreeSet::new(),
             changed: BTreeMap::new(),
             handed: Vec::new(),
@@ -97,7 +97,7 @@ impl Timers {
     /// # Errors
     /// When the store cannot be read.
     pub fn open(&mut self, backend: Backend) -> Result<()> {
-        self.share = Some(backend.share());
+        self.reservation = Some(backend.reservation());
         // Most operators have none: one look instead of one per key group.
         let is_empty = backend.is_empty(self.table)?;
         self.backend = Some(backend);
@@ -228,9 +228,9 @@ impl Timers {
 
     /// Leaves the later half to the store if the job is over its memory budget.
     fn trim(&mut self) {
-        let Some(share) = &mut self.share else { return };
-        share.set(self.bytes);
-        while share.is_over() && self.near.len() > 1 {
+        let Some(reservation) = &mut self.reservation else { return };
+        reservation.set(self.bytes);
+        while reservation.is_over() && self.near.len() > 1 {
             let Some(middle) = self.near.iter().nth(self.near.len() / 2).map(|timer| timer.at) else { return };
             let first = self.near.first().map_or(middle, |timer| timer.at);
             if middle <= first {
@@ -240,7 +240,7 @@ impl Timers {
             let far = self.near.split_off(&Timer { at: middle, hash: 0, key: Box::default() });
             self.bytes -= far.iter().map(Timer::bytes).sum::<usize>();
             self.horizon = middle;
-            share.set(self.bytes);
+            reservation.set(self.bytes);
         }
     }
 

@@ -16,7 +16,7 @@ use super::layout::{Closed, Layout};
 use crate::group_table::{GroupTable, Inputs};
 use crate::operator::OpenContext;
 use crate::runs::{RunSet, RunTables, Runs};
-use crate::state::Share;
+use crate::state::MemoryReservation;
 use crate::{Error, Result};
 
 /// The table of the watermark reached: one entry per subtask.
@@ -60,7 +60,7 @@ pub(super) struct Slices {
     runs: Option<Runs>,
     operator: OperatorId,
     subtask: SubtaskIndex,
-    share: Option<Share>,
+    reservation: Option<MemoryReservation>,
     stored_watermark: Timestamp,
     /// Whether it has been said that rows were taken back that never came.
     said_missing: bool,
@@ -78,7 +78,7 @@ impl Slices {
             runs: None,
             operator: OperatorId(0),
             subtask: SubtaskIndex(0),
-            share: None,
+            reservation: None,
             stored_watermark: Timestamp::MIN,
             said_missing: false,
         })
@@ -93,7 +93,7 @@ impl Slices {
         for (end, set) in sets {
             self.slice(end)?.runs = set;
         }
-        self.share = Some(runs.backend().share());
+        self.reservation = Some(runs.backend().reservation());
         self.runs = Some(runs);
         // Barriers are aligned, so all subtasks had reached the same watermark; the highest is safe as well where one had not stored it yet.
         let mut reached = Timestamp::MIN;
@@ -148,7 +148,7 @@ impl Slices {
         let mut slice = entry.remove();
         let runs = self.runs.as_mut().ok_or_else(not_opened)?.retire(slice.runs);
         let bytes = runs.stored_bytes() * TABLE_FACTOR;
-        let parts = bytes.div_ceil(self.share.as_ref().map_or(usize::MAX, Share::fair).max(1));
+        let parts = bytes.div_ceil(self.reservation.as_ref().map_or(usize::MAX, MemoryReservation::fair).max(1));
         if parts > 1 {
             let rows = RecordBatch::try_new(self.schema.clone(), slice.table.take_state()?)?;
             let step = (usize::from(KeyGroup::COUNT) / parts).max(1);
@@ -206,7 +206,7 @@ impl Slices {
     pub(super) fn checkpoint(&mut self, id: CheckpointId, watermark: Timestamp, changes: &mut Changes) -> Result<()> {
         assert!(self.closing.is_none(), "a barrier came while a window was being closed");
         // Larger runs are left alone, as merging needs them in memory.
-        let largest = self.share.as_ref().map_or(usize::MAX, Share::fair) / (2 * TABLE_FACTOR);
+        let largest = self.reservation.as_ref().map_or(usize::MAX, MemoryReservation::fair) / (2 * TABLE_FACTOR);
         for (end, mut slice) in std::mem::take(&mut self.open) {
             if !slice.table.is_empty() {
                 while let Some(run) =
@@ -236,21 +236,21 @@ impl Slices {
     /// Leaves runs to the store if the job is over its memory budget, those that are needed last first. A checkpoint is asked for when that is not enough.
     pub(super) fn trim(&mut self) {
         let bytes = self.bytes();
-        let (Some(share), Some(runs)) = (&mut self.share, &self.runs) else { return };
-        share.set(bytes);
-        if !share.is_over() {
+        let (Some(reservation), Some(runs)) = (&mut self.reservation, &self.runs) else { return };
+        reservation.set(bytes);
+        if !reservation.is_over() {
             return;
         }
-        let (mut left, target, durable) = (bytes, share.fair() / 2, runs.backend().durable());
+        let (mut left, target, durable) = (bytes, reservation.fair() / 2, runs.backend().durable());
         for slice in self.open.values_mut().rev() {
             if left <= target {
                 break;
             }
             left -= slice.runs.unload(durable, left - target);
         }
-        share.set(left);
-        if share.is_over() {
-            share.request_checkpoint();
+        reservation.set(left);
+        if reservation.is_over() {
+            reservation.request_checkpoint();
         }
     }
 

@@ -7,7 +7,7 @@ use coulee_model::OperatorId;
 use coulee_runtime::Result;
 use coulee_runtime::flow::{GraphBuilder, col, lit};
 use coulee_runtime::graph::Graph;
-use coulee_runtime::job::{JobHandle, JobSettings, JobSpec, Outcome, StateMismatch, launch, stored_states};
+use coulee_runtime::job::{JobHandle, JobOutcome, JobSettings, JobSpec, StateMismatch, launch, stored_states};
 use coulee_runtime::memory::{MemorySink, MemorySource};
 use datafusion_expr::Expr;
 use datafusion_functions_aggregate::expr_fn::{count, max, sum};
@@ -61,7 +61,7 @@ async fn store(graph: Graph, folder: &std::path::Path) {
         assert!(!checkpoints(&job, 1).await, "the job must be in mid-stream when it is stopped");
     }
     job.stop();
-    assert!(matches!(job.outcome().await, Outcome::Stopped(_)));
+    assert!(matches!(job.outcome().await, JobOutcome::Stopped(_)));
 }
 
 fn start(graph: Graph, folder: &std::path::Path) -> Result<JobHandle> {
@@ -99,7 +99,7 @@ async fn state_that_would_mean_something_else_is_refused_with_what_was_and_what_
     // Nothing of the above has touched it.
     let job = start(one(Query::default()), folder.path()).unwrap();
     assert_eq!(job.notes(), [""; 0]);
-    assert!(matches!(job.outcome().await, Outcome::Finished));
+    assert!(matches!(job.outcome().await, JobOutcome::Finished));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,7 +110,7 @@ async fn what_keeps_its_meaning_goes_on() {
     let job = start(one(Query { aggregates: renamed, ..Query::default() }), folder.path()).unwrap();
     assert_eq!(job.notes(), [""; 0], "other names of the result");
     job.cancel();
-    assert!(matches!(job.outcome().await, Outcome::Cancelled));
+    assert!(matches!(job.outcome().await, JobOutcome::Cancelled));
     drop(job);
     // Another watermark follows the stored one.
     let mut slower = one(Query::default());
@@ -120,7 +120,7 @@ async fn what_keeps_its_meaning_goes_on() {
     let job = start(slower, folder.path()).unwrap();
     let [note] = job.notes() else { panic!("{:?}", job.notes()) };
     assert!(note.contains("of operator 'in', the watermark was ") && note.ends_with("its state stays valid"), "{note}");
-    assert!(matches!(job.outcome().await, Outcome::Finished));
+    assert!(matches!(job.outcome().await, JobOutcome::Finished));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -198,7 +198,7 @@ async fn operators_of_a_family_take_the_state_that_is_described_as_theirs() {
     let graph = ordered(&[long, other], &input);
     let job = launch(JobSpec { settings, ..spec(graph) }, environment(folder.path())).unwrap();
     assert!(job.notes().iter().any(|note| note == "the state of operator 'w' is dropped"), "{:?}", job.notes());
-    assert!(matches!(job.outcome().await, Outcome::Finished));
+    assert!(matches!(job.outcome().await, JobOutcome::Finished));
     drop(job);
     assert_eq!(stored(), [window("w-2", 2_000), window("w-3", 4_000)]);
 }

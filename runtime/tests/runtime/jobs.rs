@@ -12,7 +12,7 @@ use coulee_runtime::connector::{Bytes, Prepared, Sink, SinkContext, SinkWriter, 
 use coulee_runtime::flow::{GraphBuilder, col, lit};
 use coulee_runtime::graph::{Alignment, Graph, Lineage, OperatorFactory};
 use coulee_runtime::harness::sorted_lines;
-use coulee_runtime::job::{JobSettings, JobSpec, JobStatus, Outcome, launch};
+use coulee_runtime::job::{JobOutcome, JobSettings, JobSpec, JobStatus, launch};
 use coulee_runtime::memory::{MemorySink, MemorySource};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::operator::{InputIndex, OpenContext, Operator, Output};
@@ -54,8 +54,8 @@ async fn a_job_is_rescaled_in_mid_stream() {
             job.stop();
         }
         match job.outcome().await {
-            Outcome::Stopped(_) if round < 3 => {}
-            Outcome::Finished if round == 3 => {}
+            JobOutcome::Stopped(_) if round < 3 => {}
+            JobOutcome::Finished if round == 3 => {}
             other => panic!("at parallelism {parallelism}: {other:?}"),
         }
     }
@@ -78,7 +78,7 @@ async fn what_an_attempt_began_with_is_told_however_late_one_asks() {
         }
         assert_eq!((job.restored().checkpoint, read(job.restored())), before);
         job.stop();
-        assert!(matches!(job.outcome().await, Outcome::Stopped(_)));
+        assert!(matches!(job.outcome().await, JobOutcome::Stopped(_)));
         before = (job.status().checkpoint, read(&job.status()));
     }
 }
@@ -275,7 +275,7 @@ async fn a_failure_or_panic_keeps_its_cause_and_the_next_attempt_goes_on() {
             paced(builder.finish().unwrap(), 20_000.0)
         };
         let job = launch(spec(graph()), environment(folder.path())).unwrap();
-        let Outcome::Failed(error) = job.outcome().await else { panic!("the job must fail") };
+        let JobOutcome::Failed(error) = job.outcome().await else { panic!("the job must fail") };
         assert!(error.to_string().contains("tripped over a row"), "{error}");
         assert!(panics || error.to_string().contains("operator 'op:1'"), "{error}");
         drop(job);
@@ -340,7 +340,7 @@ async fn no_batch_is_larger_than_the_setting_says() {
         let mut spec = spec(builder.finish().unwrap());
         spec.settings.batch_rows = batch_rows;
         let job = launch(spec, environment(folder.path())).unwrap();
-        assert!(matches!(job.outcome().await, Outcome::Finished));
+        assert!(matches!(job.outcome().await, JobOutcome::Finished));
         assert_eq!(total(&out), input.iter().filter(|row| row.0.is_some()).filter_map(|row| row.2).sum::<i64>());
         for seen in [read, emitted].map(|rows| rows.load(Ordering::SeqCst)) {
             assert!(sizes.contains(&seen), "{batch_rows:?}: {seen} rows");
@@ -376,7 +376,7 @@ async fn state_of_an_operator_that_is_gone_is_refused_or_dropped_on_request() {
     let before = coulee_runtime::graph::Node::state_of("before");
     assert!(store.operators().unwrap().contains_key(&before));
     let job = launch(allowed, environment).unwrap();
-    assert!(matches!(job.outcome().await, Outcome::Finished));
+    assert!(matches!(job.outcome().await, JobOutcome::Finished));
     assert!(!store.operators().unwrap().contains_key(&before), "its state is gone from the disk");
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use coulee_checkpoint::{JobStore, StoreSettings};
 use coulee_model::{JobName, SystemClock};
 use coulee_runtime::graph::{Graph, NodeKind};
-use coulee_runtime::job::{Environment, JobHandle, JobSettings, JobSpec, Outcome, launch};
+use coulee_runtime::job::{Environment, JobHandle, JobOutcome, JobSettings, JobSpec, launch};
 
 fn environment(folder: &Path) -> Environment {
     let store = JobStore::open(&folder.join("state"), &StoreSettings::default()).unwrap();
@@ -52,7 +52,7 @@ fn paced(mut graph: Graph, rows_per_second: f64) -> Graph {
 async fn finish(graph: Graph, folder: &Path) -> JobHandle {
     let job = launch(spec(graph), environment(folder)).unwrap();
     let outcome = job.outcome().await;
-    assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
+    assert!(matches!(outcome, JobOutcome::Finished), "{outcome:?}");
     job
 }
 
@@ -82,9 +82,9 @@ async fn finish_in_attempts(folder: &Path, graph: impl Fn(u32) -> Graph) {
             job.cancel()
         }
         match job.outcome().await {
-            Outcome::Finished => break,
-            Outcome::Stopped(_) | Outcome::Cancelled => {}
-            Outcome::Failed(error) => panic!("{error}"),
+            JobOutcome::Finished => break,
+            JobOutcome::Stopped(_) | JobOutcome::Cancelled => {}
+            JobOutcome::Failed(error) => panic!("{error}"),
         }
     }
     assert!(attempts > 3, "the job was interrupted {} times", attempts - 1);

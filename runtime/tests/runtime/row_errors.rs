@@ -11,7 +11,7 @@ use coulee_runtime::calc::Calc;
 use coulee_runtime::flow::{Flow, GraphBuilder, col, lit};
 use coulee_runtime::graph::{Graph, NodeKind, OperatorFactory, Port};
 use coulee_runtime::harness::{Harness, Input, sorted_lines};
-use coulee_runtime::job::{JobHandle, Outcome, launch};
+use coulee_runtime::job::{JobHandle, JobOutcome, launch};
 use coulee_runtime::memory::{MemorySink, MemorySource};
 use coulee_runtime::row_errors::{OnError, RowErrors, Stage};
 use coulee_runtime::{Batch, Result};
@@ -252,7 +252,7 @@ async fn fail_names_table_place_expression_and_reason() {
     let folder = tempfile::tempdir().unwrap();
     let union = Union::new(1, [OnError::Skip, OnError::Fail]);
     let job = launch(spec(union.graph(1)), environment(folder.path())).unwrap();
-    let Outcome::Failed(error) = job.outcome().await else { panic!("it should fail") };
+    let JobOutcome::Failed(error) = job.outcome().await else { panic!("it should fail") };
     let message = error.to_string();
     assert_eq!(error.kind(), coulee_model::ErrorKind::Invalid);
     for part in ["table 'b'", "00001", "12 / d: division by zero", "'format.on-error'"] {

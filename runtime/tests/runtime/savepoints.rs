@@ -7,7 +7,7 @@ use std::time::Duration;
 use coulee_checkpoint::snapshot::{SnapshotKind, SnapshotName, SnapshotStore};
 use coulee_runtime::connector::CommitOn;
 use coulee_runtime::harness::sorted_lines;
-use coulee_runtime::job::{Environment, Outcome, Snapshots, launch, restore, savepoint_at_rest};
+use coulee_runtime::job::{Environment, JobOutcome, Snapshots, launch, restore, savepoint_at_rest};
 use coulee_runtime::memory::MemorySink;
 
 use super::windows::{graph, naive, random_rows, splits};
@@ -50,9 +50,9 @@ async fn a_disk_that_is_lost_loses_and_doubles_nothing_of_sinks_that_commit_on_s
         }
         job.cancel();
         match job.outcome().await {
-            Outcome::Cancelled => lost += 1,
+            JobOutcome::Cancelled => lost += 1,
             // A machine that is slow to look sees it done.
-            Outcome::Finished => break,
+            JobOutcome::Finished => break,
             other => panic!("{other:?}"),
         }
         drop(job);
@@ -65,7 +65,7 @@ async fn a_disk_that_is_lost_loses_and_doubles_nothing_of_sinks_that_commit_on_s
     let graph = graph(2, splits(&input, 4), &sink);
     let job = launch(spec(graph), with_snapshots(folder.path(), &snapshots)).unwrap();
     let outcome = job.outcome().await;
-    assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
+    assert!(matches!(outcome, JobOutcome::Finished), "{outcome:?}");
     assert!(sorted_lines(&sink.rows()).unwrap() == naive(&input), "the result differs");
     let last = job.status().snapshot.unwrap();
     assert_eq!(last.checkpoint, job.status().checkpoint, "the end is in a snapshot");

@@ -14,7 +14,7 @@ use coulee_runtime::connector::{
 };
 use coulee_runtime::flow::{Flow, GraphBuilder, col, lit};
 use coulee_runtime::graph::{Alignment, OperatorFactory};
-use coulee_runtime::job::{Environment, JobHandle, Outcome, launch};
+use coulee_runtime::job::{Environment, JobHandle, JobOutcome, launch};
 use coulee_runtime::memory::{MemorySink, MemorySource};
 use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::operator::{InputIndex, OpenContext, Operator, Output};
@@ -169,7 +169,7 @@ async fn calls_by_the_clock_come_in_time_while_the_input_never_pauses() {
         let environment = Environment { clock, ..environment(folder.path()) };
         let job = launch(spec(builder.finish().unwrap()), environment).unwrap();
         let outcome = job.outcome().await;
-        assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
+        assert!(matches!(outcome, JobOutcome::Finished), "{outcome:?}");
         let late = ticks.late.lock().clone();
         assert_eq!(late, vec![0; BATCHES / 10], "sink: {is_sink}, chained: {is_chained}");
     }
@@ -396,7 +396,7 @@ async fn an_input_that_has_ended_does_not_let_event_time_run_while_the_other_is_
     recorder.until(&job, Seen::Watermark(30)).await;
     assert_eq!(recorder.watermarks(), [10, 20, 30]);
     a_says[0].ended(0);
-    assert!(matches!(job.outcome().await, Outcome::Finished));
+    assert!(matches!(job.outcome().await, JobOutcome::Finished));
     assert_eq!(recorder.watermarks(), [10, 20, 30, i64::MAX]);
 }
 
@@ -470,7 +470,7 @@ async fn event_time_goes_on_after_a_restart_though_a_split_never_brought_a_row()
     };
     let stop = async |job: JobHandle| {
         job.stop();
-        assert!(matches!(job.outcome().await, Outcome::Stopped(_)));
+        assert!(matches!(job.outcome().await, JobOutcome::Stopped(_)));
     };
     let (job, recorder, says) = start(1);
     says[0].rows(0, &[(Some(50), 1)]);
@@ -530,7 +530,7 @@ async fn a_panic_in_the_driver_is_a_failure_with_its_cause_and_the_next_attempt_
     // The driver asks it when it writes the next checkpoint.
     clock.is_broken.store(true, Ordering::SeqCst);
     says[0].rows(0, &[(None, 2)]);
-    let Outcome::Failed(error) = job.outcome().await else { panic!("{:?}", job.outcome().await) };
+    let JobOutcome::Failed(error) = job.outcome().await else { panic!("{:?}", job.outcome().await) };
     assert_eq!(error.kind(), ErrorKind::Internal);
     assert!(error.to_string().contains("the clock broke"), "{error}");
     drop(job);

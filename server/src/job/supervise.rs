@@ -9,11 +9,11 @@ use std::time::Duration;
 use coulee_checkpoint::{JobStore, StoreResources, StoreSettings};
 use coulee_model::{Classify, Clock, ErrorKind};
 use coulee_runtime::graph::Graph;
-use coulee_runtime::job::{Environment, JobHandle, JobSettings, JobSpec, Outcome, Snapshots, launch};
+use coulee_runtime::job::{Environment, JobHandle, JobOutcome, JobSettings, JobSpec, Snapshots, launch};
 use futures::FutureExt;
 use tokio::runtime::Handle;
 
-use super::{Desired, Failure, Job, JobRecord, JobState, Live, Progress, Retry, Shape, Wish};
+use super::{Desired, Failure, Job, JobCommand, JobRecord, JobState, Live, Progress, Retry, Shape};
 use crate::engine::blocking;
 use crate::folder::remove_folder;
 use crate::restart::{RestartPolicy, chance};
@@ -63,7 +63,7 @@ pub(crate) async fn start(
         return Err(Error::JobState { name, state: "is running", advice });
     }
     let supervisor = Supervisor { job: job.clone(), plan, parts: parts.clone() };
-    job.wish.send_replace(Wish::Run);
+    job.command.send_replace(JobCommand::Run);
     match supervisor.begin(change).await {
         Ok(handle) => {
             parts.threads.spawn(look_after(job.clone(), supervisor.run(handle)));
@@ -174,19 +174,19 @@ impl Supervisor {
                     if progress.as_ref().is_some_and(|progress| progress.checkpoint > before) {
                         failures = 0;
                     }
-                    (ended(outcome, *self.job.wish.borrow()), progress)
+                    (ended(outcome, *self.job.command.borrow()), progress)
                 }
                 Err(error) => (Ended::Failed { kind: error.kind(), cause: error.to_string() }, None),
             };
             failures += u32::from(matches!(outcome, Ended::Failed { .. }));
-            let wish = *self.job.wish.borrow();
+            let command = *self.job.command.borrow();
             let pause = || self.plan.restart.pause(failures, self.chance());
-            match next(outcome, wish, pause) {
+            match next(outcome, command, pause) {
                 Next::Again { pause, cause } => {
                     self.pause(pause, cause, progress).await;
                     attempt = self.again().await;
                 }
-                Next::Rest(state) => break self.rest(state, wish, progress).await,
+                Next::Rest(state) => break self.rest(state, command, progress).await,
             }
         }
         let job = self.job.clone();
@@ -197,10 +197,10 @@ impl Supervisor {
     }
 
     /// Waits for an attempt's end, and forwards what is asked.
-    async fn attend(&self, handle: &JobHandle) -> Outcome {
-        let mut wishes = self.job.wish.subscribe();
+    async fn attend(&self, handle: &JobHandle) -> JobOutcome {
+        let mut commands = self.job.command.subscribe();
         // Seen or not, what is asked by now counts.
-        wishes.mark_changed();
+        commands.mark_changed();
         let outcome = handle.outcome();
         tokio::pin!(outcome);
         let mut patience = None;
@@ -213,13 +213,13 @@ impl Supervisor {
             };
             tokio::select! {
                 outcome = &mut outcome => return outcome,
-                Ok(()) = wishes.changed() => match *wishes.borrow() {
-                    Wish::Run => {}
-                    Wish::Stop | Wish::Pause => {
+                Ok(()) = commands.changed() => match *commands.borrow() {
+                    JobCommand::Run => {}
+                    JobCommand::Stop | JobCommand::Pause => {
                         handle.stop();
                         patience = Some(tokio::time::Instant::now() + STOP_TIMEOUT);
                     }
-                    Wish::Cancel => handle.cancel(),
+                    JobCommand::Cancel => handle.cancel(),
                 },
                 () = impatient => {
                     tracing::warn!(job = %self.job.name(), "no last checkpoint within {STOP_TIMEOUT:?}: ended at the one before");
@@ -256,16 +256,16 @@ impl Supervisor {
         });
         let _ = noted.await;
         *self.job.retry.lock() = Some(Retry { at, cause });
-        let mut wishes = self.job.wish.subscribe();
+        let mut commands = self.job.command.subscribe();
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = wishes.wait_for(|wish| *wish != Wish::Run) => {}
+            _ = commands.wait_for(|command| *command != JobCommand::Run) => {}
         }
         *self.job.retry.lock() = None;
     }
 
     async fn again(&self) -> Result<Arc<JobHandle>> {
-        if *self.job.wish.borrow() != Wish::Run {
+        if *self.job.command.borrow() != JobCommand::Run {
             // It rests at its last checkpoint; what is said here is not seen.
             return Err(Error::JobFailed { name: self.job.name(), cause: "asked to end".to_owned() });
         }
@@ -278,7 +278,7 @@ impl Supervisor {
         self.launch().await
     }
 
-    async fn rest(&self, state: JobState, wish: Wish, progress: Option<Progress>) {
+    async fn rest(&self, state: JobState, command: JobCommand, progress: Option<Progress>) {
         let name = self.job.name();
         match &state {
             JobState::Failed { cause } => tracing::error!(job = %name, cause, "the job failed"),
@@ -296,10 +296,10 @@ impl Supervisor {
         let saved = self.job.update(|record| {
             record.state = state;
             record.progress = progress.or(record.progress.take());
-            match wish {
-                Wish::Stop => record.desired = Desired::Stopped,
-                Wish::Cancel => record.desired = Desired::Cancelled,
-                Wish::Run | Wish::Pause => {}
+            match command {
+                JobCommand::Stop => record.desired = Desired::Stopped,
+                JobCommand::Cancel => record.desired = Desired::Cancelled,
+                JobCommand::Run | JobCommand::Pause => {}
             }
         });
         if let Err(error) = saved.await {
@@ -317,34 +317,36 @@ enum Ended {
     Failed { kind: ErrorKind, cause: String },
 }
 
-/// `wish`: what the job was asked for. Without being asked to end it has failed, whatever it says.
-fn ended(outcome: Outcome, wish: Wish) -> Ended {
+/// `command`: what the job was asked for. Without being asked to end it has failed, whatever it says.
+fn ended(outcome: JobOutcome, command: JobCommand) -> Ended {
     match outcome {
-        Outcome::Finished => Ended::Finished,
-        Outcome::Stopped(_) => Ended::Stopped,
-        Outcome::Cancelled if wish == Wish::Run => {
+        JobOutcome::Finished => Ended::Finished,
+        JobOutcome::Stopped(_) => Ended::Stopped,
+        JobOutcome::Cancelled if command == JobCommand::Run => {
             let cause = "the job was torn down, and nobody had asked for it".to_owned();
             Ended::Failed { kind: ErrorKind::Internal, cause }
         }
-        Outcome::Cancelled => Ended::Cancelled,
-        Outcome::Failed(error) => Ended::Failed { kind: error.kind(), cause: error.to_string() },
+        JobOutcome::Cancelled => Ended::Cancelled,
+        JobOutcome::Failed(error) => Ended::Failed { kind: error.kind(), cause: error.to_string() },
     }
 }
 
 /// Decides what follows an attempt's end. `pause`: how long after it the job is started again, unless it is time to give up.
-fn next(ended: Ended, wish: Wish, pause: impl FnOnce() -> Option<Duration>) -> Next {
-    match (ended, wish) {
+fn next(ended: Ended, command: JobCommand, pause: impl FnOnce() -> Option<Duration>) -> Next {
+    match (ended, command) {
         (Ended::Finished, _) => Next::Rest(JobState::Finished),
         (Ended::Stopped, _) => Next::Rest(JobState::Stopped),
-        (Ended::Cancelled, Wish::Cancel) => Next::Rest(JobState::Cancelled),
+        (Ended::Cancelled, JobCommand::Cancel) => Next::Rest(JobState::Cancelled),
         // The last checkpoint took too long: it rests at the one before.
-        (Ended::Cancelled, Wish::Stop | Wish::Pause | Wish::Run) => Next::Rest(JobState::Stopped),
+        (Ended::Cancelled, JobCommand::Stop | JobCommand::Pause | JobCommand::Run) => Next::Rest(JobState::Stopped),
         // It was to end anyway; what it did since its last checkpoint is done again at the next start.
-        (Ended::Failed { .. }, Wish::Cancel) => Next::Rest(JobState::Cancelled),
-        (Ended::Failed { kind, cause }, wish) => match (kind, wish, pause()) {
-            (ErrorKind::Unavailable | ErrorKind::Internal, Wish::Run, Some(pause)) => Next::Again { pause, cause },
+        (Ended::Failed { .. }, JobCommand::Cancel) => Next::Rest(JobState::Cancelled),
+        (Ended::Failed { kind, cause }, command) => match (kind, command, pause()) {
+            (ErrorKind::Unavailable | ErrorKind::Internal, JobCommand::Run, Some(pause)) => {
+                Next::Again { pause, cause }
+            }
             // It was to end anyway; what it did since its last checkpoint is done again at the next start.
-            (ErrorKind::Unavailable | ErrorKind::Internal, Wish::Stop | Wish::Pause, _) => {
+            (ErrorKind::Unavailable | ErrorKind::Internal, JobCommand::Stop | JobCommand::Pause, _) => {
                 Next::Rest(JobState::Stopped)
             }
             _ => Next::Rest(JobState::Failed { cause }),
@@ -365,30 +367,34 @@ mod tests {
         let pause = || Some(Duration::from_secs(7));
         let again = Next::Again { pause: Duration::from_secs(7), cause: "it broke".into() };
         let rest = Next::Rest(JobState::Failed { cause: "it broke".into() });
-        assert_eq!(next(failed(ErrorKind::Unavailable), Wish::Run, pause), again);
-        assert_eq!(next(failed(ErrorKind::Internal), Wish::Run, pause), again);
-        assert_eq!(next(failed(ErrorKind::Unavailable), Wish::Run, || None), rest);
-        assert_eq!(next(failed(ErrorKind::Invalid), Wish::Run, pause), rest);
-        assert_eq!(next(failed(ErrorKind::Corrupt), Wish::Run, pause), rest);
+        assert_eq!(next(failed(ErrorKind::Unavailable), JobCommand::Run, pause), again);
+        assert_eq!(next(failed(ErrorKind::Internal), JobCommand::Run, pause), again);
+        assert_eq!(next(failed(ErrorKind::Unavailable), JobCommand::Run, || None), rest);
+        assert_eq!(next(failed(ErrorKind::Invalid), JobCommand::Run, pause), rest);
+        assert_eq!(next(failed(ErrorKind::Corrupt), JobCommand::Run, pause), rest);
     }
 
     #[test]
     fn a_job_that_was_asked_to_end_ends() {
         let pause = || Some(Duration::from_secs(7));
         let unavailable = failed(ErrorKind::Unavailable);
-        assert_eq!(next(unavailable.clone(), Wish::Stop, pause), Next::Rest(JobState::Stopped));
-        assert_eq!(next(unavailable, Wish::Cancel, pause), Next::Rest(JobState::Cancelled));
-        assert_eq!(next(Ended::Finished, Wish::Stop, pause), Next::Rest(JobState::Finished));
+        assert_eq!(next(unavailable.clone(), JobCommand::Stop, pause), Next::Rest(JobState::Stopped));
+        assert_eq!(next(unavailable, JobCommand::Cancel, pause), Next::Rest(JobState::Cancelled));
+        assert_eq!(next(Ended::Finished, JobCommand::Stop, pause), Next::Rest(JobState::Finished));
     }
 
     #[test]
     fn an_end_that_nobody_asked_for_is_a_failure() {
         let pause = || Some(Duration::from_secs(7));
-        let Next::Again { cause, .. } = next(ended(Outcome::Cancelled, Wish::Run), Wish::Run, pause) else {
+        let Next::Again { cause, .. } = next(ended(JobOutcome::Cancelled, JobCommand::Run), JobCommand::Run, pause)
+        else {
             panic!("it is started again");
         };
         assert!(cause.contains("nobody had asked"), "{cause}");
-        assert_eq!(next(ended(Outcome::Cancelled, Wish::Cancel), Wish::Cancel, pause), Next::Rest(JobState::Cancelled));
+        assert_eq!(
+            next(ended(JobOutcome::Cancelled, JobCommand::Cancel), JobCommand::Cancel, pause),
+            Next::Rest(JobState::Cancelled)
+        );
     }
 
     #[tokio::test]

@@ -79,7 +79,7 @@ fn value_types(types: &[DataType], returned: DataType) -> Option<Vec<DataType>> 
 }
 
 /// What a path led to.
-enum Outcome {
+enum Lookup {
     Found(Json),
     Empty,
     Failed(String),
@@ -90,18 +90,18 @@ fn looked_up<'a>(
     document: &str,
     path: &'a str,
     memo: &mut Memo<'a, std::result::Result<Path, String>>,
-) -> (Outcome, bool) {
+) -> (Lookup, bool) {
     let path = memo.get(path, Path::new);
     match path.as_ref() {
-        Err(why) => (Outcome::Failed(why.clone()), false),
+        Err(why) => (Lookup::Failed(why.clone()), false),
         Ok(path) => {
             let Some(root) = Json::read(document) else {
-                return (Outcome::Failed(format!("'{}' is no JSON", shortened(document))), path.is_lax);
+                return (Lookup::Failed(format!("'{}' is no JSON", shortened(document))), path.is_lax);
             };
             let outcome = match path.find(&root) {
-                Ok(Some(Json::Null) | None) => Outcome::Empty,
-                Ok(Some(found)) => Outcome::Found(found),
-                Err(why) => Outcome::Failed(why),
+                Ok(Some(Json::Null) | None) => Lookup::Empty,
+                Ok(Some(found)) => Lookup::Found(found),
+                Err(why) => Lookup::Failed(why),
             };
             (outcome, path.is_lax)
         }
@@ -128,13 +128,13 @@ fn answers<'a>(call: &'a Call<'_>) -> Result<impl FnMut(usize) -> Result<Answer>
         let (Some(document), Some(path)) = (documents.get(row), paths.get(row)) else { return Ok(Answer::Null) };
         let (outcome, is_lax) = looked_up(document, path, &mut memo);
         let outcome = match outcome {
-            Outcome::Found(found) if found.is_scalar() => return Ok(Answer::Found(found)),
-            Outcome::Found(_) if is_lax => Outcome::Empty,
-            Outcome::Found(_) => Outcome::Failed(format!("'{path}' leads to an array or object, not to a scalar")),
+            Lookup::Found(found) if found.is_scalar() => return Ok(Answer::Found(found)),
+            Lookup::Found(_) if is_lax => Lookup::Empty,
+            Lookup::Found(_) => Lookup::Failed(format!("'{path}' leads to an array or object, not to a scalar")),
             other => other,
         };
         let (mode, default, why) = match outcome {
-            Outcome::Failed(why) => (on_error.get(row), 5, why),
+            Lookup::Failed(why) => (on_error.get(row), 5, why),
             _ => (on_empty.get(row), 3, format!("'{path}' leads to nothing")),
         };
         match mode {
@@ -206,21 +206,21 @@ fn query(call: &Call<'_>) -> Result<ArrayRef> {
         let (Some(document), Some(path)) = (documents.get(row), paths.get(row)) else { return Ok(None) };
         let (outcome, is_lax) = looked_up(document, path, &mut memo);
         let outcome = match (outcome, wrappers.get(row)) {
-            (Outcome::Found(found @ Json::Array(_)), Some("CONDITIONAL")) => Outcome::Found(found),
-            (Outcome::Found(found), Some("CONDITIONAL" | "UNCONDITIONAL")) => Outcome::Found(Json::Array(vec![found])),
-            (Outcome::Found(found), _) if found.is_scalar() && is_lax => Outcome::Empty,
-            (Outcome::Found(found), _) if found.is_scalar() => {
-                Outcome::Failed(format!("'{path}' leads to a scalar, not to an array or object"))
+            (Lookup::Found(found @ Json::Array(_)), Some("CONDITIONAL")) => Lookup::Found(found),
+            (Lookup::Found(found), Some("CONDITIONAL" | "UNCONDITIONAL")) => Lookup::Found(Json::Array(vec![found])),
+            (Lookup::Found(found), _) if found.is_scalar() && is_lax => Lookup::Empty,
+            (Lookup::Found(found), _) if found.is_scalar() => {
+                Lookup::Failed(format!("'{path}' leads to a scalar, not to an array or object"))
             }
             (other, _) => other,
         };
         let (mode, why) = match outcome {
-            Outcome::Found(found) => {
+            Lookup::Found(found) => {
                 found.write(out);
                 return Ok(Some(()));
             }
-            Outcome::Failed(why) => (on_error.get(row), why),
-            Outcome::Empty => (on_empty.get(row), format!("'{path}' leads to nothing")),
+            Lookup::Failed(why) => (on_error.get(row), why),
+            Lookup::Empty => (on_empty.get(row), format!("'{path}' leads to nothing")),
         };
         match mode {
             Some("ERROR") => return exec_err!("JSON_QUERY: {why}"),
@@ -238,9 +238,9 @@ fn exists(call: &Call<'_>) -> Result<ArrayRef> {
     let values = (0..call.rows).map(|row| {
         let (Some(document), Some(path)) = (documents.get(row), paths.get(row)) else { return Ok(None) };
         match looked_up(document, path, &mut memo).0 {
-            Outcome::Found(_) => Ok(Some(true)),
-            Outcome::Empty => Ok(Some(false)),
-            Outcome::Failed(why) => match on_error.get(row) {
+            Lookup::Found(_) => Ok(Some(true)),
+            Lookup::Empty => Ok(Some(false)),
+            Lookup::Failed(why) => match on_error.get(row) {
                 Some("TRUE") => Ok(Some(true)),
                 Some("UNKNOWN") => Ok(None),
                 Some("ERROR") => exec_err!("JSON_EXISTS: {why}"),

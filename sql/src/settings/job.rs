@@ -6,7 +6,7 @@ use coulee_runtime::options::Options;
 
 /// What a job takes from the session's settings.
 #[derive(Debug, Clone, PartialEq)]
-pub struct JobSettings {
+pub struct JobOptions {
     /// Subtasks per operator, unless a table says otherwise. 1 or more.
     pub parallelism: u32,
     /// The time between two checkpoints. 10 ms or more.
@@ -67,12 +67,12 @@ pub enum RestartStrategy {
     },
 }
 
-impl JobSettings {
+impl JobOptions {
     /// Reads checked options. `parallelism` is the engine's.
     pub(super) fn new(options: &Options, parallelism: u32) -> Self {
         let given = options.count("parallelism.default").and_then(|count| u32::try_from(count).ok());
         let text = |key: &str| options.get(key).map(str::to_owned);
-        JobSettings {
+        JobOptions {
             parallelism: given.unwrap_or(parallelism).max(1),
             checkpoint_interval: options.span("execution.checkpointing.interval").unwrap_or(Duration::from_secs(1)),
             wait: options.switch("table.dml-sync"),

@@ -7,8 +7,8 @@ use coulee_runtime::conformance::{SinkAttempt, SinkCheckpoint, SinkUnderTest, si
 use coulee_runtime::connector::{Sink, SinkWriter};
 use coulee_runtime::rejected_schema;
 
+use super::super::accumulator::UNDER_WAY_BYTES_MAX;
 use super::super::dead_letters::StreamDeadLetters;
-use super::super::outbox::UNDER_WAY_BYTES_MAX;
 use super::*;
 use crate::dead_letter::DeadLetters;
 

@@ -8,7 +8,7 @@ use coulee_checkpoint::snapshot::object_store::local::LocalFileSystem;
 use coulee_checkpoint::{JobStore, StoreSettings};
 use coulee_connectors::log::{Log, LogSettings};
 use coulee_model::{CheckpointId, JobName, SystemClock};
-use coulee_runtime::job::{Environment, JobHandle, JobSettings, JobSpec, Outcome, Snapshots, launch};
+use coulee_runtime::job::{Environment, JobHandle, JobOutcome, JobSettings, JobSpec, Snapshots, launch};
 use coulee_runtime::{Error, Result};
 
 use crate::input::{log_error, produce};
@@ -95,14 +95,14 @@ async fn with_log(log: &Arc<Log>, settings: &Settings, reached: &mut CheckpointI
         (*reached, *failures) = (status.checkpoint, 0);
     }
     match outcome? {
-        Outcome::Finished => {
+        JobOutcome::Finished => {
             let late: u64 = status.subtasks.iter().map(|subtask| subtask.figures.late_rows()).sum();
             let snapshot = status.snapshot.map_or(0, |figures| figures.checkpoint.0);
             println!("{{\"checkpoint\":{},\"late\":{late},\"snapshot\":{snapshot}}}", status.checkpoint);
             remove_spool(settings)
         }
-        Outcome::Failed(error) => Err(Error::new(error.kind(), error.to_string())),
-        Outcome::Stopped(_) | Outcome::Cancelled => Err(Error::internal("the job ended without being asked to")),
+        JobOutcome::Failed(error) => Err(Error::new(error.kind(), error.to_string())),
+        JobOutcome::Stopped(_) | JobOutcome::Cancelled => Err(Error::internal("the job ended without being asked to")),
     }
 }
 

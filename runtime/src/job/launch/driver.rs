@@ -13,16 +13,16 @@ use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-use super::handle::{Progress, Wish};
-use super::snapshots::{Savepoint, Snapshooter, Taken};
-use super::{Environment, JobSpec, Outcome, StoredJob, Tasks, commits_on_snapshots, fit, wire};
+use super::handle::{JobCommand, Progress};
+use super::snapshots::{Savepoint, SnapshotTaker, Taken};
+use super::{Environment, JobOutcome, JobSpec, StoredJob, Tasks, commits_on_snapshots, fit, wire};
 use crate::connector::CommitOn;
 use crate::failpoints::injected;
 use crate::graph::Node;
 use crate::job::committer::{CommitRequest, Committable};
-use crate::job::coordinator::{Action, Coordinator, Event, Phase};
+use crate::job::coordinator::{Action, CheckpointCoordinator, Event, Phase};
 use crate::job::executor::{Executor, Lost, Ticks};
-use crate::job::route::Stuck;
+use crate::job::route::TaskError;
 use crate::job::{Control, Report, TaskId};
 use crate::metrics::{CountedRows, JobMetrics};
 use crate::state::{MemoryBudget, StateDescriptor};
@@ -45,9 +45,9 @@ pub(super) struct Driver {
     pub(super) environment: Environment,
     pub(super) metrics: JobMetrics,
     pub(super) progress: Arc<Mutex<Progress>>,
-    pub(super) wishes: watch::Receiver<Wish>,
+    pub(super) commands: watch::Receiver<JobCommand>,
     pub(super) wanted: mpsc::UnboundedReceiver<Savepoint>,
-    pub(super) snapshooter: Snapshooter,
+    pub(super) snapshot_taker: SnapshotTaker,
     pub(super) budget: Arc<MemoryBudget>,
     /// Operators whose stored state goes with the first checkpoint.
     pub(super) dropped: Vec<String>,
@@ -60,9 +60,9 @@ pub(super) struct Driver {
     pub(super) settled_at: Option<u64>,
 }
 
-/// A checkpoint whose changes are being gathered.
+/// A checkpoint whose changes are being pending.
 #[derive(Default)]
-struct Gathering {
+struct PendingCheckpoint {
     changes: Vec<Changes>,
     /// What is to be committed, by committer.
     committables: BTreeMap<usize, Vec<Committable>>,
@@ -71,15 +71,15 @@ struct Gathering {
 }
 
 impl Driver {
-    pub(super) async fn run(mut self) -> Outcome {
+    pub(super) async fn run(mut self) -> JobOutcome {
         let waits = commits_on_snapshots(&self.spec.graph).is_some();
         let record = self.environment.store.last_checkpoint();
         let begin = async {
-            self.snapshooter.clear().await?;
+            self.snapshot_taker.clear().await?;
             if waits && record.is_some() {
                 self.progress.lock().snapshot_since = Some(self.environment.clock.now());
             }
-            let after = self.snapshooter.begin(record.as_ref(), waits).await?;
+            let after = self.snapshot_taker.begin(record.as_ref(), waits).await?;
             self.progress.lock().snapshot_since = None;
             let tasks = wire::wire(&self.spec, &self.environment, &self.metrics, &self.budget, &self.executor).await?;
             Ok((after, tasks))
@@ -87,7 +87,7 @@ impl Driver {
         let begun = tokio::select! {
             biased;
             begun = begin => Some(begun),
-            _ = self.wishes.wait_for(|wish| *wish == Wish::Cancel) => None,
+            _ = self.commands.wait_for(|command| *command == JobCommand::Cancel) => None,
         };
         let outcome = match begun {
             Some(Ok((after, mut tasks))) => {
@@ -96,7 +96,7 @@ impl Driver {
                 let driven = AssertUnwindSafe(self.drive(&mut tasks, after)).catch_unwind().await;
                 let outcome = driven.unwrap_or_else(|panic| Err(Lost::Panicked(panic).during("the driver")));
                 // Tasks of a finished job have ended or are about to; those of a failed one must be gone before a restart.
-                if !matches!(outcome, Ok(Outcome::Finished | Outcome::Stopped(_))) {
+                if !matches!(outcome, Ok(JobOutcome::Finished | JobOutcome::Stopped(_))) {
                     tasks.running.iter().for_each(|task| task.abort());
                 }
                 // Committers end when nobody asks for more.
@@ -105,40 +105,40 @@ impl Driver {
                 outcome
             }
             Some(Err(error)) => Err(error),
-            None => Ok(Outcome::Cancelled),
+            None => Ok(JobOutcome::Cancelled),
         };
         self.finish_snapshots(&outcome).await;
         outcome.unwrap_or_else(|error| {
             tracing::error!(job = %self.spec.name, %error, "the job has failed");
-            Outcome::Failed(Arc::new(error))
+            JobOutcome::Failed(Arc::new(error))
         })
     }
 
     /// Waits for the snapshot that is under way, for as long as that is worth it.
-    async fn finish_snapshots(&mut self, outcome: &Result<Outcome>) {
-        let (mut wishes, executor) = (self.wishes.clone(), self.executor.clone());
+    async fn finish_snapshots(&mut self, outcome: &Result<JobOutcome>) {
+        let (mut commands, executor) = (self.commands.clone(), self.executor.clone());
         let given_up = async move {
             match outcome {
-                Ok(Outcome::Finished | Outcome::Stopped(_)) => cancelled(&mut wishes).await,
-                Ok(Outcome::Failed(_)) | Err(_) => tokio::select! {
+                Ok(JobOutcome::Finished | JobOutcome::Stopped(_)) => cancelled(&mut commands).await,
+                Ok(JobOutcome::Failed(_)) | Err(_) => tokio::select! {
                     biased;
                     () = executor.sleep(SNAPSHOT_PATIENCE) => {}
-                    () = cancelled(&mut wishes) => {}
+                    () = cancelled(&mut commands) => {}
                 },
-                Ok(Outcome::Cancelled) => {}
+                Ok(JobOutcome::Cancelled) => {}
             }
         };
-        self.snapshooter.finish(given_up).await;
+        self.snapshot_taker.finish(given_up).await;
         self.progress.lock().snapshot_since = None;
     }
 
     /// `after`: the checkpoint that the next one follows.
-    async fn drive(&mut self, tasks: &mut Tasks, after: CheckpointId) -> Result<Outcome> {
+    async fn drive(&mut self, tasks: &mut Tasks, after: CheckpointId) -> Result<JobOutcome> {
         let all: BTreeSet<TaskId> = (0..tasks.controls.len()).map(TaskId).collect();
         let committers = tasks.committers.iter().map(|committer| committer.id).collect();
-        let mut coordinator = Coordinator::new(all, committers, after);
+        let mut coordinator = CheckpointCoordinator::new(all, committers, after);
         self.committed = std::mem::take(&mut tasks.recovered);
-        let mut gathering = Gathering::default();
+        let mut pending = PendingCheckpoint::default();
         let interval = self.spec.settings.checkpoint_interval;
         let (executor, started) = (self.executor.clone(), self.executor.now());
         let mut ticks = Ticks::new(started, interval);
@@ -146,23 +146,23 @@ impl Driver {
         let mut reclaims = Ticks::new(started, RECLAIM_EVERY);
         let mut reclaiming = FuturesUnordered::new();
         let budget = self.budget.clone();
-        // SUBTLE: waiting for a cancel while the tasks were wired took notice of every other wish as well.
-        self.wishes.mark_changed();
+        // SUBTLE: waiting for a cancel while the tasks were wired took notice of every other command as well.
+        self.commands.mark_changed();
         loop {
             // In the order of their weight. None of the first is ready time and again, so that the ticks at the end always come.
             let event = tokio::select! {
                 biased;
-                changed = self.wishes.changed() => match (changed, *self.wishes.borrow()) {
-                    (Ok(()), Wish::Stop) if !stopping => {
+                changed = self.commands.changed() => match (changed, *self.commands.borrow()) {
+                    (Ok(()), JobCommand::Stop) if !stopping => {
                         stopping = true;
                         Event::Stop
                     }
-                    (Ok(()), Wish::Run | Wish::Stop) => continue,
+                    (Ok(()), JobCommand::Run | JobCommand::Stop) => continue,
                     // A handle that was dropped leaves nobody to tell: the job goes with it.
-                    (Ok(()), Wish::Cancel) | (Err(_), _) => return Ok(Outcome::Cancelled),
+                    (Ok(()), JobCommand::Cancel) | (Err(_), _) => return Ok(JobOutcome::Cancelled),
                 },
                 report = tasks.reports.recv() => match report {
-                    Some(report) => gathering.take(report, &tasks.sinks, &mut self.committed)?,
+                    Some(report) => pending.take(report, &tasks.sinks, &mut self.committed)?,
                     None => return Err(silent_end(tasks, executor.as_ref()).await),
                 },
                 Some(ended) = tasks.running.next() => match ended {
@@ -171,12 +171,12 @@ impl Driver {
                     Ok(TaskEnd::Disconnected) => return Err(silent_end(tasks, executor.as_ref()).await),
                     Err(lost) => return Err(lost.during("a task")),
                 },
-                taken = self.snapshooter.taken() => {
+                taken = self.snapshot_taker.taken() => {
                     self.taken(taken?, tasks);
                     continue;
                 }
                 Some(savepoint) = self.wanted.recv() => {
-                    self.snapshooter.want(savepoint);
+                    self.snapshot_taker.want(savepoint);
                     Event::Tick
                 }
                 Some(reclaimed) = reclaiming.next() => {
@@ -200,7 +200,7 @@ impl Driver {
                     continue;
                 }
             };
-            if let Some(outcome) = self.carry_out(&mut coordinator, event, tasks, &mut gathering).await? {
+            if let Some(outcome) = self.carry_out(&mut coordinator, event, tasks, &mut pending).await? {
                 return Ok(outcome);
             }
         }
@@ -208,17 +208,17 @@ impl Driver {
 
     async fn carry_out(
         &mut self,
-        coordinator: &mut Coordinator,
+        coordinator: &mut CheckpointCoordinator,
         event: Event,
         tasks: &Tasks,
-        gathering: &mut Gathering,
-    ) -> Result<Option<Outcome>> {
+        pending: &mut PendingCheckpoint,
+    ) -> Result<Option<JobOutcome>> {
         let mut actions: std::collections::VecDeque<Action> = coordinator.step(event).into();
         while let Some(action) = actions.pop_front() {
             match action {
                 Action::Trigger(barrier) => {
                     self.triggered_at = self.events();
-                    *gathering = Gathering { started: Some(Stopwatch::start()), ..Gathering::default() };
+                    *pending = PendingCheckpoint { started: Some(Stopwatch::start()), ..PendingCheckpoint::default() };
                     for source in &tasks.sources {
                         // A source that is gone has reported why; the report comes next.
                         let _ = tasks.controls[source.0].send(Control::Trigger(barrier));
@@ -226,9 +226,9 @@ impl Driver {
                 }
                 Action::Commit(id) => {
                     fail::fail_point!("job.commit.before", |_| Err(injected("job.commit.before")));
-                    let mut gathered = std::mem::take(gathering);
-                    let mut committables = std::mem::take(&mut gathered.committables);
-                    let record = self.commit(id, gathered).await?;
+                    let mut pending = std::mem::take(pending);
+                    let mut committables = std::mem::take(&mut pending.committables);
+                    let record = self.commit(id, pending).await?;
                     fail::fail_point!("job.commit.after", |_| Err(injected("job.commit.after")));
                     for (index, committer) in tasks.committers.iter().enumerate() {
                         // A committer that is gone has reported why.
@@ -239,7 +239,7 @@ impl Driver {
                     let is_last = matches!(coordinator.phase(), Phase::Delivering(..) | Phase::Done);
                     let waits = tasks.committers.iter().any(|committer| committer.commit_on == CommitOn::Snapshot);
                     if !self.snapshot(&record, is_last && waits, tasks).await? {
-                        return Ok(Some(Outcome::Cancelled));
+                        return Ok(Some(JobOutcome::Cancelled));
                     }
                     actions.extend(then);
                 }
@@ -248,18 +248,18 @@ impl Driver {
                     fail::fail_point!("job.notify.after", |_| Err(injected("job.notify.after")));
                 }
                 Action::Finish { last, input_ended } => {
-                    return Ok(Some(if input_ended { Outcome::Finished } else { Outcome::Stopped(last) }));
+                    return Ok(Some(if input_ended { JobOutcome::Finished } else { JobOutcome::Stopped(last) }));
                 }
             }
         }
         Ok(None)
     }
 
-    async fn commit(&mut self, id: CheckpointId, gathered: Gathering) -> Result<CheckpointRecord> {
-        let alignment = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
+    async fn commit(&mut self, id: CheckpointId, pending: PendingCheckpoint) -> Result<CheckpointRecord> {
+        let alignment = pending.started.map_or(Duration::ZERO, |started| started.elapsed());
         let uid = |id| self.spec.graph.node(id).uid.clone();
         let (mut totals, mut row_errors) = (Vec::new(), Vec::new());
-        for (operator, subtask, counted, errors) in gathered.counted {
+        for (operator, subtask, counted, errors) in pending.counted {
             totals.push((uid(operator), subtask.0, counted));
             if !errors.is_empty() {
                 row_errors.push((uid(operator), subtask.0, errors));
@@ -268,7 +268,7 @@ impl Driver {
         let stored = StoredJob { format: fit::FORMAT, states: self.states.clone(), totals, row_errors };
         let job = serde_json::to_string(&stored).map_err(|e| Error::internal(e.to_string()))?;
         let record = CheckpointRecord { id, at: self.environment.clock.now(), job };
-        let mut changes = gathered.changes;
+        let mut changes = pending.changes;
         let mut committed = Changes::default();
         self.committed.drain(..).for_each(|key| committed.delete(key));
         changes.push(committed);
@@ -276,7 +276,7 @@ impl Driver {
         let (store, written) = (self.environment.store.clone(), record.clone());
         let write = move || Ok(store.commit(written, changes)?);
         let stats = self.executor.blocking("the write of a checkpoint", write).await?;
-        let took = gathered.started.map_or(Duration::ZERO, |started| started.elapsed());
+        let took = pending.started.map_or(Duration::ZERO, |started| started.elapsed());
         self.budget.checkpoint_durable();
         self.settled_at = Some(self.triggered_at);
         let mut progress = self.progress.lock();
@@ -297,7 +297,7 @@ impl Driver {
         let settled = self.settled_at == Some(self.events())
             && self.committed.is_empty()
             && !self.metrics.iter().any(|metrics| metrics.is_waiting())
-            && !self.snapshooter.is_due(self.progress.lock().id);
+            && !self.snapshot_taker.is_due(self.progress.lock().id);
         if settled {
             self.progress.lock().at = Some(self.environment.clock.now());
         }
@@ -326,11 +326,11 @@ impl Driver {
     /// Begins a snapshot if it is time. `last`: sinks wait for one of this very checkpoint, which is the last; then waits for it. `false` when
     /// the job was cancelled meanwhile.
     async fn snapshot(&mut self, record: &CheckpointRecord, last: bool, tasks: &Tasks) -> Result<bool> {
-        while last && self.snapshooter.is_running() {
+        while last && self.snapshot_taker.is_running() {
             let Some(taken) = self.taken_or_cancelled().await? else { return Ok(false) };
             self.taken(taken, tasks);
         }
-        if self.snapshooter.checkpoint(record, last).await? {
+        if self.snapshot_taker.checkpoint(record, last).await? {
             self.progress.lock().snapshot_since = Some(self.environment.clock.now());
         }
         if last {
@@ -346,11 +346,11 @@ impl Driver {
 
     /// The end of the snapshot under way; `None` when the job is cancelled before.
     async fn taken_or_cancelled(&mut self) -> Result<Option<Taken>> {
-        let mut wishes = self.wishes.clone();
+        let mut commands = self.commands.clone();
         tokio::select! {
             biased;
-            taken = self.snapshooter.taken() => taken.map(Some),
-            () = cancelled(&mut wishes) => Ok(None),
+            taken = self.snapshot_taker.taken() => taken.map(Some),
+            () = cancelled(&mut commands) => Ok(None),
         }
     }
 
@@ -384,7 +384,7 @@ impl Tasks {
     }
 }
 
-impl Gathering {
+impl PendingCheckpoint {
     /// Takes a report in. `sinks`: the committer of each task that ends in a sink; `committed` gets what was committed.
     fn take(
         &mut self,
@@ -412,8 +412,8 @@ impl Gathering {
 }
 
 /// Waits until the job is to end at once: because somebody says so, or as nobody holds it any more.
-async fn cancelled(wishes: &mut watch::Receiver<Wish>) {
-    let _ = wishes.wait_for(|wish| *wish == Wish::Cancel).await;
+async fn cancelled(commands: &mut watch::Receiver<JobCommand>) {
+    let _ = commands.wait_for(|command| *command == JobCommand::Cancel).await;
 }
 
 /// How a task of a job ended.
@@ -428,15 +428,15 @@ pub(in crate::job) enum TaskEnd {
 }
 
 /// Reports a task's failure; a task whose neighbour is gone says nothing, as the neighbour did.
-pub(super) fn report_failure(reports: &mpsc::UnboundedSender<Report>, ran: Result<(), Stuck>) -> TaskEnd {
+pub(super) fn report_failure(reports: &mpsc::UnboundedSender<Report>, ran: Result<(), TaskError>) -> TaskEnd {
     match ran {
         Ok(()) => TaskEnd::Done,
-        Err(Stuck::Error(error)) => {
+        Err(TaskError::Error(error)) => {
             // Without a driver nobody wants to know.
             let _ = reports.send(Report::Failed { error });
             TaskEnd::Reported
         }
-        Err(Stuck::Disconnected) => TaskEnd::Disconnected,
+        Err(TaskError::Disconnected) => TaskEnd::Disconnected,
     }
 }
 

@@ -9,7 +9,7 @@ use coulee_model::{CheckpointId, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Outcome;
+use super::JobOutcome;
 use super::snapshots::Savepoint;
 use crate::metrics::{JobMetrics, SubtaskFigures};
 use crate::state::MemoryBudget;
@@ -101,7 +101,7 @@ pub(super) struct Progress {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum JobCommand {
     Run,
     Stop,
     Cancel,
@@ -110,9 +110,9 @@ pub(super) enum Wish {
 /// A running job.
 #[derive(Debug)]
 pub struct JobHandle {
-    pub(super) wish: watch::Sender<Wish>,
+    pub(super) command: watch::Sender<JobCommand>,
     pub(super) savepoints: mpsc::UnboundedSender<Savepoint>,
-    pub(super) outcome: watch::Receiver<Option<Outcome>>,
+    pub(super) outcome: watch::Receiver<Option<JobOutcome>>,
     pub(super) progress: Arc<Mutex<Progress>>,
     pub(super) metrics: JobMetrics,
     pub(super) store: Arc<JobStore>,
@@ -135,12 +135,12 @@ impl JobHandle {
 
     /// Takes a last checkpoint and ends the job. Open windows and buffers stay in its state.
     pub fn stop(&self) {
-        self.wish.send_if_modified(|wish| std::mem::replace(wish, Wish::Stop) == Wish::Run);
+        self.command.send_if_modified(|command| std::mem::replace(command, JobCommand::Stop) == JobCommand::Run);
     }
 
     /// Ends the job at once.
     pub fn cancel(&self) {
-        self.wish.send_replace(Wish::Cancel);
+        self.command.send_replace(JobCommand::Cancel);
     }
 
     /// Takes a checkpoint now and keeps it in an object store under a name, while the job goes on. Answers when it is complete there.
@@ -155,11 +155,11 @@ impl JobHandle {
     }
 
     /// Waits until the job has ended.
-    pub async fn outcome(&self) -> Outcome {
+    pub async fn outcome(&self) -> JobOutcome {
         let mut outcome = self.outcome.clone();
         let found = outcome.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
         found.unwrap_or_else(|| {
-            Outcome::Failed(Arc::new(Error::internal(
+            JobOutcome::Failed(Arc::new(Error::internal(
                 "the job's driver was torn down with its runtime, without a word",
             )))
         })

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::SnapshotFigures;
-use super::links::{clear, link_tree};
+use super::hard_links::{clear, link_tree};
 use crate::failpoints::injected;
 use crate::job::executor::{Executor, Running, Tokio};
 use crate::{Error, Result};
@@ -64,7 +64,7 @@ pub(super) struct Taken {
 
 /// What snapshots are taken of.
 #[derive(Debug, Clone)]
-pub(super) struct Origin {
+pub(super) struct SnapshotInput {
     pub(super) job: JobName,
     pub(super) store: Arc<JobStore>,
     pub(super) spool: PathBuf,
@@ -76,8 +76,8 @@ pub(super) struct Origin {
 
 /// Takes snapshots of one job; one at a time.
 #[derive(Debug)]
-pub(super) struct Snapshooter {
-    origin: Origin,
+pub(super) struct SnapshotTaker {
+    origin: SnapshotInput,
     policy: Option<Snapshots>,
     /// Tells this attempt at the job from every other one that writes to the same place.
     owner: String,
@@ -89,11 +89,11 @@ pub(super) struct Snapshooter {
     running: Option<Running<Taken>>,
 }
 
-impl Snapshooter {
-    pub(super) fn new(origin: Origin, policy: Option<Snapshots>, incarnation: &str) -> Self {
+impl SnapshotTaker {
+    pub(super) fn new(origin: SnapshotInput, policy: Option<Snapshots>, incarnation: &str) -> Self {
         let owner = format!("{incarnation}-{:016x}", coulee_model::unique_u64());
         let due = origin.executor.now() + policy.as_ref().map_or(Duration::ZERO, |policy| policy.interval);
-        Snapshooter {
+        SnapshotTaker {
             origin,
             policy,
             owner,
@@ -168,7 +168,7 @@ impl Snapshooter {
     /// due or wanted, or if `now` says so; not while another one is under way. Whether it has begun.
     ///
     /// # Errors
-    /// When the links cannot be made. A failed upload is for [`Snapshooter::taken`] to tell: whatever the object store does, the job goes on.
+    /// When the links cannot be made. A failed upload is for [`SnapshotTaker::taken`] to tell: whatever the object store does, the job goes on.
     pub(super) async fn checkpoint(&mut self, record: &CheckpointRecord, now: bool) -> Result<bool> {
         let periodic = self.policy.clone().filter(|_| now || self.due <= self.origin.executor.now());
         if self.running.is_some() || (periodic.is_none() && self.wanted.is_empty()) {
@@ -242,7 +242,7 @@ impl Snapshooter {
 
 /// One checkpoint on its way to the object store.
 struct Upload {
-    origin: Origin,
+    origin: SnapshotInput,
     owner: String,
     claimed: bool,
     record: CheckpointRecord,
@@ -328,7 +328,7 @@ pub async fn savepoint_at_rest(
     let Some(record) = state.last_checkpoint() else {
         return Err(Error::invalid(format!("job '{job}' has no checkpoint yet: there is nothing to save")));
     };
-    let origin = Origin {
+    let origin = SnapshotInput {
         job,
         store: state,
         spool: spool.to_owned(),
@@ -336,10 +336,10 @@ pub async fn savepoint_at_rest(
         clock,
         executor: Arc::new(Tokio),
     };
-    let mut snapshooter = Snapshooter::new(origin, None, "rest");
+    let mut snapshot_taker = SnapshotTaker::new(origin, None, "rest");
     let (answer, answered) = oneshot::channel();
-    snapshooter.want(Savepoint { store: to.clone(), name, note, answer });
-    snapshooter.checkpoint(&record, false).await?;
+    snapshot_taker.want(Savepoint { store: to.clone(), name, note, answer });
+    snapshot_taker.checkpoint(&record, false).await?;
     answered.await.map_err(|_| Error::internal("a savepoint was torn down"))?
 }
 
@@ -378,7 +378,7 @@ pub async fn restore(from: &SnapshotStore, name: &SnapshotName, state: &Path, sp
 }
 
 /// Links the state and the spool into the new folder `into`.
-fn link(origin: &Origin, into: &Path) -> Result<()> {
+fn link(origin: &SnapshotInput, into: &Path) -> Result<()> {
     if into.exists() {
         std::fs::remove_dir_all(into).map_err(|e| Error::io(into.display(), e))?;
     }

@@ -21,13 +21,13 @@ use crate::connector::{
 use crate::graph::{Graph, Node, NodeKind, Partitioning, SourceNode};
 use crate::job::chain::{Chain, Link, SinkEnd};
 use crate::job::committer::{COMMITTABLES, CommitterTask};
-use crate::job::drift::DriftGroups;
 use crate::job::enumerator::{EnumeratorTask, Finished};
 use crate::job::executor::Executor;
 use crate::job::route::Route;
-use crate::job::source_task::{FINISHED_SPLITS, Pace, PlaceNames, SPLITS, SourceTask, Splits, parse_split};
+use crate::job::source_task::{FINISHED_SPLITS, PlaceNames, RateLimiter, SPLITS, SourceTask, Splits, parse_split};
 use crate::job::source_watermark::SourceWatermark;
 use crate::job::task::Task;
+use crate::job::watermark_alignment::AlignmentGroups;
 use crate::job::{Control, TaskId};
 use crate::metrics::{self, Figures, JobMetrics, Merge, RowErrorFigures, SubtaskMetrics};
 use crate::operator::{InputIndex, OpenContext};
@@ -126,7 +126,7 @@ pub(super) async fn wire(
         recovered: Vec::new(),
         reports: received,
     };
-    let builder = Builder { spec, environment, metrics, budget, drift: DriftGroups::default() };
+    let builder = Builder { spec, environment, metrics, budget, alignment: AlignmentGroups::default() };
     let mut starts: Vec<BoxFuture<'static, TaskEnd>> = Vec::new();
     let mut committers: Vec<(OperatorId, Box<dyn SinkCommitter>)> = Vec::new();
     for chain in &chains {
@@ -162,7 +162,7 @@ pub(super) async fn wire(
             match &mut source {
                 Some(source) => {
                     let task =
-                        source.open(task, subtask, builder.metrics_of(chain[0], subtask), &builder.drift).await?;
+                        source.open(task, subtask, builder.metrics_of(chain[0], subtask), &builder.alignment).await?;
                     tasks.sources.insert(id);
                     starts.push(Box::pin(async move { report_failure(&reports, task.run().await) }));
                 }
@@ -199,7 +199,7 @@ struct Builder<'a> {
     environment: &'a Environment,
     metrics: &'a JobMetrics,
     budget: &'a Arc<MemoryBudget>,
-    drift: DriftGroups,
+    alignment: AlignmentGroups,
 }
 
 impl<'a> Builder<'a> {
@@ -381,10 +381,12 @@ impl OpenSource<'_> {
         task: Task,
         subtask: SubtaskIndex,
         metrics: Arc<SubtaskMetrics>,
-        drift: &DriftGroups,
+        alignment: &AlignmentGroups,
     ) -> Result<SourceTask> {
-        let pace =
-            self.source.rate_limit.map(|rate| Pace::new(rate / f64::from(self.parallelism), task.executor.now()));
+        let pace = self
+            .source
+            .rate_limit
+            .map(|rate| RateLimiter::new(rate / f64::from(self.parallelism), task.executor.now()));
         let mine = self.splits.iter().enumerate().filter(|(index, _)| *index as u32 % self.parallelism == subtask.0);
         let starts: Vec<SplitStart> = mine.map(|(_, split)| split.clone()).collect();
         let ids: Vec<SplitId> = starts.iter().map(|split| split.id.clone()).collect();
@@ -399,7 +401,8 @@ impl OpenSource<'_> {
         let merged = self.merged.clone();
         let may_grow = self.discovery.is_some();
         let finished = self.discovery.as_ref().map(|discovery| discovery.finished.clone());
-        let splits = Splits::new(ids, self.source.event_time.clone(), (&reached, merged.reached()), may_grow, drift);
+        let splits =
+            Splits::new(ids, self.source.event_time.clone(), (&reached, merged.reached()), may_grow, alignment);
         let (clock, budget) = (self.environment.clock.clone(), self.budget.clone());
         let operator = self.state;
         Ok(SourceTask { task, operator, reader, splits, places, subtask, merged, finished, pace, clock, budget })

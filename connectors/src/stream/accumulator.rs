@@ -36,7 +36,7 @@ pub(super) const UNDER_WAY_BYTES_MAX: usize = 32 << 20;
 const APPEND_BYTES: usize = 1 << 10;
 
 /// The records that one writer has on their way.
-pub(super) struct Outbox {
+pub(super) struct RecordAccumulator {
     log: Arc<Log>,
     guarantee: Guarantee,
     names: Names,
@@ -60,7 +60,7 @@ pub(super) struct Outbox {
     bytes: u64,
 }
 
-/// What [`Outbox::prepare`] has made durable.
+/// What [`RecordAccumulator::prepare`] has made durable.
 pub(super) struct Prepared {
     /// To be committed. `None` when nothing was written, or it is visible already.
     pub(super) transaction: Option<TransactionRef>,
@@ -68,9 +68,9 @@ pub(super) struct Prepared {
     pub(super) bytes: u64,
 }
 
-impl Outbox {
+impl RecordAccumulator {
     pub(super) fn new(log: Arc<Log>, guarantee: Guarantee, names: Names, subtask: SubtaskIndex) -> Self {
-        Outbox {
+        RecordAccumulator {
             log,
             guarantee,
             names,

@@ -19,7 +19,7 @@ const SPACING: Duration = Duration::from_millis(500);
 
 /// The former figures of one running job.
 #[derive(Debug, Default)]
-pub(crate) struct Recent {
+pub(crate) struct FigureHistory {
     /// The oldest is at or just beyond the window's begin.
     samples: VecDeque<Sample>,
     rows_read: Change,
@@ -63,7 +63,7 @@ impl Change {
     }
 }
 
-impl Recent {
+impl FigureHistory {
     /// Takes the figures of `now`, and writes into them what follows from those before. The first call is made with the
     /// figures that the job starts with.
     pub(crate) fn observe(&mut self, progress: &mut Progress, now: Timestamp) {
@@ -175,51 +175,51 @@ mod tests {
         Progress { elapsed, rows_read: rows, operators: vec![operator], ..Progress::default() }
     }
 
-    fn observed(recent: &mut Recent, mut progress: Progress) -> Progress {
+    fn observed(history: &mut FigureHistory, mut progress: Progress) -> Progress {
         let now = Timestamp(progress.elapsed.as_millis() as i64);
-        recent.observe(&mut progress, now);
+        history.observe(&mut progress, now);
         progress
     }
 
     #[test]
     fn rates_are_of_the_last_seconds_only() {
-        let mut recent = Recent::default();
-        let first = observed(&mut recent, at(0, 100, 0));
+        let mut history = FigureHistory::default();
+        let first = observed(&mut history, at(0, 100, 0));
         assert_eq!((first.operators[0].rates, first.read_at), (Rates::default(), None));
-        let rates = observed(&mut recent, at(1_000, 1_100, 500)).operators[0].rates;
+        let rates = observed(&mut history, at(1_000, 1_100, 500)).operators[0].rates;
         assert_eq!((rates.rows_in, rates.bytes_in, rates.busy), (1_000.0, 10_000.0, 0.25));
         for second in 2..=20 {
-            observed(&mut recent, at(second * 1_000, 1_100, 500));
+            observed(&mut history, at(second * 1_000, 1_100, 500));
         }
-        let quiet = observed(&mut recent, at(21_000, 1_100, 500));
+        let quiet = observed(&mut history, at(21_000, 1_100, 500));
         assert_eq!(quiet.operators[0].rates, Rates::default());
         assert_eq!(quiet.read_at, Some(Timestamp(1_000)), "the counter moved then, and not since");
-        assert!(recent.samples.len() < 10, "{} samples", recent.samples.len());
+        assert!(history.samples.len() < 10, "{} samples", history.samples.len());
     }
 
     #[test]
     fn what_comes_after_a_long_quiet_time_counts_for_the_seconds_in_which_it_came() {
-        let mut recent = Recent::default();
-        observed(&mut recent, at(0, 100, 0));
-        observed(&mut recent, at(6_000, 100, 0));
-        recent.nothing_new(Duration::from_secs(60));
-        let rates = observed(&mut recent, at(61_000, 1_100, 0)).operators[0].rates;
+        let mut history = FigureHistory::default();
+        observed(&mut history, at(0, 100, 0));
+        observed(&mut history, at(6_000, 100, 0));
+        history.nothing_new(Duration::from_secs(60));
+        let rates = observed(&mut history, at(61_000, 1_100, 0)).operators[0].rates;
         assert_eq!(rates.rows_in, 1_000.0);
     }
 
     #[test]
     fn idle_time_never_shrinks() {
-        let mut recent = Recent::default();
+        let mut history = FigureHistory::default();
         let idle = |progress: Progress| progress.operators[0].figures.idle().as_millis();
-        assert_eq!(idle(observed(&mut recent, at(3_000, 0, 0))), 3_000);
+        assert_eq!(idle(observed(&mut history, at(3_000, 0, 0))), 3_000);
         // A batch took three seconds, which are counted only now.
-        assert_eq!(idle(observed(&mut recent, at(3_100, 0, 3_000))), 3_000);
-        assert_eq!(idle(observed(&mut recent, at(9_000, 0, 3_000))), 6_000);
+        assert_eq!(idle(observed(&mut history, at(3_100, 0, 3_000))), 3_000);
+        assert_eq!(idle(observed(&mut history, at(9_000, 0, 3_000))), 6_000);
     }
 
     #[test]
     fn a_split_is_quiet_since_its_event_time_last_moved() {
-        let mut recent = Recent::default();
+        let mut history = FigureHistory::default();
         let reading = |elapsed: u64, watermark: i64| {
             let mut progress = at(elapsed, 0, 0);
             progress.operators[0].has_event_time = true;
@@ -228,14 +228,14 @@ mod tests {
             progress
         };
         let since = |progress: Progress| progress.operators[0].subtasks[0].splits[0].quiet_since;
-        assert_eq!(since(observed(&mut recent, reading(10, 7))), Some(Timestamp(10)));
-        assert_eq!(since(observed(&mut recent, reading(2_000, 7))), Some(Timestamp(10)));
-        assert_eq!(since(observed(&mut recent, reading(3_000, 8))), Some(Timestamp(3_000)));
+        assert_eq!(since(observed(&mut history, reading(10, 7))), Some(Timestamp(10)));
+        assert_eq!(since(observed(&mut history, reading(2_000, 7))), Some(Timestamp(10)));
+        assert_eq!(since(observed(&mut history, reading(3_000, 8))), Some(Timestamp(3_000)));
     }
 
     #[test]
     fn a_sink_holds_rows_since_the_first_that_it_did_not_deliver() {
-        let mut recent = Recent::default();
+        let mut history = FigureHistory::default();
         let sink = |elapsed: u64, taken: u64, delivered: u64| {
             let mut progress = at(elapsed, taken, 0);
             progress.operators[0].kind = OperatorKind::Sink;
@@ -244,10 +244,10 @@ mod tests {
             progress
         };
         let since = |progress: &Progress| progress.operators[0].holding_since;
-        assert_eq!(since(&observed(&mut recent, sink(0, 0, 0))), None);
-        assert_eq!(since(&observed(&mut recent, sink(1_000, 5, 0))), Some(Timestamp(1_000)));
-        assert_eq!(since(&observed(&mut recent, sink(2_000, 9, 5))), Some(Timestamp(1_000)));
-        let delivered = observed(&mut recent, sink(3_000, 9, 9));
+        assert_eq!(since(&observed(&mut history, sink(0, 0, 0))), None);
+        assert_eq!(since(&observed(&mut history, sink(1_000, 5, 0))), Some(Timestamp(1_000)));
+        assert_eq!(since(&observed(&mut history, sink(2_000, 9, 5))), Some(Timestamp(1_000)));
+        let delivered = observed(&mut history, sink(3_000, 9, 9));
         assert_eq!((since(&delivered), delivered.delivered_at), (None, Some(Timestamp(3_000))));
     }
 }

@@ -12,11 +12,11 @@ use crate::graph::Alignment;
 
 /// The alignment groups of a job, by name.
 #[derive(Debug, Default)]
-pub(super) struct DriftGroups(Mutex<BTreeMap<String, Arc<DriftGroup>>>);
+pub(super) struct AlignmentGroups(Mutex<BTreeMap<String, Arc<AlignmentGroup>>>);
 
-impl DriftGroups {
+impl AlignmentGroups {
     /// Takes part in a group with `splits` splits, which have reached these watermarks.
-    pub(super) fn join(&self, alignment: &Alignment, reached: &[Timestamp]) -> Drift {
+    pub(super) fn join(&self, alignment: &Alignment, reached: &[Timestamp]) -> AlignmentMember {
         let group = self.0.lock().entry(alignment.group.clone()).or_default().clone();
         let mut parts = group.parts.lock();
         let first = parts.len();
@@ -24,25 +24,25 @@ impl DriftGroups {
         drop(parts);
         group.announce();
         let least = group.least.subscribe();
-        Drift { group, places: (first..first + reached.len()).collect(), max: alignment.max_drift, least }
+        AlignmentMember { group, places: (first..first + reached.len()).collect(), max: alignment.max_drift, least }
     }
 }
 
 /// Splits that are aligned with each other.
 #[derive(Debug)]
-struct DriftGroup {
+struct AlignmentGroup {
     /// The watermark of each split; [`Timestamp::MAX`] for one that holds nobody back.
     parts: Mutex<Vec<Timestamp>>,
     least: watch::Sender<Timestamp>,
 }
 
-impl Default for DriftGroup {
+impl Default for AlignmentGroup {
     fn default() -> Self {
-        DriftGroup { parts: Mutex::default(), least: watch::Sender::new(Timestamp::MIN) }
+        AlignmentGroup { parts: Mutex::default(), least: watch::Sender::new(Timestamp::MIN) }
     }
 }
 
-impl DriftGroup {
+impl AlignmentGroup {
     fn announce(&self) {
         let least = self.parts.lock().iter().min().copied().unwrap_or(Timestamp::MAX);
         self.least.send_if_modified(|known| std::mem::replace(known, least) != least);
@@ -51,15 +51,15 @@ impl DriftGroup {
 
 /// One subtask's place in a group.
 #[derive(Debug)]
-pub(super) struct Drift {
-    group: Arc<DriftGroup>,
+pub(super) struct AlignmentMember {
+    group: Arc<AlignmentGroup>,
     /// Where in the group each of the subtask's splits is.
     places: Vec<usize>,
     max: Duration,
     least: watch::Receiver<Timestamp>,
 }
 
-impl Drift {
+impl AlignmentMember {
     /// Takes part with one more split, which has reached nothing yet.
     pub(super) fn add(&mut self) {
         let mut parts = self.group.parts.lock();
@@ -99,7 +99,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_split_waits_for_the_slowest_of_its_group() {
-        let groups = DriftGroups::default();
+        let groups = AlignmentGroups::default();
         let alignment = Alignment { group: "g".into(), max_drift: Duration::from_millis(10) };
         let fast = groups.join(&alignment, &[Timestamp(100), Timestamp(105)]);
         let mut slow = groups.join(&alignment, &[Timestamp(50)]);
@@ -110,8 +110,8 @@ mod tests {
         slow.advance(0, Timestamp(102));
         slow.moved().await;
         assert!(fast.is_ahead(Timestamp(111)) && !fast.is_ahead(Timestamp(110)));
-        for (drift, split) in [(&fast, 0), (&fast, 1), (&slow, 0)] {
-            drift.advance(split, Timestamp::MAX);
+        for (alignment, split) in [(&fast, 0), (&fast, 1), (&slow, 0)] {
+            alignment.advance(split, Timestamp::MAX);
         }
         assert!(!fast.is_ahead(Timestamp::MAX), "with nobody to wait for nobody waits");
     }
