@@ -2,35 +2,19 @@
 //!
 //! One error reaches every append that was waiting in the same group, so it is cheap to clone.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coulee_model::{Classify, ErrorKind, SequenceNumber, ShardId, StreamName};
+use coulee_model::{Classify, ErrorKind, SequenceNumber, StreamName};
 
-use crate::{ProducerId, TransactionRef};
+use crate::ids::{Place, ProducerId, TransactionRef, TransactionalIdError};
 
 /// The result of an operation of the log.
 pub type Result<T, E = LogError> = std::result::Result<T, E>;
 
 /// How many names a "not found" message lists at most.
 const LISTED_NAMES_MAX: usize = 10;
-
-/// A shard by stream and number, as messages name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The stream that the shard belongs to.
-    pub stream: StreamName,
-    /// The shard's number within it.
-    pub shard: ShardId,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stream '{}' shard {}", self.stream, self.shard)
-    }
-}
 
 /// An error of the log.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,6 +43,9 @@ pub enum LogError {
         /// The name.
         stream: StreamName,
     },
+    /// The name of a transaction cannot be used.
+    #[error(transparent)]
+    InvalidTransactionalId(#[from] TransactionalIdError),
     /// A setting has a value that cannot work.
     #[error("{setting} is {found}: expected {expected}")]
     InvalidSetting {
@@ -196,6 +183,12 @@ pub enum LogError {
     /// The log was closed while a transaction was about to begin or to end.
     #[error("the log is closed")]
     LogClosed,
+    /// A thread of the log panicked. Whether what it was doing holds is undetermined until the restart.
+    #[error("an internal fault of the log: {fault}; restart, and please report this with the log file")]
+    Internal {
+        /// Which thread it was.
+        fault: &'static str,
+    },
     /// The stream was deleted while it was in use.
     #[error("stream '{stream}' was deleted")]
     Deleted {
@@ -302,6 +295,7 @@ impl Classify for LogError {
             LogError::NotFound { .. } | LogError::NoShard { .. } | LogError::Deleted { .. } => ErrorKind::NotFound,
             LogError::AlreadyExists { .. }
             | LogError::InvalidSetting { .. }
+            | LogError::InvalidTransactionalId(_)
             | LogError::InvalidBatch { .. }
             | LogError::BatchTooLarge { .. }
             | LogError::Trimmed { .. }
@@ -324,6 +318,7 @@ impl Classify for LogError {
             | LogError::Locked { .. }
             | LogError::Io { .. } => ErrorKind::Unavailable,
             LogError::Corrupt { .. } | LogError::DamagedBatch { .. } => ErrorKind::Corrupt,
+            LogError::Internal { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -44,83 +44,40 @@
 //! # }
 //! ```
 
+// Layer 0: identities, errors, settings.
 mod error;
+mod ids;
 mod settings;
 
-// A batch.
+// Layers 1 to 5: each uses only those before it.
 mod batch;
-mod builder;
-mod codec;
-mod header;
-mod marker;
-mod varint;
 
-// Files.
-mod index;
-mod journal;
-mod producers;
-mod recovery;
-mod retention;
-mod scan;
-mod segment;
-mod storage;
+mod files;
 
-// Appending and reading.
-mod append;
-mod committer;
-mod fetch;
-mod queue;
 mod shard;
-mod stability;
-mod tail;
-mod writer;
 
-// Transactions.
-mod coordinator;
-mod ending;
-mod lanes;
-mod outcomes;
-mod transaction;
+mod transactions;
 
-// Streams.
-mod folder;
+mod streams;
+
+// Layer 6: the log.
 mod log;
-mod route;
-mod stream;
 
 #[cfg(test)]
 mod tests;
 
-pub use append::{Append, Appended};
-pub use batch::{DecodedBatch, EncodedBatch, Headers, RecordRef, Records};
-pub use builder::{BatchBuilder, Record};
-pub use error::{LogError, Place, Result};
-pub use fetch::{Fetched, Isolation};
+pub use batch::builder::{BatchBuilder, Record};
+pub use batch::encoded::EncodedBatch;
+pub use batch::records::{DecodedBatch, Headers, RecordRef, Records};
+pub use error::{LogError, Result};
+pub use files::retention::Removed;
+pub use ids::{Place, ProducerId, TransactionRef, TransactionalId, TransactionalIdError};
 pub use log::Log;
-pub use retention::Removed;
 pub use settings::{BATCH_BYTES_MAX, Compression, LogSettings, SHARDS_MAX, StreamSettings, SyncPolicy};
-pub use shard::{READ_BYTES_MAX, Shard};
-pub use stability::AbortedSpan;
-pub use stream::Stream;
-pub use tail::Tail;
-pub use transaction::{Ended, Transaction, TransactionRef, TransactionalId};
-
-/// The identity of an idempotent producer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
-pub struct ProducerId(pub i64);
-
-impl ProducerId {
-    /// From here on, producer ids are those of a single transaction, and forgotten with it.
-    pub(crate) const OF_ONE_TRANSACTION: i64 = 1 << 62;
-
-    pub(crate) fn is_of_one_transaction(self) -> bool {
-        self.0 >= Self::OF_ONE_TRANSACTION
-    }
-}
-
-impl std::fmt::Display for ProducerId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
+pub use shard::append::{Append, Appended};
+pub use shard::fetch::{Fetched, Isolation};
+pub use shard::last_stable_offset::AbortedTransaction;
+pub use shard::shard::{READ_BYTES_MAX, Shard};
+pub use shard::tail::Tail;
+pub use streams::stream::Stream;
+pub use transactions::transaction::{Ended, Transaction};

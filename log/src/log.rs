@@ -7,22 +7,24 @@ use std::sync::Arc;
 use coulee_model::{Clock, StreamName, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
-use crate::committer::Committers;
-use crate::coordinator::Coordinator;
 use crate::error::{LogError, Result};
-use crate::folder::Folder;
-use crate::retention::Removed;
+use crate::files::retention::Removed;
+use crate::files::storage::{Disk, Storage};
+use crate::ids::{TransactionRef, TransactionalId};
 use crate::settings::{LogSettings, StreamSettings};
-use crate::storage::{Disk, Storage};
-use crate::stream::{Parts, Stream};
-use crate::transaction::{Ended, Transaction, TransactionRef, TransactionalId};
+use crate::shard::committer::Committers;
+use crate::streams::folder::Folder;
+use crate::streams::stream::{SharedParts, Stream};
+use crate::transactions::coordinator::TransactionCoordinator;
+use crate::transactions::transaction::{Ended, Transaction};
 
 /// An open log. Dropping it closes it.
 pub struct Log {
     streams: RwLock<BTreeMap<StreamName, Arc<Stream>>>,
     /// Held while a stream is made or deleted.
     changes: Mutex<()>,
-    parts: Parts,
+    parts: SharedParts,
+    transactions: Arc<TransactionCoordinator>,
     folder: Folder,
 }
 
@@ -43,21 +45,22 @@ impl Log {
         clock: Arc<dyn Clock>,
     ) -> Result<Log> {
         settings.check()?;
-        let folder = Folder::open(folder)?;
+        let folder = Folder::open(&storage, folder)?;
         let committers = Committers::start(settings.committer_threads, folder.root())?;
         let (transactions, open) =
-            Coordinator::open(&folder.transactions(), &storage, coulee_model::unique_u64() as u32)?;
-        let parts = Parts { settings, storage, clock, committers, transactions };
+            TransactionCoordinator::open(&folder.transactions(), &storage, coulee_model::unique_u64() as u32)?;
+        let fates = Arc::clone(&transactions) as Arc<_>;
+        let parts = SharedParts { settings, storage, clock, committers, transactions: fates };
         let mut streams = BTreeMap::new();
         for name in folder.streams()? {
             let stream = Stream::load(&folder.stream(&name), name.clone(), &parts)?;
             streams.insert(name, Arc::new(stream));
         }
-        parts.transactions.resume(open, |place| {
+        transactions.resume(open, |place| {
             let stream: &Arc<Stream> = streams.get(&place.stream)?;
             stream.shards().get(place.shard.0 as usize).cloned()
         })?;
-        Ok(Log { streams: RwLock::new(streams), changes: Mutex::new(()), parts, folder })
+        Ok(Log { streams: RwLock::new(streams), changes: Mutex::new(()), parts, transactions, folder })
     }
 
     /// Makes a stream, durably.
@@ -70,7 +73,7 @@ impl Log {
         if self.streams.read().contains_key(name) {
             return Err(LogError::AlreadyExists { stream: name.clone() });
         }
-        self.folder.create_stream(name, |folder| Stream::store(folder, &settings))?;
+        self.folder.create_stream(name, |folder| Stream::store(&*self.parts.storage, folder, &settings))?;
         let stream = Arc::new(Stream::new(&self.folder.stream(name), name.clone(), settings, &self.parts));
         self.streams.write().insert(name.clone(), Arc::clone(&stream));
         tracing::info!(stream = %name, shards = stream.shard_count(), "stream created");
@@ -113,7 +116,7 @@ impl Log {
     /// # Errors
     /// [`LogError::TransactionsPoisoned`], [`LogError::TransactionIdsExhausted`], [`LogError::LogClosed`].
     pub fn transaction(&self, id: &TransactionalId) -> Result<Transaction> {
-        self.parts.transactions.begin(id, self.parts.clock.now())
+        Transaction::begin(&self.transactions, id, self.parts.clock.now())
     }
 
     /// Commits a prepared transaction: durably decided, then visible in all its shards together. Committing one that was
@@ -124,7 +127,7 @@ impl Log {
     /// [`LogError::UnknownTransaction`]; [`LogError::DiskFull`] and the errors of a shard, after which it may be committed
     /// again; [`LogError::TransactionsPoisoned`] and [`LogError::LogClosed`], after which it may be after the restart.
     pub fn commit_transaction(&self, transaction: &TransactionRef) -> Ended {
-        Ended::of(|done| self.parts.transactions.commit(transaction, done))
+        Ended::of(|done| self.transactions.commit(transaction, done))
     }
 
     /// Aborts a transaction, prepared or not: no committed reader will see any of it. Aborting one that was aborted before
@@ -133,12 +136,12 @@ impl Log {
     /// # Errors
     /// In the answer: [`LogError::TransactionCommitted`], and as [`commit_transaction`](Self::commit_transaction).
     pub fn abort_transaction(&self, transaction: &TransactionRef) -> Ended {
-        Ended::of(|done| self.parts.transactions.abort(transaction, done))
+        Ended::of(|done| self.transactions.abort(transaction, done))
     }
 
     /// The transactions that are neither committed nor aborted, and whose name begins with `prefix`, oldest first.
     pub fn open_transactions(&self, prefix: &str) -> Vec<TransactionRef> {
-        self.parts.transactions.open_transactions(prefix)
+        self.transactions.open_transactions(prefix)
     }
 
     /// Removes the segments that the settings of their streams do not keep, lets go of the memory and the files that
@@ -150,7 +153,7 @@ impl Log {
     pub fn enforce_retention(&self) -> Result<Removed> {
         let (mut removed, mut first_error) = (Removed::default(), None);
         let timeout = i64::try_from(self.parts.settings.transaction_timeout_ms).unwrap_or(i64::MAX);
-        self.parts.transactions.maintain(Timestamp(self.parts.clock.now().millis().saturating_sub(timeout)));
+        self.transactions.maintain(Timestamp(self.parts.clock.now().millis().saturating_sub(timeout)));
         for stream in self.streams() {
             for shard in stream.shards() {
                 match shard.enforce_retention(stream.settings()) {
@@ -177,12 +180,12 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         let streams = self.streams();
-        self.parts.transactions.stop();
+        self.transactions.stop();
         let shards = || streams.iter().flat_map(|stream| stream.shards());
         shards().for_each(|shard| shard.close());
         self.parts.committers.stop();
         shards().for_each(|shard| shard.shut_down());
-        self.parts.transactions.finish();
+        self.transactions.finish();
     }
 }
 

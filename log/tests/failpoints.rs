@@ -172,7 +172,7 @@ fn a_sync_that_fails_under_a_transaction_fails_its_preparation() {
     let next = world.killed();
     assert!(next.log.open_transactions("").is_empty());
     assert!(next.visible().is_empty());
-    assert!(next.shards.iter().all(|shard| shard.stable_end() == shard.end()), "aborted");
+    assert!(next.shards.iter().all(|shard| shard.last_stable_offset() == shard.end()), "aborted");
     scenario.teardown();
 }
 

@@ -190,7 +190,7 @@ fn stream_page(table: &TableSpec, stream: &Stream, rows: usize) -> Result<Option
     let (mut values, mut total) = (Vec::new(), 0);
     for shard in stream.shards() {
         shard.open()?;
-        let (earliest, end) = (shard.earliest(), shard.stable_end());
+        let (earliest, end) = (shard.earliest(), shard.last_stable_offset());
         total += shard.record_count();
         if values.len() < rows && end > earliest {
             take_values(shard, earliest, rows, &mut values)?;

@@ -280,7 +280,11 @@ async fn uncommitted_readers_see_results_before_any_checkpoint() {
         let found = numbers(&engine, output, Isolation::ReadUncommitted, RECORDS).await;
         assert_eq!(found, (0..RECORDS).collect::<Vec<_>>(), "{output}");
         let stream = engine.log().stream(&StreamName::new(output).unwrap()).unwrap();
-        assert_eq!(stream.shard(ShardId(0)).unwrap().stable_end(), SequenceNumber(0), "{output}: nothing is committed");
+        assert_eq!(
+            stream.shard(ShardId(0)).unwrap().last_stable_offset(),
+            SequenceNumber(0),
+            "{output}: nothing is committed"
+        );
     }
     // The jobs' last checkpoint commits.
     engine.close(Closing::Stop).await;

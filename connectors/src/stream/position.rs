@@ -2,7 +2,7 @@
 //!
 //! A position is JSON: `{"next":120,"stop":300}`. `next` is the sequence number behind the last row that was returned;
 //! `stop`, if there is one, is the first that is not read any more. It was fixed when the shard was first opened, and
-//! stays what it was while producers go on. For a committed reader the end is the stable end: a transaction that was open
+//! stays what it was while producers go on. For a committed reader the end is the last stable offset: a transaction that was open
 //! then is not waited for.
 
 use bytes::Bytes;

@@ -61,7 +61,7 @@ impl Names {
 
     /// That of a writer's transaction.
     pub(super) fn of(&self, subtask: SubtaskIndex, number: u64) -> Result<TransactionalId> {
-        TransactionalId::new(format!("{}{}/{number}", self.prefix, subtask.0)).map_err(log_error)
+        TransactionalId::new(format!("{}{}/{number}", self.prefix, subtask.0)).map_err(|error| log_error(error.into()))
     }
 
     /// Whether a transaction is this sink's, and not of one whose uid begins with this one's.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use coulee_model::SequenceNumber;
 
-use super::Shard;
-use crate::{LogError, Result};
+use crate::error::{LogError, Result};
+use crate::shard::shard::Shard;
 
 impl Shard {
     /// Names the file of a batch that did not decode, and the byte where the batch begins: a [`LogError::DamagedBatch`] of what was read from

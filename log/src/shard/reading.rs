@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coulee_model::{SequenceNumber, Timestamp};
 
-use super::{Open, READ_BYTES_MAX, Shard};
-use crate::fetch::{Fetched, Isolation};
-use crate::header::Header;
-use crate::segment::Segment;
-use crate::stability::{self, Span};
-use crate::tail::Tail;
-use crate::{LogError, ProducerId, Result};
+use crate::batch::header::Header;
+use crate::error::{LogError, Result};
+use crate::files::segment::Segment;
+use crate::ids::ProducerId;
+use crate::shard::fetch::{Fetched, Isolation};
+use crate::shard::last_stable_offset::{self, TransactionRange};
+use crate::shard::shard::{Open, READ_BYTES_MAX, Shard};
+use crate::shard::tail::Tail;
 
 impl Shard {
     /// The first sequence number that can be read. 0 while the shard cannot be [opened](Self::open).
@@ -26,13 +27,13 @@ impl Shard {
         SequenceNumber(self.head.borrow().end)
     }
 
-    /// The end of what committed readers may see: where the earliest transaction begins that is neither committed nor
-    /// aborted, and [`end`](Self::end) without one. 0 while the shard cannot be [opened](Self::open).
-    pub fn stable_end(&self) -> SequenceNumber {
+    /// The last stable offset: where the earliest transaction begins that is neither committed nor aborted, and
+    /// [`end`](Self::end) without one. Committed readers see what is before it. 0 while the shard cannot be [opened](Self::open).
+    pub fn last_stable_offset(&self) -> SequenceNumber {
         self.end_for(Isolation::ReadCommitted)
     }
 
-    /// [`end`](Self::end) or [`stable_end`](Self::stable_end).
+    /// [`end`](Self::end) or [`last_stable_offset`](Self::last_stable_offset).
     pub fn end_for(&self, isolation: Isolation) -> SequenceNumber {
         let _ = self.opened();
         SequenceNumber(self.head.borrow().seen_by(isolation))
@@ -47,8 +48,9 @@ impl Shard {
         let open = self.opened()?;
         let end = self.check_life()?.seen_by(isolation);
         let aborted = open.aborted(isolation, 0, end);
-        let skip =
-            |batch: &Header| batch.is_control() || stability::is_in(&aborted, batch.producer, batch.base_sequence);
+        let skip = |batch: &Header| {
+            batch.is_control() || last_stable_offset::is_in(&aborted, batch.producer, batch.base_sequence)
+        };
         let segments = open.segments.read().clone();
         for segment in segments {
             if segment.summary().max_timestamp < timestamp.millis() {
@@ -66,7 +68,7 @@ impl Shard {
     }
 
     /// Reads whole batches from the one that holds `from`, at most `bytes_max` bytes (and [`READ_BYTES_MAX`]), but at
-    /// least one batch if there is any. Empty when `from` is the end, or for a committed reader between the stable end and
+    /// least one batch if there is any. Empty when `from` is the end, or for a committed reader between the last stable offset and
     /// the end. Blocks for the disk.
     ///
     /// # Errors
@@ -76,7 +78,7 @@ impl Shard {
         let open = self.opened()?;
         let head = self.check_life()?;
         let (end, seen) = (head.end, head.seen_by(isolation));
-        let place = || self.home.place.clone();
+        let place = || self.context.place.clone();
         if from.0 > end {
             return Err(LogError::OutOfRange { place: place(), requested: from, end: SequenceNumber(end) });
         }
@@ -100,7 +102,7 @@ impl Shard {
     /// Watches the end of what a reader may see.
     pub fn tail(&self, isolation: Isolation) -> Tail {
         let _ = self.opened();
-        Tail::new(self.head.subscribe(), self.home.place.clone(), isolation)
+        Tail::new(self.head.subscribe(), self.context.place.clone(), isolation)
     }
 
     /// The size of its segments, in bytes.
@@ -113,9 +115,11 @@ impl Shard {
     pub fn record_count(&self) -> u64 {
         let Ok(open) = self.opened() else { return 0 };
         let records: u64 = open.segments.read().iter().map(|segment| segment.summary().records).sum();
-        let stability = open.stability.lock();
+        let last_stable_offset = open.last_stable_offset.lock();
         let head = *self.head.borrow();
-        records.saturating_sub(stability.aborted_records(head.stable)).saturating_sub(head.end - head.stable)
+        records
+            .saturating_sub(last_stable_offset.aborted_records(head.last_stable))
+            .saturating_sub(head.end - head.last_stable)
     }
 
     /// The epoch and the last number of an idempotent producer, with what is still queued.
@@ -126,10 +130,10 @@ impl Shard {
 
 impl Open {
     /// What the reader skips between two sequence numbers.
-    fn aborted(&self, isolation: Isolation, from: u64, to: u64) -> Vec<Span> {
+    fn aborted(&self, isolation: Isolation, from: u64, to: u64) -> Vec<TransactionRange> {
         match isolation {
             Isolation::ReadUncommitted => Vec::new(),
-            Isolation::ReadCommitted => self.stability.lock().aborted(from, to),
+            Isolation::ReadCommitted => self.last_stable_offset.lock().aborted(from, to),
         }
     }
 

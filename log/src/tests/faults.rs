@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 
 use super::transactions::{id, prepare, seen};
 use super::{Fixture, all_values, append, at, batch, from_producer};
-use crate::queue::{GROUP_BYTES_MAX, QUEUED_BYTES_MAX};
+use crate::files::storage::{Disk, SegmentFile, Storage};
 use crate::settings::SyncPolicy;
-use crate::storage::{Disk, SegmentFile, Storage};
+use crate::shard::queue::{GROUP_BYTES_MAX, QUEUED_BYTES_MAX};
 use crate::{BatchBuilder, Compression, Isolation, LogError, ProducerId, Record};
 
 /// What the next operations on the disk do.
@@ -42,6 +42,10 @@ struct FaultyFile {
 
 impl Storage for FaultyDisk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+        // The faults are those of segments and the journal, not of the drafts that replace small files.
+        if path.extension().is_some_and(|extension| extension == "tmp") {
+            return Disk.open(path);
+        }
         let mut faults = self.0.lock();
         if faults.failed_opens > 0 {
             faults.failed_opens -= 1;
@@ -50,6 +54,26 @@ impl Storage for FaultyDisk {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(Box::new(FaultyFile { file: Disk.open(path)?, faults: Arc::clone(&self.0) }))
+    }
+
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        Disk.create_folder(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        Disk.remove_file(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        Disk.remove_folder(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        Disk.sync_folder(path)
     }
 }
 

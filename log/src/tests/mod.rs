@@ -2,6 +2,7 @@
 
 mod batches;
 mod faults;
+mod layers;
 mod lifecycle;
 mod reading;
 mod recovery;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use coulee_model::{ManualClock, SequenceNumber, ShardId, StreamName, Timestamp};
 
-use crate::storage::{Disk, Storage};
+use crate::files::storage::{Disk, Storage};
 use crate::{
     BatchBuilder, Compression, Fetched, Isolation, Log, LogSettings, ProducerId, Record, Shard, StreamSettings,
 };

@@ -167,7 +167,7 @@ fn a_damaged_closed_segment_is_met_by_its_readers_and_nobody_else() {
             fs::remove_file(damaged.with_extension("index")).expect("removed");
         }
         let bases: Vec<u64> =
-            fixture.segments().iter().map(|path| crate::segment::base_of(path).expect("a name")).collect();
+            fixture.segments().iter().map(|path| crate::files::segment::base_of(path).expect("a name")).collect();
         let (log, shard) = fixture.open();
         let read = |from: u64| -> crate::Result<Vec<u64>> {
             let (mut values, mut next) = (Vec::new(), at(from));

@@ -67,7 +67,7 @@ fn a_commit_shows_all_shards_and_an_abort_none() {
         }
         assert!(log.open_transactions("").is_empty());
         for (shard, end) in shards.iter().zip(ends) {
-            assert_eq!((shard.stable_end(), shard.end()), (end.plus(1), end.plus(1)), "and a marker");
+            assert_eq!((shard.last_stable_offset(), shard.end()), (end.plus(1), end.plus(1)), "and a marker");
             assert_eq!(shard.producer_sequence(prepared.producer), None, "forgotten");
         }
     }
@@ -98,7 +98,7 @@ fn an_open_transaction_holds_back_what_follows_it() {
     append(&shard, 2..4);
     let mut second = log.transaction(&id("b")).expect("begun");
     second.append(&shard, batch(20..22)).wait().expect("appended");
-    assert_eq!((shard.stable_end(), shard.end(), shard.record_count()), (at(2), at(8), 2));
+    assert_eq!((shard.last_stable_offset(), shard.end(), shard.record_count()), (at(2), at(8), 2));
     assert_eq!(seen(&shard, 0, COMMITTED), [0, 1]);
     assert_eq!(seen(&shard, 0, ALL), [0, 1, 10, 11, 2, 3, 20, 21]);
     for from in 2..=8 {
@@ -110,7 +110,7 @@ fn an_open_transaction_holds_back_what_follows_it() {
     // The second ends first: what it holds waits for the first.
     let second = prepare(&mut second).expect("prepared");
     log.commit_transaction(&second).wait().expect("committed");
-    assert_eq!(shard.stable_end(), at(2));
+    assert_eq!(shard.last_stable_offset(), at(2));
     let mut tail = shard.tail(COMMITTED);
     let aborting = first.abort();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -296,7 +296,7 @@ fn retention_spares_the_beginning_of_an_open_transaction() {
     }
     let mut transaction = log.transaction(&id("t")).expect("begun");
     transaction.append(&shard, batch(100..105)).wait().expect("appended");
-    let first = shard.stable_end();
+    let first = shard.last_stable_offset();
     let segments = fixture.segments().len();
     while fixture.segments().len() < segments + 3 {
         append(&shard, 0..5);
@@ -311,7 +311,7 @@ fn retention_spares_the_beginning_of_an_open_transaction() {
 }
 
 #[test]
-fn aborted_spans_go_with_their_records_and_survive_a_roll() {
+fn aborted_transactions_go_with_their_records_and_survive_a_roll() {
     let mut fixture = Fixture::new();
     fixture.stream.retention_bytes = Some(3000);
     let (log, shard) = fixture.open();

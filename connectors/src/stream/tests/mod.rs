@@ -84,7 +84,7 @@ impl Place {
         let shard = |shard: u32| {
             let shard = stream.shard(ShardId(shard)).expect("the shard");
             let (mut values, mut next) = (Vec::new(), shard.earliest());
-            while next < shard.stable_end() {
+            while next < shard.last_stable_offset() {
                 let fetched = shard.read(next, 1 << 20, Isolation::ReadCommitted).expect("read");
                 for batch in fetched.batches() {
                     let batch = batch.expect("a batch").decode().expect("records");

@@ -336,7 +336,7 @@ async fn uncommitted_readers_see_records_before_the_checkpoint() {
     for shard in stream.shards() {
         // Without a checkpoint: the test would never end otherwise.
         shard.tail(Isolation::ReadUncommitted).changed(SequenceNumber(0)).await.expect("records");
-        assert_eq!(shard.stable_end(), SequenceNumber(0), "nothing is committed");
+        assert_eq!(shard.last_stable_offset(), SequenceNumber(0), "nothing is committed");
     }
     drop(stream);
     // The process dies, and what was seen is aborted and written again.
@@ -409,7 +409,7 @@ async fn rows_that_fill_batches_are_appended_before_the_checkpoint() {
     let shard = stream.shard(ShardId(0)).expect("the shard");
     let mut tail = shard.tail(Isolation::ReadUncommitted);
     tail.changed(SequenceNumber(0)).await.expect("a batch");
-    assert_eq!(shard.stable_end(), SequenceNumber(0));
+    assert_eq!(shard.last_stable_offset(), SequenceNumber(0));
     drop((shard, stream, tail));
     let states = job.prepare().await;
     job.make_durable(states);

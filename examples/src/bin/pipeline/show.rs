@@ -28,7 +28,7 @@ pub fn read(settings: &Settings) -> Result<()> {
     for shard in stream.shards() {
         shard.open().map_err(log_error)?;
         let mut next = shard.earliest();
-        while next < shard.stable_end() {
+        while next < shard.last_stable_offset() {
             let fetched = shard.read(next, 1 << 20, Isolation::ReadCommitted).map_err(log_error)?;
             for batch in fetched.batches() {
                 let batch = batch.and_then(|batch| batch.decode()).map_err(|error| log_error(shard.locate(error)))?;
@@ -40,7 +40,7 @@ pub fn read(settings: &Settings) -> Result<()> {
             }
             next = fetched.next;
         }
-        if shard.stable_end() != shard.end() {
+        if shard.last_stable_offset() != shard.end() {
             return Err(Error::invalid(format!("stream '{name}' shard {}: a transaction is open", shard.id())));
         }
     }

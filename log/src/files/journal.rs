@@ -1,0 +1,138 @@
+//! A journal file: a magic number, then frames, each with its length and its checksum. `docs/formats/log.md` has the bytes.
+//!
+//! A frame is appended, and synced when its writer asks for that. The whole file is replaced, atomically, when its
+//! writer knows a shorter way to say the same. What a frame means is the writer's business.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{LogError, Result, is_disk_full};
+use crate::files::storage::{self, SegmentFile, Storage, WriteFailure};
+
+/// The length and the checksum before each body.
+const FRAME_HEADER_BYTES: usize = 8;
+
+/// A journal file that is open for appending.
+pub(crate) struct JournalFile {
+    path: PathBuf,
+    storage: Arc<dyn Storage>,
+    file: Box<dyn SegmentFile>,
+    bytes: u64,
+}
+
+impl JournalFile {
+    /// Replaces the file, or makes it, with `content`: a magic number and frames.
+    ///
+    /// # Errors
+    /// [`LogError::Io`], [`LogError::DiskFull`].
+    pub(crate) fn create(path: &Path, storage: &Arc<dyn Storage>, content: &[u8]) -> Result<JournalFile> {
+        storage::write_atomically(&**storage, path, content)?;
+        let file = storage.open(path).map_err(|e| LogError::io("open", path, e))?;
+        Ok(JournalFile { path: path.to_owned(), storage: Arc::clone(storage), file, bytes: content.len() as u64 })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The length of the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Adds frames, and makes them and all before them durable if `sync` says so.
+    ///
+    /// # Errors
+    /// What the system said. After [`WriteFailure::Undetermined`] nothing may be appended any more.
+    pub(crate) fn append(&mut self, frames: &[u8], sync: bool) -> Result<(), WriteFailure<io::Error>> {
+        if let Err(error) = self.file.write_all_at(frames, self.bytes) {
+            // SUBTLE: cutting back is only sound before a sync was tried; what a failed sync leaves is unknown.
+            let undone = is_disk_full(&error) && self.file.truncate(self.bytes).is_ok();
+            return Err(if undone { WriteFailure::NotWritten(error) } else { WriteFailure::Undetermined(error) });
+        }
+        if sync {
+            self.file.sync().map_err(WriteFailure::Undetermined)?;
+        }
+        self.bytes += frames.len() as u64;
+        Ok(())
+    }
+
+    /// Replaces the content of the file. What was appended and synced before is durable whatever comes of this.
+    ///
+    /// # Errors
+    /// When neither the new file nor the old one can be appended to any more.
+    pub(crate) fn replace(&mut self, content: &[u8]) -> Result<()> {
+        match Self::create(&self.path, &self.storage, content) {
+            Ok(replaced) => *self = replaced,
+            Err(error) => {
+                // SUBTLE: the draft may have taken the place of the file, but not durably. The file of that name is the one
+                // to add to, and its name has to be made durable first.
+                tracing::warn!(path = %self.path.display(), %error, "could not write a journal anew");
+                self.file = self.storage.open(&self.path).map_err(|e| LogError::io("open", &self.path, e))?;
+                let found = fs::metadata(&self.path).map_err(|e| LogError::io("look at", &self.path, e))?;
+                self.bytes = found.len();
+                storage::sync_folder(&*self.storage, self.path.parent().unwrap_or(&self.path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts the frame of a body at the end of `bytes`.
+pub(crate) fn put_frame(body: &[u8], bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&(body.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(body).to_be_bytes());
+    bytes.extend_from_slice(body);
+}
+
+/// Visits what the frames of a file say, up to the first frame that a crash has torn. An absent file has none. A body
+/// has up to `body_bytes_max` bytes.
+///
+/// # Errors
+/// [`LogError::Corrupt`] when the file begins with another magic number, when `decode` does not know a sound body, and
+/// when a sound frame follows one that is not: that is damage and no torn write. [`LogError::Io`].
+pub(crate) fn read<T>(
+    path: &Path,
+    magic: [u8; 8],
+    body_bytes_max: usize,
+    decode: impl Fn(&[u8]) -> Option<T>,
+    mut visit: impl FnMut(T),
+) -> Result<()> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(LogError::io("read", path, error)),
+    };
+    let Some(mut rest) = bytes.strip_prefix(&magic) else {
+        return Err(LogError::corrupt(path, 0, "it does not begin as a journal of this kind does"));
+    };
+    let frame = |bytes| take_frame(bytes, body_bytes_max);
+    while !rest.is_empty() {
+        let position = (bytes.len() - rest.len()) as u64;
+        let Some((body, after)) = frame(rest) else {
+            // A torn write leaves nothing sound behind it; damage does.
+            if (1..rest.len()).any(|at| frame(&rest[at..]).is_some_and(|(body, _)| decode(body).is_some())) {
+                return Err(LogError::corrupt(path, position, "a record is not what was written, but others follow"));
+            }
+            tracing::warn!(path = %path.display(), position, "cut off a torn write that was never answered");
+            return Ok(());
+        };
+        visit(decode(body).ok_or_else(|| LogError::corrupt(path, position, "a record is malformed"))?);
+        rest = after;
+    }
+    Ok(())
+}
+
+/// The body of the frame at the front, and what follows it; `None` when the frame is not whole and sound.
+fn take_frame(bytes: &[u8], body_bytes_max: usize) -> Option<(&[u8], &[u8])> {
+    let (front, rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
+    let (length, crc) = front.split_first_chunk::<4>()?;
+    let length = u32::from_be_bytes(*length) as usize;
+    if length == 0 || length > body_bytes_max {
+        return None;
+    }
+    let (body, after) = rest.split_at_checked(length)?;
+    (crc == crc32c::crc32c(body).to_be_bytes()).then_some((body, after))
+}
