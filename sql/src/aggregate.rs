@@ -22,7 +22,7 @@ use crate::error::{Fault, Result};
 use crate::faults::fault;
 use crate::hint;
 use crate::identity::Name;
-use crate::lineage::window_of;
+use crate::lineage::bounds_of;
 use crate::translate::{NodeRows, Translator, physical};
 
 /// What the group expressions of an aggregation say.
@@ -119,7 +119,7 @@ impl Translator<'_> {
 fn groups<'a>(aggregate: &'a Aggregate) -> Result<Groups<'a>> {
     let mut found: Option<(Tumbling, Bound, &Expr)> = None;
     let (mut keys, mut output, mut uid) = (Vec::new(), Vec::new(), None);
-    let mut fields = Vec::new();
+    let (bounds, mut fields) = (bounds_of(aggregate), Vec::new());
     for (index, expr) in aggregate.group_expr.iter().enumerate() {
         if matches!(expr, Expr::GroupingSet(_)) {
             return Err(Fault::new("GROUPING SETS, ROLLUP and CUBE come in a later version")
@@ -131,7 +131,7 @@ fn groups<'a>(aggregate: &'a Aggregate) -> Result<Groups<'a>> {
             continue;
         }
         fields.push(index);
-        let Some((window, part)) = window_of(expr, &aggregate.input) else {
+        let Some((_, window, part)) = bounds.iter().find(|(at, _, _)| *at == index).copied() else {
             output.push(WindowColumn::Key(keys.len()));
             keys.push((expr, aggregate.schema.field(index).clone()));
             continue;

@@ -5,7 +5,7 @@
 use coulee_runtime::window::assign::{Bound, Tumbling, as_window};
 use datafusion_common::Column;
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion_expr::{Expr, LogicalPlan};
+use datafusion_expr::{Aggregate, Expr, LogicalPlan};
 
 use crate::catalog::ScanSource;
 
@@ -69,9 +69,11 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
         // A window's last instant is at or after the row's own time, so a watermark below the one is below the other.
         return part == Bound::Time;
     }
-    if let LogicalPlan::Aggregate(_) = plan {
-        // SUBTLE: results leave when the watermark has passed the window; any other time among the keys is late by then.
-        return matches!(window_of(expr, plan), Some((_, Bound::Time)));
+    if let LogicalPlan::Aggregate(aggregate) = plan {
+        // SUBTLE: results leave when the watermark has passed the window; any other time among the keys is late by then, that of an inner window too.
+        let Expr::Column(column) = expr else { return false };
+        let index = plan.schema().maybe_index_of_column(column);
+        return bounds_of(aggregate).iter().any(|(at, _, part)| Some(*at) == index && *part == Bound::Time);
     }
     if let LogicalPlan::Projection(node) = plan
         && let LogicalPlan::TableScan(scan) = node.input.as_ref()
@@ -95,17 +97,28 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
     }
 }
 
-/// The window that an expression is a bound of.
-pub(crate) fn window_of(expr: &Expr, plan: &LogicalPlan) -> Option<(Tumbling, Bound)> {
+/// The window that an expression is a bound of, and how many aggregations lie between the two.
+fn window_of(expr: &Expr, plan: &LogicalPlan) -> Option<(Tumbling, Bound, usize)> {
     let expr = bare(expr);
-    if let Some(window) = as_window(expr) {
-        return Some(window);
+    if let Some((window, part)) = as_window(expr) {
+        return Some((window, part, 0));
     }
     let Expr::Column(column) = expr else { return None };
     let ColumnOrigin::Below(inputs) = origin(column, plan) else { return None };
     let mut windows = inputs.iter().map(|(input, expr)| window_of(expr, input));
-    let first = windows.next()??;
-    windows.all(|window| window == Some(first)).then_some(first)
+    let (window, part, depth) = windows.next()??;
+    let same = windows.all(|other| other == Some((window, part, depth)));
+    same.then_some((window, part, depth + usize::from(matches!(plan, LogicalPlan::Aggregate(_)))))
+}
+
+/// The group expressions of an aggregation that are bounds of its window, with their places. The window is the one with the fewest aggregations in
+/// between; the bounds of windows further inside are keys like any other.
+pub(crate) fn bounds_of(aggregate: &Aggregate) -> Vec<(usize, Tumbling, Bound)> {
+    let found = aggregate.group_expr.iter().map(|expr| window_of(expr, &aggregate.input));
+    let found: Vec<_> = found.enumerate().filter_map(|(index, bound)| bound.map(|bound| (index, bound))).collect();
+    let nearest = found.iter().map(|(_, (_, _, depth))| *depth).min();
+    let near = found.into_iter().filter(|(_, (_, _, depth))| Some(*depth) == nearest);
+    near.map(|(index, (window, part, _))| (index, window, part)).collect()
 }
 
 /// The same expression with bare column names.

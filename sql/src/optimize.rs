@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use datafusion_common::Result as DataFusionResult;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::{Result as DataFusionResult, ScalarValue};
 use datafusion_expr::{Expr, LogicalPlan};
 use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion_optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
-use datafusion_optimizer::eliminate_filter::EliminateFilter;
 use datafusion_optimizer::optimize_projections::OptimizeProjections;
 use datafusion_optimizer::optimize_unions::OptimizeUnions;
 use datafusion_optimizer::push_down_filter::PushDownFilter;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
-use datafusion_optimizer::{Analyzer, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule};
+use datafusion_optimizer::{Analyzer, ApplyOrder, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule};
 
 use crate::error::Result;
 use crate::faults::fault;
@@ -25,7 +24,7 @@ pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<Logical
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
         Arc::new(EliminateDuplicatedExpr::new()),
-        Arc::new(EliminateFilter::new()),
+        Arc::new(EliminateTrueFilter),
         Arc::new(PushDownFilter::new()),
         Arc::new(UnguardedSubexprEliminate(CommonSubexprEliminate::new())),
         Arc::new(OptimizeProjections::new()),
@@ -40,6 +39,38 @@ pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<Logical
         })
         .and_then(|plan| Optimizer::with_rules(rules).optimize(plan, &context, |_, _| {}));
     optimized.map_err(|error| fault(&error))
+}
+
+/// Leaves out a filter that every row passes.
+///
+/// SUBTLE: DataFusion's own rule also makes an empty relation of a filter that no row passes. The query would read no table then, and a job without a
+/// source has no event time and no end.
+#[derive(Debug)]
+struct EliminateTrueFilter;
+
+impl OptimizerRule for EliminateTrueFilter {
+    fn name(&self) -> &str {
+        "eliminate_true_filter"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::TopDown)
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> DataFusionResult<Transformed<LogicalPlan>> {
+        match plan {
+            LogicalPlan::Filter(filter)
+                if matches!(filter.predicate, Expr::Literal(ScalarValue::Boolean(Some(true)), _)) =>
+            {
+                Ok(Transformed::yes(Arc::unwrap_or_clone(filter.input)))
+            }
+            other => Ok(Transformed::no(other)),
+        }
+    }
 }
 
 /// [`CommonSubexprEliminate`], but for plans in which an aggregate has a `FILTER`.

@@ -44,9 +44,7 @@ pub(crate) fn refusal(plan: &LogicalPlan) -> Fault {
             &["VALUES"],
             "write the rows to a file and read it with 'connector' = 'filesystem'",
         ),
-        LogicalPlan::EmptyRelation(_) => {
-            ("the query reads no table", &["SELECT"], "add FROM, and check that the WHERE clause can be true")
-        }
+        LogicalPlan::EmptyRelation(_) => ("the query reads no table", &["SELECT"], "add FROM"),
         LogicalPlan::Unnest(_) => ("UNNEST comes in a later version", &["UNNEST"], "keep the array as a column"),
         LogicalPlan::Subquery(_) => ("a subquery here comes in a later version", &["EXISTS", "IN", "LATERAL"], ADVICE),
         LogicalPlan::RecursiveQuery(_) => {

@@ -11,6 +11,8 @@ use arrow::compute::kernels::cmp::{gt, neq};
 use arrow::compute::{filter, sum};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion_common::ScalarValue;
+use datafusion_functions_aggregate::count::count_udaf;
 use datafusion_functions_aggregate::sum::sum_udaf;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::AggregateExprBuilder;
@@ -62,10 +64,14 @@ pub(super) struct Closed {
 
 impl Layout {
     pub(super) fn new(spec: &WindowAggregateSpec) -> Result<Self> {
-        let of_keys = Grouping {
+        let mut of_keys = Grouping {
             keys: spec.keys.iter().map(|(_, field)| field.clone()).collect(),
             aggregates: spec.aggregates.clone(),
         };
+        if of_keys.keys.is_empty() && of_keys.aggregates.is_empty() {
+            // SUBTLE: what has no columns has no rows either, and a window that only its bounds are asked of would give nothing.
+            of_keys.aggregates.push(row_count()?);
+        }
         let exprs = spec.keys.iter().map(|(expr, _)| expr.clone()).collect();
         let key_count = spec.keys.len();
         match &spec.changelog {
@@ -164,6 +170,14 @@ fn place(expr: &Arc<dyn PhysicalExpr>, exprs: &mut Vec<Arc<dyn PhysicalExpr>>) -
         exprs.push(expr.clone());
         exprs.len() - 1
     }))
+}
+
+/// How many rows there are.
+fn row_count() -> Result<Aggregate> {
+    let one: Arc<dyn PhysicalExpr> = Arc::new(Literal::new(ScalarValue::Int64(Some(1))));
+    let schema = Arc::new(Schema::empty());
+    let function = AggregateExprBuilder::new(count_udaf(), vec![one]).schema(schema).alias("rows").build()?;
+    Ok(Aggregate { function: Arc::new(function), filter: None })
 }
 
 /// The sum of [`Batch::signs`].

@@ -124,6 +124,33 @@ fn any_batching_and_any_restart_give_the_naive_result() {
 }
 
 #[test]
+fn a_window_of_which_only_the_bounds_are_asked_has_one_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut next = 0;
+    let builder = GraphBuilder::new(1);
+    let source = MemorySource::new(rows(&[]).schema(), vec![]);
+    let flow = builder.source("in", Arc::new(source)).unwrap().event_time("time", Duration::ZERO).unwrap();
+    let window = flow.key_by([]).unwrap().tumble("w", "time", Duration::from_millis(WINDOW as u64), []).unwrap();
+    window.sink("out", Arc::new(MemorySink::default())).unwrap();
+    let graph = builder.finish().unwrap();
+    let NodeKind::Operator(operator) = &graph.nodes[1].kind else { panic!("a window") };
+    let inputs = [
+        Input::Rows(Batch::inserts(rows(&[
+            (Some(1), Some("a"), Some(1)),
+            (Some(3), None, None),
+            (Some(25), None, None),
+        ]))),
+        Input::Watermark(Timestamp(100)),
+    ];
+    let found = agrees(operator, &inputs, || {
+        next += 1;
+        folder.path().join(next.to_string())
+    });
+    let line = |start: i64| format!("{} | {}", shown(start), shown(start + WINDOW));
+    assert_eq!(found.unwrap(), [line(0), line(20)]);
+}
+
+#[test]
 fn late_and_timeless_rows_are_counted_and_emitted_on_their_port() {
     let folder = tempfile::tempdir().unwrap();
     let mut harness = Harness::new(window_operator(), folder.path()).unwrap();
