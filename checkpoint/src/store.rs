@@ -1,7 +1,7 @@
 //! The state of one job in RocksDB: always exactly the last checkpoint.
 //!
 //! This file opens a store and commits to it. `settings` says how RocksDB is set up and what was measured; `read` has gets and scans,
-//! `expiry` the tables whose entries die by the clock, `figures` what a store costs.
+//! `expiry` the tables whose entries die by the clock, `torn` what a power loss leaves of a commit, `figures` what a store costs.
 //!
 //! There are two column families, written by one atomic batch: `default` for plain tables, whose larger values live in blob files apart
 //! from the keys, and `expiring` for tables whose values begin with an expiry. Apart, because a compaction filter makes RocksDB read every
@@ -11,6 +11,7 @@ mod expiry;
 mod figures;
 mod read;
 mod settings;
+mod torn;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,11 +102,21 @@ impl JobStore {
         std::fs::create_dir_all(dir).map_err(|source| Error::File { path: dir.to_owned(), source })?;
         let wrap = |source| Error::Store { dir: dir.to_owned(), source };
         let setup = settings::Setup::new(settings, resources).map_err(wrap)?;
-        let families = [
-            ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, setup.plain),
-            ColumnFamilyDescriptor::new(EXPIRING, setup.expiring),
-        ];
-        let db = DB::open_cf_descriptors(&setup.database, dir, families).map_err(wrap)?;
+        let open = || {
+            let families = [
+                ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, setup.plain.clone()),
+                ColumnFamilyDescriptor::new(EXPIRING, setup.expiring.clone()),
+            ];
+            DB::open_cf_descriptors(&setup.database, dir, families)
+        };
+        let db = match open() {
+            Err(damage) if damage.kind() == rocksdb::ErrorKind::Corruption => {
+                let cut = torn::cut_torn_commit(dir).map_err(|source| Error::File { path: dir.to_owned(), source })?;
+                if cut { open() } else { Err(damage) }
+            }
+            opened => opened,
+        };
+        let db = db.map_err(wrap)?;
         let mut store = JobStore {
             dir: dir.to_owned(),
             db,
@@ -258,5 +269,7 @@ fn synced() -> WriteOptions {
     options
 }
 
+#[cfg(test)]
+mod power_tests;
 #[cfg(test)]
 mod tests;

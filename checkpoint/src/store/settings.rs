@@ -115,7 +115,8 @@ fn database(settings: &StoreSettings) -> Result<Options, rocksdb::Error> {
     let mut options = Options::default().get_options_from_string("avoid_flush_during_recovery=true")?;
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    // A torn last record of the log is a commit that was never acknowledged; anything else damaged must be seen.
+    // A last record of the log that was cut short is a commit that was never acknowledged (`torn` has the one that is long enough and damaged); anything else
+    // damaged must be seen.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     // The log holds what is in memory; a family that is seldom written must not keep old logs, which opening would replay.
     options.set_max_total_wal_size(2 * settings.write_buffer_bytes as u64);
