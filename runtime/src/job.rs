@@ -20,6 +20,8 @@ mod enumerator;
 pub(crate) mod executor;
 mod launch;
 mod route;
+#[cfg(test)]
+mod simulation;
 mod source_task;
 mod source_watermark;
 mod task;

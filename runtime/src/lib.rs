@@ -39,6 +39,7 @@ pub mod failpoints;
 pub mod flow;
 pub mod harness;
 pub mod memory;
+mod planted;
 
 pub use batch::{Batch, RowKind};
 pub use connector::rejected_schema;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use coulee_model::Timestamp;
 
+use crate::planted::{Bug, is_planted};
+
 /// One of the things whose minimum counts: a split of a source, a channel of an operator.
 #[derive(Debug, Clone, Copy)]
 struct Part {
@@ -75,7 +77,7 @@ impl MergedWatermark {
     pub fn advance(&mut self, part: usize, watermark: Timestamp) {
         let part = &mut self.parts[part];
         part.watermark = part.watermark.max(watermark);
-        part.idle = false;
+        part.idle = part.idle && is_planted(Bug::IdleForEver);
     }
 
     /// A part holds nobody back until it advances or is woken.
@@ -85,7 +87,7 @@ impl MergedWatermark {
 
     /// Rows of a part came, whatever their times are: it holds the others back at what it had reached.
     pub fn wake(&mut self, part: usize) {
-        self.parts[part].idle = false;
+        self.parts[part].idle = self.parts[part].idle && is_planted(Bug::IdleForEver);
     }
 
     /// Whether a part holds nobody back.
@@ -117,7 +119,9 @@ impl MergedWatermark {
         if self.all_idle() {
             return None;
         }
-        let least = self.parts.iter().filter(|part| !part.idle).map(|part| part.watermark).min()?.max(self.resumed);
+        let active = self.parts.iter().filter(|part| !part.idle).map(|part| part.watermark);
+        let least = if is_planted(Bug::WatermarkByMaximum) { active.max() } else { active.min() };
+        let least = least?.max(self.resumed);
         if least <= self.merged {
             return None;
         }

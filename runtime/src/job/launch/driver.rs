@@ -25,6 +25,7 @@ use crate::job::executor::{Executor, Lost, Ticks};
 use crate::job::route::TaskError;
 use crate::job::{Control, Report, TaskId};
 use crate::metrics::{CountedRows, JobMetrics};
+use crate::planted::{Bug, is_planted};
 use crate::state::{MemoryBudget, StateDescriptor};
 use crate::{Error, Result};
 
@@ -228,13 +229,13 @@ impl Driver {
                     fail::fail_point!("job.commit.before", |_| Err(injected("job.commit.before")));
                     let mut pending = std::mem::take(pending);
                     let mut committables = std::mem::take(&mut pending.committables);
+                    if is_planted(Bug::CommitBeforeDurable) {
+                        tasks.prepared(id, &mut committables);
+                        tasks.commit(CommitOn::Checkpoint, id);
+                    }
                     let record = self.commit(id, pending).await?;
                     fail::fail_point!("job.commit.after", |_| Err(injected("job.commit.after")));
-                    for (index, committer) in tasks.committers.iter().enumerate() {
-                        // A committer that is gone has reported why.
-                        let durable = CommitRequest::Durable(id, committables.remove(&index).unwrap_or_default());
-                        let _ = committer.requests.send(durable);
-                    }
+                    tasks.prepared(id, &mut committables);
                     let then = coordinator.step(Event::Durable(id));
                     let is_last = matches!(coordinator.phase(), Phase::Delivering(..) | Phase::Done);
                     let waits = tasks.committers.iter().any(|committer| committer.commit_on == CommitOn::Snapshot);
@@ -375,6 +376,15 @@ impl Driver {
 }
 
 impl Tasks {
+    /// Gives each committer what was prepared for it, by its place.
+    fn prepared(&self, id: CheckpointId, committables: &mut BTreeMap<usize, Vec<Committable>>) {
+        for (index, committer) in self.committers.iter().enumerate() {
+            // A committer that is gone has reported why.
+            let durable = CommitRequest::Durable(id, committables.remove(&index).unwrap_or_default());
+            let _ = committer.requests.send(durable);
+        }
+    }
+
     /// Tells the committers that wait for it that a checkpoint is durable.
     fn commit(&self, on: CommitOn, checkpoint: CheckpointId) {
         for committer in self.committers.iter().filter(|committer| committer.commit_on == on) {
