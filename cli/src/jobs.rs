@@ -84,7 +84,7 @@ async fn submit(client: &mut Client, request: proto::SubmitScriptRequest) -> Res
                 job.notes.iter().try_for_each(|text| note(text))?;
             }
             ScriptEvent::AlreadyFinished(job) => note(&summary::already_finished(&job))?,
-            ScriptEvent::Ended(job) => summary::summary(&job).iter().try_for_each(|line| note(line))?,
+            ScriptEvent::Ended(job) => summary::with_cause(&job).iter().try_for_each(|line| note(line))?,
         }
     }
     Ok(())
@@ -133,7 +133,7 @@ async fn watch(client: &mut Client, name: &str) -> Result<(), Failure> {
         last = Some(job);
     }
     match last.filter(|job| job.state != JobState::Running) {
-        Some(job) => summary::summary(&job).iter().try_for_each(|line| note(line)),
+        Some(job) => summary::with_cause(&job).iter().try_for_each(|line| note(line)),
         None => Ok(()),
     }
 }

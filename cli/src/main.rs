@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 fn start(args: Args) -> Result<(), Failure> {
     coulee_server::faults_from_environment()?;
     let settings = Settings::load(args.config.as_deref(), args.log.clone())?;
-    log_to_stderr(&settings.log)?;
+    log_to_stderr(settings.log.as_deref().unwrap_or(default_log(&args.command)))?;
     match args.command {
         Command::Run(run) => on_threads(run::run(run, settings)),
         Command::Server(server) => on_threads(serve::serve(server, settings)),
@@ -82,6 +82,14 @@ fn on_threads(command: impl Future<Output = Result<(), Failure>>) -> Result<(), 
     // A read of the standard input cannot be taken back: it must not keep the process.
     runtime.shutdown_background();
     result
+}
+
+/// Which logs a command writes when nobody said. `run` tells itself why a job failed.
+fn default_log(command: &Command) -> &'static str {
+    match command {
+        Command::Run(_) => "warn,coulee::job=off",
+        _ => "warn",
+    }
 }
 
 fn log_to_stderr(filter: &str) -> Result<(), Failure> {

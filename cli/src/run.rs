@@ -126,23 +126,25 @@ async fn watch(
 /// Says how it went.
 async fn finish(engine: &Arc<Engine>, ended: Result<(Show, ScriptRun), Failure>) -> Result<(), Failure> {
     let (show, run) = ended?;
-    let (mut failed, mut shortfall) = (None, show.shortfall());
+    let (mut failed, mut shortfall) = (Vec::new(), show.shortfall());
     for name in &run.running {
         let job = engine.job(name.as_str())?;
         show.summarise(&job)?;
         if let JobState::Failed { cause } = &job.state {
-            failed = Some(Failure::Failed(format!("job '{name}' failed: {cause}")));
+            failed.push(format!("job '{name}' failed: {cause}"));
         }
         shortfall = shortfall.or_else(|| summary::shortfall(&job));
         if job.state == JobState::Finished {
             show_pages(engine, name.as_str()).await?;
         }
     }
-    match failed {
-        Some(failure) => Err(failure),
-        None if show.is_interrupted() => Err(Failure::Interrupted),
-        None => shortfall.map_or(Ok(()), |text| Err(Failure::Failed(text))),
+    if !failed.is_empty() {
+        return Err(Failure::Failed(failed.join("\nerror: ")));
     }
+    if show.is_interrupted() {
+        return Err(Failure::Interrupted);
+    }
+    shortfall.map_or(Ok(()), |text| Err(Failure::Failed(text)))
 }
 
 async fn show_pages(engine: &Arc<Engine>, job: &str) -> Result<(), Failure> {

@@ -11,7 +11,6 @@ use crate::failure::Failure;
 
 /// The file that is read when it is there.
 const DEFAULT_FILE: &str = "coulee.toml";
-const DEFAULT_LOG: &str = "warn";
 const DEFAULT_SERVER_DATA: &str = "coulee-data";
 
 /// What a TOML file may say. The reference is docs/operations.md.
@@ -42,8 +41,8 @@ pub enum HttpListen {
 #[derive(Debug, Clone)]
 pub struct Settings {
     file: File,
-    /// Which logs are written.
-    pub log: String,
+    /// Which logs are written; `None` when nobody said.
+    pub log: Option<String>,
 }
 
 impl Settings {
@@ -55,7 +54,7 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && config.is_none() => File::default(),
             Err(error) => return Err(Failure::io(&format!("cannot read the settings in {}", path.display()), &error)),
         };
-        let log = log.or_else(|| file.log.clone()).unwrap_or_else(|| DEFAULT_LOG.to_owned());
+        let log = log.or_else(|| file.log.clone());
         Ok(Settings { file, log })
     }
 
@@ -113,7 +112,7 @@ mod tests {
 
     fn settings(text: &str) -> Result<Settings, String> {
         let file = parse(Path::new("coulee.toml"), text).map_err(|failure| failure.to_string())?;
-        Ok(Settings { log: String::new(), file })
+        Ok(Settings { log: None, file })
     }
 
     #[test]

@@ -4,7 +4,7 @@ use coulee_server::{JobReport, JobState, OperatorKind, Progress, Rejection, Stag
 
 use crate::figures::{bytes, count, counted, short, span};
 
-/// The summary of a job, in lines.
+/// The summary of a job, in lines; without the cause of its failure, which the command's error tells.
 pub fn summary(job: &JobReport) -> Vec<String> {
     let Some(progress) = &job.progress else { return vec![format!("job '{}' {}", job.name, ending(&job.state))] };
     let mut lines = vec![format!("job '{}' {} {}", job.name, ending(&job.state), timing(progress))];
@@ -15,6 +15,12 @@ pub fn summary(job: &JobReport) -> Vec<String> {
     }
     lines.push(written);
     lines.extend(asides(progress).into_iter().map(|aside| format!("  {aside}")));
+    lines
+}
+
+/// The summary of a job after which nobody else tells why it failed.
+pub fn with_cause(job: &JobReport) -> Vec<String> {
+    let mut lines = summary(job);
     if let JobState::Failed { cause } = &job.state {
         lines.push(format!("  cause    {cause}"));
     }

@@ -20,7 +20,7 @@ use crate::connector::{Sink, Source};
 use crate::operator::{InputIndex, Operator};
 use crate::row_errors::RowErrors;
 use crate::state::OperatorState;
-use crate::{Error, Result};
+use crate::{Error, Result, Subject};
 
 pub use lineage::Lineage;
 
@@ -179,6 +179,14 @@ impl Node {
     /// What the state of the operator `uid` is filed under. The highest bit is left to the store itself.
     pub fn state_of(uid: &str) -> OperatorId {
         OperatorId(xxh3_64(uid.as_bytes()) as u32 >> 1)
+    }
+
+    /// An error of its source or sink: about the table, if it has one, else at the operator's name.
+    pub(crate) fn error(&self, error: Error) -> Error {
+        match &self.row_errors {
+            Some(errors) => error.about(Subject::Table(errors.table.clone())),
+            None => error.at(format!("operator '{}'", self.uid)),
+        }
     }
 
     /// Whether what leaves a port may be a changelog, given whether what comes in is one.

@@ -368,7 +368,7 @@ impl Engine {
     /// What a planned job runs with; `drops_state`: stored state of operators that it no longer has.
     async fn plan(&self, job: &Arc<Job>, planned: &PlannedJob, drops_state: bool) -> Result<Plan> {
         let (graph, settings) = (planned.graph.clone(), planned.settings.clone());
-        let (name, base) = (job.name(), self.parts.base.clone());
+        let (name, base, declared) = (job.name(), self.parts.base.clone(), planned.declared.clone());
         let runtime = JobSettings {
             checkpoint_interval: settings.checkpoint_interval,
             memory_budget_bytes: settings.memory_budget_bytes,
@@ -379,7 +379,7 @@ impl Engine {
         let grace = Duration::from_millis(self.settings.snapshots.garbage_grace_ms);
         blocking(move || {
             let snapshots = snapshots::policy(&settings, &graph, &name, &base, grace)?;
-            Ok(Plan { graph, settings: runtime, restart, snapshots })
+            Ok(Plan { graph, settings: runtime, restart, snapshots, declared })
         })
         .await
     }

@@ -12,7 +12,7 @@ use coulee_runtime::options::{Options, nearest};
 use coulee_runtime::table::{Connector, TableSpec};
 use datafusion_common::{Column, TableReference};
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource};
-use sqlparser::tokenizer::TokenWithSpan;
+use sqlparser::tokenizer::{Location, TokenWithSpan};
 
 use crate::error::{Fault, Result, Source};
 
@@ -39,6 +39,14 @@ pub(crate) struct Table {
 pub(crate) struct Declaration {
     pub source: Arc<Source>,
     pub words: Arc<Vec<TokenWithSpan>>,
+}
+
+impl Declaration {
+    /// Script, line and column (both from 1): `job.sql:3:1`.
+    pub fn place(&self) -> String {
+        let start = self.words.first().map_or(Location::new(1, 1), |word| word.span.start);
+        format!("{}:{}:{}", self.source.origin, start.line, start.column)
+    }
 }
 
 /// A column as the query sees it.

@@ -1,6 +1,6 @@
 //! A session: what statements have set and created, and what the next one does.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -63,6 +63,8 @@ pub struct PlannedJob {
     pub settings: JobOptions,
     /// The tables that it reads and writes: sources first, each once.
     pub tables: Vec<String>,
+    /// Of each of them, where it is declared: script, line and column (both from 1), `job.sql:3:1`.
+    pub declared: BTreeMap<String, String>,
     /// Of each node of the graph, the place of the statement that it belongs to.
     places: Vec<Span>,
     /// The statement that the job was planned from.
@@ -351,7 +353,10 @@ impl Session {
         if self.settings.get("pipeline.name").is_none() {
             self.unnamed_jobs += 1;
         }
-        Ok(PlannedJob { name, graph, settings, tables, places, statement: None })
+        let declared =
+            tables.iter().filter_map(|table| Some((table.clone(), self.catalog.declaration(table)?.place())));
+        let declared = declared.collect();
+        Ok(PlannedJob { name, graph, settings, tables, declared, places, statement: None })
     }
 
     fn insert(&mut self, inserts: &[Insert]) -> Result<Effect> {

@@ -53,6 +53,27 @@ def test_a_query_and_an_error_need_no_word_about_folders(numbers):
     assert wrong.returncode == 2 and "data folder" not in wrong.stderr
 
 
+def test_the_cause_of_a_failure_is_told_once_with_its_place_in_the_script(numbers):
+    query = TO_FILES.rsplit("INSERT", 1)[0].replace("in.ndjson", "absent.ndjson") + "SELECT n FROM numbers;"
+    (numbers / "query.sql").write_text(query)
+    (numbers / "job.sql").write_text(TO_FILES.replace("in.ndjson", "absent.ndjson"))
+    for script in ("query.sql", "job.sql"):
+        done = coulee("run", script, cwd=numbers, check=False)
+        assert done.returncode == 1
+        assert done.stderr.count("absent.ndjson: No such file") == 1, done.stderr
+        assert f"{script}:2:1: table 'numbers': cannot read" in done.stderr
+        assert "coulee_" not in done.stderr, "names of modules are for logs that somebody asked for"
+
+
+def test_a_row_that_fails_a_job_is_told_with_the_place_of_its_table(numbers):
+    (numbers / "in.ndjson").write_text('{"n":1}\n{"n":"x"}\n')
+    query = "CREATE TABLE t (n INT) WITH ('connector' = 'filesystem', 'path' = 'in.ndjson', 'format' = 'json', "
+    (numbers / "q.sql").write_text("\n" + query + "'format.on-error' = 'fail');\nSELECT n FROM t;")
+    done = coulee("run", "q.sql", cwd=numbers, check=False)
+    assert done.returncode == 1 and "q.sql:2:1: table 't': " in done.stderr and "in.ndjson:2" in done.stderr
+    assert done.stderr.count("in.ndjson:2") == 1
+
+
 def test_a_stream_can_be_deleted(tmp_path):
     coulee("stream", "create", "readings", "--data-dir", "data", cwd=tmp_path)
     coulee("produce", "readings", "--data-dir", "data", cwd=tmp_path, input='{"n":1}\n{"n":2}\n')

@@ -305,7 +305,7 @@ impl Chain {
             SinkInput::Flush(now) => sink.writer.flush(now).await,
         };
         link.metrics.add_busy_nanos(started.elapsed().as_nanos() as u64);
-        written.map_err(|error| error.at(format!("sink '{}'", link.uid)))?;
+        written.map_err(|error| link.policies.about_table(error))?;
         self.undelivered().await
     }
 

@@ -321,7 +321,11 @@ impl SourceTask {
                     self.advance().await?;
                 }
                 Woken::Control(None) => return Err(TaskError::Disconnected),
-                Woken::Read(event) => self.read(event?).await?,
+                Woken::Read(event) => {
+                    let policies = &self.task.chain.links[0].policies;
+                    let event = event.map_err(|error| policies.about_table(error))?;
+                    self.read(event).await?;
+                }
                 Woken::Idle => self.idle().await?,
                 Woken::Due => {}
                 Woken::Aligned => self.align(),

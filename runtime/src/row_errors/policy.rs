@@ -14,7 +14,7 @@ use super::json::row_json;
 use super::{OnError, REJECTED_RAW_BYTES_MAX, RejectedRows, beginning};
 use crate::graph::{Graph, NodeKind, Port};
 use crate::metrics::SubtaskMetrics;
-use crate::{Batch, Error, Result, rejected_schema};
+use crate::{Batch, Error, Result, Subject, rejected_schema};
 
 /// What the rows of one table become when they fail.
 #[derive(Debug, Clone)]
@@ -82,6 +82,14 @@ impl RowPolicies {
         Ok(letters)
     }
 
+    /// An error of a source or a sink itself: about its table, if it has one, else at its name.
+    pub(crate) fn about_table(&self, error: Error) -> Error {
+        match &self.tables[..] {
+            [policy] => error.about(Subject::Table(policy.table.clone())),
+            _ => error.at(format!("operator '{}'", self.uid)),
+        }
+    }
+
     fn table_of(&self, rejected: &RejectedRows, row: usize) -> Option<usize> {
         let source = rejected.rows.origins().map(|origins| origins.place(row).source);
         let own = source.and_then(|source| self.tables.iter().position(|policy| policy.source == Some(source)));
@@ -105,10 +113,9 @@ impl RowPolicies {
 
     fn failure(&self, rejected: &RejectedRows, row: usize, table: Option<&str>) -> Error {
         let mut message = format!("{}: {}", self.origin(rejected, row), self.sentence(rejected, row));
-        if let Some(table) = table {
-            message = format!("table '{table}', {message}; 'format.on-error' = 'skip' or 'dead-letter' would go on");
-        }
-        Error::invalid(message)
+        let Some(table) = table else { return Error::invalid(message) };
+        message = format!("table '{table}', {message}; 'format.on-error' = 'skip' or 'dead-letter' would go on");
+        Error::invalid(message).about(Subject::Table(table.to_owned()))
     }
 
     fn letters(&self, rejected: &RejectedRows, rows: &[usize]) -> Result<RecordBatch> {

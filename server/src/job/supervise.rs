@@ -1,6 +1,7 @@
 //! Keeps a job running: starts it, forwards what is asked of it, and starts it again from its last checkpoint after a
 //! failure that may pass by itself.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use coulee_checkpoint::{JobStore, StoreResources, StoreSettings};
 use coulee_model::{Classify, Clock, ErrorKind};
+use coulee_runtime::Subject;
 use coulee_runtime::graph::Graph;
 use coulee_runtime::job::{Environment, JobHandle, JobOutcome, JobSettings, JobSpec, Snapshots, launch};
 use futures::FutureExt;
@@ -19,6 +21,9 @@ use crate::folder::remove_folder;
 use crate::restart::{RestartPolicy, chance};
 use crate::settings::RestartSettings;
 use crate::{Error, Result};
+
+/// The target of the log line of a job that failed for good: who tells the user by other means turns that one off.
+const FAILED_JOB: &str = "coulee::job";
 
 /// How long a job that is asked to stop may take for its last checkpoint before it is ended without.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) settings: JobSettings,
     pub(crate) restart: RestartPolicy,
     pub(crate) snapshots: Option<Snapshots>,
+    /// Of each table, where the script declares it: `job.sql:3:1`.
+    pub(crate) declared: BTreeMap<String, String>,
 }
 
 /// Starts a job that rests, from its last checkpoint if it has one, and looks after it until it ends.
@@ -83,7 +90,7 @@ async fn look_after(job: Arc<Job>, supervised: impl Future<Output = ()>) {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned());
     let cause = format!("the job's supervisor panicked: {text}; start the job again from its last checkpoint");
-    tracing::error!(job = %job.name(), cause, "the job failed");
+    tracing::error!(target: FAILED_JOB, job = %job.name(), cause, "the job failed");
     // The attempt holds the state store, which the next start opens.
     if let Some(handle) = job.handle() {
         handle.cancel();
@@ -174,7 +181,7 @@ impl Supervisor {
                     if progress.as_ref().is_some_and(|progress| progress.checkpoint > before) {
                         failures = 0;
                     }
-                    (ended(outcome, *self.job.command.borrow()), progress)
+                    (ended(outcome, *self.job.command.borrow(), &self.plan.declared), progress)
                 }
                 Err(error) => (Ended::Failed { kind: error.kind(), cause: error.to_string() }, None),
             };
@@ -281,7 +288,7 @@ impl Supervisor {
     async fn rest(&self, state: JobState, command: JobCommand, progress: Option<Progress>) {
         let name = self.job.name();
         match &state {
-            JobState::Failed { cause } => tracing::error!(job = %name, cause, "the job failed"),
+            JobState::Failed { cause } => tracing::error!(target: FAILED_JOB, job = %name, cause, "the job failed"),
             state => tracing::info!(job = %name, state = state.word(), "the job ended"),
         }
         if state == JobState::Finished {
@@ -318,7 +325,7 @@ enum Ended {
 }
 
 /// `command`: what the job was asked for. Without being asked to end it has failed, whatever it says.
-fn ended(outcome: JobOutcome, command: JobCommand) -> Ended {
+fn ended(outcome: JobOutcome, command: JobCommand, declared: &BTreeMap<String, String>) -> Ended {
     match outcome {
         JobOutcome::Finished => Ended::Finished,
         JobOutcome::Stopped(_) => Ended::Stopped,
@@ -327,7 +334,18 @@ fn ended(outcome: JobOutcome, command: JobCommand) -> Ended {
             Ended::Failed { kind: ErrorKind::Internal, cause }
         }
         JobOutcome::Cancelled => Ended::Cancelled,
-        JobOutcome::Failed(error) => Ended::Failed { kind: error.kind(), cause: error.to_string() },
+        JobOutcome::Failed(error) => Ended::Failed { kind: error.kind(), cause: located(&error, declared) },
+    }
+}
+
+/// An error behind the place where the script declares the table that it is about, where that is known.
+fn located(error: &coulee_runtime::Error, declared: &BTreeMap<String, String>) -> String {
+    match error.subject() {
+        Some(Subject::Table(table)) => match declared.get(table) {
+            Some(place) => format!("{place}: {error}"),
+            None => error.to_string(),
+        },
+        _ => error.to_string(),
     }
 }
 
@@ -386,13 +404,14 @@ mod tests {
     #[test]
     fn an_end_that_nobody_asked_for_is_a_failure() {
         let pause = || Some(Duration::from_secs(7));
-        let Next::Again { cause, .. } = next(ended(JobOutcome::Cancelled, JobCommand::Run), JobCommand::Run, pause)
+        let Next::Again { cause, .. } =
+            next(ended(JobOutcome::Cancelled, JobCommand::Run, &BTreeMap::new()), JobCommand::Run, pause)
         else {
             panic!("it is started again");
         };
         assert!(cause.contains("nobody had asked"), "{cause}");
         assert_eq!(
-            next(ended(JobOutcome::Cancelled, JobCommand::Cancel), JobCommand::Cancel, pause),
+            next(ended(JobOutcome::Cancelled, JobCommand::Cancel, &BTreeMap::new()), JobCommand::Cancel, pause),
             Next::Rest(JobState::Cancelled)
         );
     }

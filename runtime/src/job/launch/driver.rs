@@ -110,7 +110,8 @@ impl Driver {
         };
         self.finish_snapshots(&outcome).await;
         outcome.unwrap_or_else(|error| {
-            tracing::error!(job = %self.spec.name, %error, "the job has failed");
+            // Whoever waits for the outcome tells the user.
+            tracing::debug!(job = %self.spec.name, %error, "an attempt at the job failed");
             JobOutcome::Failed(Arc::new(error))
         })
     }

@@ -136,14 +136,17 @@ pub(super) async fn wire(
         let sink = builder.sink(end).await?;
         if let Some(sink) = &sink {
             // Its number comes once all tasks have theirs.
-            committers.push((end, sink.committer().await?));
+            committers.push((end, sink.committer().await.map_err(|error| spec.graph.node(end).error(error))?));
             tasks.recovered.extend(sink.recovered.iter().cloned());
         }
         for subtask in (0..parallelism).map(SubtaskIndex) {
             let id = TaskId(tasks.controls.len());
             let links = chain.iter().map(|node| builder.link(*node, subtask, &mut channels)).collect::<Result<_>>()?;
             let sink = match &sink {
-                Some(sink) => Some(sink.open(subtask, builder.metrics_of(sink.operator, subtask)).await?),
+                Some(sink) => {
+                    let opened = sink.open(subtask, builder.metrics_of(sink.operator, subtask)).await;
+                    Some(opened.map_err(|error| spec.graph.node(sink.operator).error(error))?)
+                }
                 None => None,
             };
             if sink.is_some() {
@@ -161,8 +164,9 @@ pub(super) async fn wire(
             let reports = reports.clone();
             match &mut source {
                 Some(source) => {
-                    let task =
-                        source.open(task, subtask, builder.metrics_of(chain[0], subtask), &builder.alignment).await?;
+                    let metrics = builder.metrics_of(chain[0], subtask);
+                    let opened = source.open(task, subtask, metrics, &builder.alignment).await;
+                    let task = opened.map_err(|error| spec.graph.node(chain[0]).error(error))?;
                     tasks.sources.insert(id);
                     starts.push(Box::pin(async move { report_failure(&reports, task.run().await) }));
                 }
@@ -249,14 +253,13 @@ impl<'a> Builder<'a> {
     async fn source(&self, id: OperatorId) -> Result<Option<OpenSource<'a>>> {
         let node = self.spec.graph.node(id);
         let NodeKind::Source(source) = &node.kind else { return Ok(None) };
-        let at = |error: Error| error.at(format!("source '{}'", node.uid));
         let (known, reached) = self.known_splits(node.state)?;
-        let Enumeration { mut splits, discovery } = source.source.enumerate(known).await.map_err(at)?;
+        let Enumeration { mut splits, discovery } =
+            source.source.enumerate(known).await.map_err(|error| node.error(error))?;
         splits.sort_by(|a, b| a.id.cmp(&b.id));
         let discovery = discovery.map(|enumerator| Discovery::new(node, splits.len(), enumerator));
         Ok(Some(OpenSource {
             state: node.state,
-            uid: &node.uid,
             parallelism: node.parallelism,
             source,
             splits,
@@ -317,7 +320,7 @@ impl<'a> Builder<'a> {
             committables.push(value);
         }
         fail::fail_point!("sink.recover.before", |_| Err(crate::failpoints::injected("sink.recover.before")));
-        sink.recover(&context, &values, &committables).await.map_err(|e| e.at(format!("sink '{}'", node.uid)))?;
+        sink.recover(&context, &values, &committables).await.map_err(|error| node.error(error))?;
         fail::fail_point!("sink.recover.after", |_| Err(crate::failpoints::injected("sink.recover.after")));
         Ok(Some(OpenSink {
             operator: id,
@@ -363,7 +366,6 @@ impl Discovery {
 
 struct OpenSource<'a> {
     state: OperatorId,
-    uid: &'a str,
     parallelism: u32,
     source: &'a SourceNode,
     splits: Vec<SplitStart>,
@@ -396,8 +398,7 @@ impl OpenSource<'_> {
         let most = task.chain.batch_rows.map_or(BATCH_ROWS, |rows| rows.clamp(1, BATCH_ROWS));
         let batch_rows = pace.as_ref().map_or(most, |pace| pace.batch_rows().min(most));
         let context = SourceContext { batch_rows, clock: self.environment.clock.clone(), metrics };
-        let reader =
-            self.source.source.open(starts, context).await.map_err(|e| e.at(format!("source '{}'", self.uid)))?;
+        let reader = self.source.source.open(starts, context).await?;
         let merged = self.merged.clone();
         let may_grow = self.discovery.is_some();
         let finished = self.discovery.as_ref().map(|discovery| discovery.finished.clone());
@@ -428,14 +429,12 @@ impl OpenSink {
         let states: Vec<&(u64, Bytes)> = self.states.iter().filter(mine).collect();
         let obsolete = states.iter().filter(|(id, _)| *id != own).map(|(id, _)| self.key(*id)).collect();
         let values: Vec<Bytes> = states.iter().map(|(_, value)| value.clone()).collect();
-        let opened = self.sink.open(&self.context, subtask, &values, metrics).await;
-        let writer = opened.map_err(|e| e.at(format!("sink '{}'", self.context.uid)))?;
+        let writer = self.sink.open(&self.context, subtask, &values, metrics).await?;
         Ok(SinkEnd { writer, obsolete, key: self.key(own), state: self.state, subtask, last_state: None })
     }
 
     async fn committer(&self) -> Result<Box<dyn SinkCommitter>> {
-        let opened = self.sink.committer(&self.context).await;
-        opened.map_err(|e| e.at(format!("sink '{}'", self.context.uid)))
+        self.sink.committer(&self.context).await
     }
 
     fn key(&self, id: u64) -> StateKey {
