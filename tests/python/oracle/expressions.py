@@ -488,7 +488,7 @@ def moved_time(maker, depth):
     sign = maker.dice.choice("+-")
     if maker.dice.random() < 0.5:
         return expr(f"({a.flink} {sign} INTERVAL '{count}' {unit})", f"({a.duck} {sign} INTERVAL {count} {unit})", TIME)
-    return expr(f"TIMESTAMPADD({unit}, {sign}{count}, {a.flink})".replace("+", ""), f"({a.duck} {sign} INTERVAL {count} {unit})", TIME)
+    return expr(f"TIMESTAMPADD({unit}, {sign.strip('+')}{count}, {a.flink})", f"({a.duck} {sign} INTERVAL {count} {unit})", TIME)
 
 
 def _every(family):
