@@ -116,9 +116,9 @@ pub enum LogError {
         /// The epoch that is in force.
         current: i16,
     },
-    /// More waits to be written than the shard takes.
+    /// More waits to be written than the log takes.
     #[error(
-        "{place}: {bytes} bytes wait to be written, and no more than {limit} may: wait for the appends under way, then send again"
+        "{place}: {bytes} bytes wait to be written in all shards, and no more than {limit} may (queued_bytes_max): wait for the appends under way, then send again"
     )]
     Overloaded {
         /// Where.

@@ -12,6 +12,7 @@ use crate::files::retention::Removed;
 use crate::files::storage::{Disk, Storage};
 use crate::ids::{TransactionRef, TransactionalId};
 use crate::settings::{LogSettings, StreamSettings};
+use crate::shard::budget::AppendBudget;
 use crate::shard::committer::Committers;
 use crate::streams::folder::Folder;
 use crate::streams::stream::{SharedParts, Stream};
@@ -50,7 +51,8 @@ impl Log {
         let (transactions, open) =
             TransactionCoordinator::open(&folder.transactions(), &storage, coulee_model::unique_u64() as u32)?;
         let fates = Arc::clone(&transactions) as Arc<_>;
-        let parts = SharedParts { settings, storage, clock, committers, transactions: fates };
+        let budget = AppendBudget::new(usize::try_from(settings.queued_bytes_max).unwrap_or(usize::MAX));
+        let parts = SharedParts { settings, storage, budget, clock, committers, transactions: fates };
         let mut streams = BTreeMap::new();
         for name in folder.streams()? {
             let stream = Stream::load(&folder.stream(&name), name.clone(), &parts)?;
@@ -78,6 +80,20 @@ impl Log {
         self.streams.write().insert(name.clone(), Arc::clone(&stream));
         tracing::info!(stream = %name, shards = stream.shard_count(), "stream created");
         Ok(stream)
+    }
+
+    /// Changes the settings of a stream, durably and at once: how appends are acknowledged, what retention keeps, how new
+    /// batches are compressed, the properties. All but the number of shards.
+    ///
+    /// # Errors
+    /// [`LogError::NotFound`]; [`LogError::InvalidSetting`] for a value out of its range, and for another number of shards;
+    /// [`LogError::DiskFull`], [`LogError::Io`], after which the old settings are in force, and which ones the next start
+    /// finds is undetermined.
+    pub fn alter_stream(&self, name: &StreamName, settings: StreamSettings) -> Result<()> {
+        let _changing = self.changes.lock();
+        self.stream(name)?.alter(&*self.parts.storage, settings)?;
+        tracing::info!(stream = %name, "stream settings changed");
+        Ok(())
     }
 
     /// A stream by name.
@@ -156,7 +172,7 @@ impl Log {
         self.transactions.maintain(Timestamp(self.parts.clock.now().millis().saturating_sub(timeout)));
         for stream in self.streams() {
             for shard in stream.shards() {
-                match shard.enforce_retention(stream.settings()) {
+                match shard.enforce_retention() {
                     Ok(more) => removed += more,
                     // Deleted while we were at it.
                     Err(LogError::Deleted { .. }) => {}

@@ -1,7 +1,9 @@
 //! Settings of the log and of its streams: plain values, checked once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{LogError, Result};
@@ -23,6 +25,9 @@ pub struct LogSettings {
     pub index_interval_bytes: u32,
     /// How many threads write and sync; each shard belongs to one. 1 to 64. More of them sync more shards side by side.
     pub committer_threads: usize,
+    /// How many bytes of appends may wait to be written, in all shards together. 64 MiB, so that any batch fits, to 64 GiB.
+    /// Appends beyond it are refused; [`Shard::room`](crate::Shard::room) waits from a quarter of it on.
+    pub queued_bytes_max: u64,
     /// A transaction that was not prepared after so many milliseconds is aborted. 1 s to 24 hours.
     pub transaction_timeout_ms: u64,
 }
@@ -33,6 +38,7 @@ impl Default for LogSettings {
             segment_bytes: 256 << 20,
             index_interval_bytes: 4096,
             committer_threads: 8,
+            queued_bytes_max: 256 << 20,
             // Flink's, so that long checkpoint intervals need no other.
             transaction_timeout_ms: 60 * 60 * 1000,
         }
@@ -47,6 +53,7 @@ impl LogSettings {
         in_range("segment_bytes", self.segment_bytes, 1 << 10, 1 << 30, "1 KiB to 1 GiB")?;
         in_range("index_interval_bytes", self.index_interval_bytes.into(), 1, 1 << 20, "1 B to 1 MiB")?;
         in_range("committer_threads", self.committer_threads as u64, 1, 64, "1 to 64")?;
+        in_range("queued_bytes_max", self.queued_bytes_max, BATCH_BYTES_MAX as u64, 64 << 30, "64 MiB to 64 GiB")?;
         let timeout = self.transaction_timeout_ms;
         in_range("transaction_timeout_ms", timeout, 1000, 86_400_000, "1 s to 24 hours, in ms")
     }
@@ -85,7 +92,7 @@ pub enum Compression {
     Zstd,
 }
 
-/// Settings of one stream, fixed when it is made.
+/// Settings of one stream. All but the number of shards may change while the stream is in use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StreamSettings {
@@ -128,6 +135,24 @@ impl StreamSettings {
             Some(ms) if ms < 0 => Err(invalid("retention_ms", ms, "0 or more, or none to keep all")),
             _ => Ok(()),
         }
+    }
+}
+
+/// The settings of an open stream, as they are now.
+#[derive(Debug)]
+pub(crate) struct CurrentSettings(RwLock<Arc<StreamSettings>>);
+
+impl CurrentSettings {
+    pub(crate) fn new(settings: StreamSettings) -> Arc<Self> {
+        Arc::new(CurrentSettings(RwLock::new(Arc::new(settings))))
+    }
+
+    pub(crate) fn get(&self) -> Arc<StreamSettings> {
+        Arc::clone(&self.0.read())
+    }
+
+    pub(crate) fn set(&self, settings: StreamSettings) {
+        *self.0.write() = Arc::new(settings);
     }
 }
 

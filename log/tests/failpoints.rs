@@ -9,7 +9,7 @@ use coulee_log::{
     BatchBuilder, Compression, Isolation, Log, LogError, LogSettings, Record, Shard, StreamSettings, Transaction,
     TransactionRef, TransactionalId,
 };
-use coulee_model::{SequenceNumber, ShardId, StreamName, SystemClock, Timestamp};
+use coulee_model::{Classify, ErrorKind, SequenceNumber, ShardId, StreamName, SystemClock, Timestamp};
 use fail::FailScenario;
 
 const SHARDS: u32 = 4;
@@ -173,6 +173,51 @@ fn a_sync_that_fails_under_a_transaction_fails_its_preparation() {
     assert!(next.log.open_transactions("").is_empty());
     assert!(next.visible().is_empty());
     assert!(next.shards.iter().all(|shard| shard.last_stable_offset() == shard.end()), "aborted");
+    scenario.teardown();
+}
+
+#[test]
+fn a_panic_of_the_journal_thread_leaves_nobody_waiting() {
+    let scenario = FailScenario::setup();
+    let world = World::new();
+    let (one, two) = (world.prepared(1), world.prepared(2));
+    let mut three = world.begin(3);
+    fail::cfg("log.txn.journal-thread", "panic").expect("a failpoint");
+    let error = world.log.commit_transaction(&one).wait().unwrap_err();
+    assert!(matches!(error, LogError::Internal { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    fail::remove("log.txn.journal-thread");
+    // The thread is gone: whoever comes later is told so, too.
+    for error in [
+        world.log.commit_transaction(&one).wait().unwrap_err(),
+        world.log.abort_transaction(&two).wait().unwrap_err(),
+        prepare(&mut three).unwrap_err(),
+        world.log.transaction(&TransactionalId::new("u").expect("a name")).unwrap_err(),
+    ] {
+        assert!(matches!(error, LogError::Internal { .. }), "{error}");
+    }
+    world.shards[0].append(batch(9)).wait().expect("the rest of the log can be used");
+    world.log.enforce_retention().expect("maintenance");
+    let next = world.killed();
+    assert_eq!(next.log.open_transactions(""), [one.clone(), two.clone()]);
+    next.log.commit_transaction(&one).wait().expect("committed");
+    next.log.abort_transaction(&two).wait().expect("aborted");
+    assert_eq!(values(&next.shards[1], Isolation::ReadCommitted), [1]);
+    scenario.teardown();
+}
+
+#[test]
+fn a_panic_of_a_committer_leaves_no_commit_waiting() {
+    let scenario = FailScenario::setup();
+    let world = World::new();
+    let one = world.prepared(1);
+    fail::cfg("log.append.sync", "1*panic").expect("a failpoint");
+    let error = world.log.commit_transaction(&one).wait().unwrap_err();
+    fail::remove("log.append.sync");
+    assert!(matches!(error, LogError::Internal { .. } | LogError::Poisoned { .. }), "{error}");
+    assert!(world.visible().is_empty(), "one marker is not known to be durable");
+    let next = world.killed();
+    assert_eq!(next.visible(), [1], "it was decided");
     scenario.teardown();
 }
 

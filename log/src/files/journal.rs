@@ -20,6 +20,8 @@ pub(crate) struct JournalFile {
     storage: Arc<dyn Storage>,
     file: Box<dyn SegmentFile>,
     bytes: u64,
+    /// Whether nothing may be appended any more: a write has failed, or has not come back.
+    undetermined: bool,
 }
 
 impl JournalFile {
@@ -30,7 +32,13 @@ impl JournalFile {
     pub(crate) fn create(path: &Path, storage: &Arc<dyn Storage>, content: &[u8]) -> Result<JournalFile> {
         storage::write_atomically(&**storage, path, content)?;
         let file = storage.open(path).map_err(|e| LogError::io("open", path, e))?;
-        Ok(JournalFile { path: path.to_owned(), storage: Arc::clone(storage), file, bytes: content.len() as u64 })
+        Ok(JournalFile {
+            path: path.to_owned(),
+            storage: Arc::clone(storage),
+            file,
+            bytes: content.len() as u64,
+            undetermined: false,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -47,15 +55,22 @@ impl JournalFile {
     /// # Errors
     /// What the system said. After [`WriteFailure::Undetermined`] nothing may be appended any more.
     pub(crate) fn append(&mut self, frames: &[u8], sync: bool) -> Result<(), WriteFailure<io::Error>> {
+        // SUBTLE: after a failure, or a panic, frames may lie behind `bytes`. Writing over a part of them would leave the rest:
+        // sound frames behind one that is not, which is what damage looks like.
+        if std::mem::replace(&mut self.undetermined, true) {
+            return Err(WriteFailure::Undetermined(io::Error::other("an earlier write to it has failed")));
+        }
         if let Err(error) = self.file.write_all_at(frames, self.bytes) {
             // SUBTLE: cutting back is only sound before a sync was tried; what a failed sync leaves is unknown.
             let undone = is_disk_full(&error) && self.file.truncate(self.bytes).is_ok();
+            self.undetermined = !undone;
             return Err(if undone { WriteFailure::NotWritten(error) } else { WriteFailure::Undetermined(error) });
         }
         if sync {
             self.file.sync().map_err(WriteFailure::Undetermined)?;
         }
         self.bytes += frames.len() as u64;
+        self.undetermined = false;
         Ok(())
     }
 
@@ -135,4 +150,98 @@ fn take_frame(bytes: &[u8], body_bytes_max: usize) -> Option<(&[u8], &[u8])> {
     }
     let (body, after) = rest.split_at_checked(length)?;
     (crc == crc32c::crc32c(body).to_be_bytes()).then_some((body, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::files::storage::Disk;
+
+    const MAGIC: [u8; 8] = *b"COULEE-T";
+
+    /// A disk whose next sync of an appended file fails.
+    #[derive(Debug, Default)]
+    struct FailingSync(Arc<Mutex<bool>>);
+
+    struct File(Box<dyn SegmentFile>, Arc<Mutex<bool>>);
+
+    impl Storage for FailingSync {
+        fn open(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+            Ok(Box::new(File(Disk.open(path)?, Arc::clone(&self.0))))
+        }
+        fn create_folder(&self, path: &Path) -> io::Result<()> {
+            Disk.create_folder(path)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            Disk.rename(from, to)
+        }
+        fn remove_file(&self, path: &Path) -> io::Result<()> {
+            Disk.remove_file(path)
+        }
+        fn remove_folder(&self, path: &Path) -> io::Result<()> {
+            Disk.remove_folder(path)
+        }
+        fn sync_folder(&self, path: &Path) -> io::Result<()> {
+            Disk.sync_folder(path)
+        }
+    }
+
+    impl SegmentFile for File {
+        fn write_all_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
+            self.0.write_all_at(bytes, position)
+        }
+        fn sync(&mut self) -> io::Result<()> {
+            if std::mem::take(&mut *self.1.lock()) {
+                Err(io::Error::other("the disk is on fire"))
+            } else {
+                self.0.sync()
+            }
+        }
+        fn truncate(&mut self, bytes: u64) -> io::Result<()> {
+            self.0.truncate(bytes)
+        }
+    }
+
+    fn frame(body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put_frame(body, &mut bytes);
+        bytes
+    }
+
+    fn bodies(path: &Path) -> Result<Vec<Vec<u8>>> {
+        let mut bodies = Vec::new();
+        read(path, MAGIC, 100, |body| Some(body.to_vec()), |body| bodies.push(body))?;
+        Ok(bodies)
+    }
+
+    #[test]
+    fn nothing_is_written_over_what_a_failed_sync_has_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let failing = Arc::new(FailingSync::default());
+        let storage: Arc<dyn Storage> = Arc::clone(&failing) as _;
+        let mut file = JournalFile::create(&path, &storage, &MAGIC).expect("made");
+        assert!(file.append(&frame(b"one"), true).is_ok());
+        *failing.0.lock() = true;
+        // Written, but perhaps not durable: two frames.
+        let two = [frame(b"a longer one"), frame(b"three")].concat();
+        assert!(matches!(file.append(&two, true), Err(WriteFailure::Undetermined(_))));
+        // A shorter frame in its place would leave "three" behind a frame that is not sound.
+        assert!(matches!(file.append(&frame(b"x"), true), Err(WriteFailure::Undetermined(_))));
+        assert_eq!(bodies(&path).expect("sound"), [&b"one"[..], b"a longer one", b"three"]);
+        file.replace(&[&MAGIC[..], &frame(b"anew")].concat()).expect("replaced");
+        assert!(file.append(&frame(b"two"), false).is_ok());
+        assert_eq!(bodies(&path).expect("sound"), [&b"anew"[..], b"two"]);
+    }
+
+    #[test]
+    fn an_absent_file_says_nothing_and_another_kind_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        assert!(bodies(&path).expect("absent").is_empty());
+        std::fs::write(&path, b"COULEEXXand more").expect("write");
+        assert!(matches!(bodies(&path), Err(LogError::Corrupt { .. })));
+    }
 }

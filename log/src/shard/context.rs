@@ -4,19 +4,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use coulee_model::Clock;
+use tokio::sync::watch;
 
 use crate::batch::marker::TransactionOutcome;
 use crate::files::storage::Storage;
 use crate::ids::{Place, ProducerId};
-use crate::settings::{LogSettings, SyncPolicy};
+use crate::settings::{CurrentSettings, LogSettings};
+use crate::shard::budget::AppendBudget;
+use crate::shard::progress::Progress;
 
 /// What a shard and its writer are given.
 pub(crate) struct ShardContext {
     pub(crate) place: Place,
     pub(crate) folder: PathBuf,
     pub(crate) settings: LogSettings,
-    pub(crate) sync: SyncPolicy,
+    /// Those of the stream, which may change.
+    pub(crate) stream: Arc<CurrentSettings>,
     pub(crate) storage: Arc<dyn Storage>,
+    /// The memory that appends of all shards share.
+    pub(crate) budget: Arc<AppendBudget>,
+    /// How far the shard is written and durable.
+    pub(crate) progress: watch::Sender<Progress>,
     pub(crate) transactions: Arc<dyn TransactionFates>,
     pub(crate) clock: Arc<dyn Clock>,
 }

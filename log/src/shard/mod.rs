@@ -11,6 +11,8 @@
 //! | `context` | where a shard lives, what it works with, and the question it asks about transactions |
 //! | `last_stable_offset` | how far committed readers may read, and what they skip |
 //! | `producers` | idempotent producers: which batch follows, which is a duplicate |
+//! | `progress` | how far a shard is written and how far it is durable |
+//! | `budget` | the memory that the waiting appends of all shards may hold |
 //! | `append` | the answer that the caller of an append waits for |
 //! | `queue` | the appends that wait to be written |
 //! | `recovery` | reads and repairs the folder of a shard |
@@ -25,6 +27,7 @@
 //! listens to appends through `append::AppendListener`, and answers `context::TransactionFates`.
 
 pub(crate) mod append;
+pub(crate) mod budget;
 pub(crate) mod committer;
 pub(crate) mod context;
 pub(crate) mod damage;
@@ -33,6 +36,7 @@ pub(crate) mod last_stable_offset;
 pub(crate) mod markers;
 pub(crate) mod orphans;
 pub(crate) mod producers;
+pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod reading;
 pub(crate) mod recovery;

@@ -59,7 +59,8 @@ fn missing_markers(context: &ShardContext, writer: &Writer) -> VecDeque<QueuedAp
                 let header = Header { base_sequence: next, ..header };
                 next = header.end();
                 let marker = Some(Marker { outcome, waits_for_others: false });
-                group.push_back(QueuedAppend { batch, header, duplicate: false, marker, answer: Answer::default() });
+                let answer = Answer::default();
+                group.push_back(QueuedAppend { batch, header, duplicate: false, marker, answer, reservation: None });
             }
             Err(error) => tracing::error!(%producer, %error, "a marker cannot be made"),
         }

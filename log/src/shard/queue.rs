@@ -15,13 +15,11 @@ use crate::batch::marker::TransactionOutcome;
 use crate::error::{LogError, Result};
 use crate::ids::{Place, ProducerId};
 use crate::shard::append::{AppendListener, Appended};
+use crate::shard::budget::{AppendBudget, Reservation};
 use crate::shard::producers::{Admission, Producers};
 
 /// How much is written and synced at once: what an append may have to wait for before it is its turn.
 pub(crate) const GROUP_BYTES_MAX: usize = 8 << 20;
-
-/// With more than this waiting, nothing is taken in: whoever does not wait for room is refused.
-pub(crate) const QUEUED_BYTES_MAX: usize = 256 << 20;
 
 /// An append that waits.
 pub(crate) struct QueuedAppend {
@@ -33,6 +31,8 @@ pub(crate) struct QueuedAppend {
     /// How the batch ends a transaction, if it is a marker.
     pub(crate) marker: Option<Marker>,
     pub(crate) answer: Answer,
+    /// The memory that the batch holds. Markers are small and reserve none: the end of a transaction must not be refused.
+    pub(crate) reservation: Option<Reservation>,
 }
 
 /// How a marker ends its transaction.
@@ -82,15 +82,25 @@ impl Drop for Answer {
 }
 
 impl QueuedAppend {
-    pub(crate) fn succeed(self) {
+    /// Where the batch is, once it is stored.
+    fn appended(&self) -> Appended {
         let (first, end) = (self.header.base_sequence, self.header.end());
-        let appended =
-            Appended { first: SequenceNumber(first), last: SequenceNumber(end - 1), duplicate: self.duplicate };
-        self.answer.give(Ok(appended));
+        Appended { first: SequenceNumber(first), last: SequenceNumber(end - 1), duplicate: self.duplicate }
+    }
+
+    pub(crate) fn succeed(self) {
+        let appended = self.appended();
+        self.answered(Ok(appended));
     }
 
     pub(crate) fn fail(self, error: LogError) {
-        self.answer.give(Err(error));
+        self.answered(Err(error));
+    }
+
+    fn answered(self, result: Result<Appended>) {
+        // First, so that whoever has the answer finds the room that it made.
+        drop(self.reservation);
+        self.answer.give(result);
     }
 
     /// How the batch ends a transaction; `None` when it is no marker.
@@ -104,26 +114,44 @@ impl QueuedAppend {
     }
 }
 
+/// What became of a batch that was taken in.
+pub(crate) struct Pushed {
+    /// What its answer says if all goes well.
+    pub(crate) expected: Appended,
+    /// Whether a committer has to be told.
+    pub(crate) is_first: bool,
+}
+
+/// What a committer has to do.
+pub(crate) struct Group {
+    pub(crate) appends: VecDeque<QueuedAppend>,
+    /// Whether somebody waits for a sync of what was written before.
+    pub(crate) sync: bool,
+    /// Whether more is waiting.
+    pub(crate) more: bool,
+}
+
 /// The queue of one shard.
 pub(crate) struct Queue {
     waiting: VecDeque<QueuedAppend>,
-    bytes: usize,
     /// The next sequence number to be given out.
     next: u64,
     /// With everything that is queued.
     producers: Producers,
     /// Whether a committer knows that there is something to do.
     scheduled: bool,
+    /// Whether somebody waits for a sync.
+    sync_requested: bool,
     /// Why nothing is taken any more.
     refusal: Option<LogError>,
 }
 
 impl Queue {
     pub(crate) fn new(next: u64, producers: Producers) -> Self {
-        Queue { waiting: VecDeque::new(), bytes: 0, next, producers, scheduled: false, refusal: None }
+        Queue { waiting: VecDeque::new(), next, producers, scheduled: false, sync_requested: false, refusal: None }
     }
 
-    /// Takes in a batch. The answer says whether a committer has to be told.
+    /// Takes in a batch.
     ///
     /// # Errors
     /// Those of [`Producers::check`], [`LogError::Overloaded`], and the reason why the shard takes no appends. The answer
@@ -134,30 +162,34 @@ impl Queue {
         mut header: Header,
         answer: Answer,
         place: &Place,
-    ) -> Result<bool, (LogError, Answer)> {
+        budget: &Arc<AppendBudget>,
+    ) -> Result<Pushed, (LogError, Answer)> {
         let admission = match &self.refusal {
             Some(refusal) => Err(refusal.clone()),
-            None if self.bytes > 0 && self.bytes + batch.len() > QUEUED_BYTES_MAX => {
-                Err(LogError::Overloaded { place: place.clone(), bytes: self.bytes, limit: QUEUED_BYTES_MAX })
-            }
-            None => self.producers.check(&header, place),
+            None => self.producers.check(&header, place).and_then(|admission| match admission {
+                Admission::New => budget
+                    .reserve(batch.len())
+                    .map(|held| (admission, Some(held)))
+                    .map_err(|bytes| LogError::Overloaded { place: place.clone(), bytes, limit: budget.limit() }),
+                Admission::Duplicate(_) => Ok((admission, None)),
+            }),
         };
-        let waiting = match admission {
+        let queued = match admission {
             Err(error) => return Err((error, answer)),
-            Ok(Admission::New) => {
+            Ok((Admission::New, reservation)) => {
                 header.base_sequence = self.next;
                 self.next = header.end();
-                self.bytes += batch.len();
                 self.producers.note(&header, None);
-                QueuedAppend { batch, header, duplicate: false, marker: None, answer }
+                QueuedAppend { batch, header, duplicate: false, marker: None, answer, reservation }
             }
-            Ok(Admission::Duplicate(at)) => {
+            Ok((Admission::Duplicate(at), reservation)) => {
                 header.base_sequence = at;
-                QueuedAppend { batch: Bytes::new(), header, duplicate: true, marker: None, answer }
+                QueuedAppend { batch: Bytes::new(), header, duplicate: true, marker: None, answer, reservation }
             }
         };
-        self.waiting.push_back(waiting);
-        Ok(!std::mem::replace(&mut self.scheduled, true))
+        let expected = queued.appended();
+        self.waiting.push_back(queued);
+        Ok(Pushed { expected, is_first: self.schedule() })
     }
 
     /// Takes in the marker of a transaction that has markers in other shards too. The answer says whether a committer has to
@@ -177,26 +209,42 @@ impl Queue {
         }
         header.base_sequence = self.next;
         self.next = header.end();
-        self.bytes += batch.len();
         self.producers.note(&header, Some(outcome));
         let marker = Some(Marker { outcome, waits_for_others: true });
-        self.waiting.push_back(QueuedAppend { batch, header, duplicate: false, marker, answer });
-        Ok(!std::mem::replace(&mut self.scheduled, true))
+        let queued = QueuedAppend { batch, header, duplicate: false, marker, answer, reservation: None };
+        self.waiting.push_back(queued);
+        Ok(self.schedule())
     }
 
-    /// Takes out what is to be written next. The second answer says whether more is waiting.
-    pub(crate) fn take_group(&mut self) -> (VecDeque<QueuedAppend>, bool) {
+    /// Asks for a sync. The answer says whether a committer has to be told.
+    pub(crate) fn request_sync(&mut self) -> bool {
+        self.sync_requested = true;
+        self.schedule()
+    }
+
+    /// Takes out what is to be done next.
+    pub(crate) fn take_group(&mut self) -> Group {
         let mut taken = 0;
-        let fits = |waiting: &&QueuedAppend| {
-            taken += waiting.batch.len();
+        let fits = |queued: &&QueuedAppend| {
+            taken += queued.batch.len();
             taken <= GROUP_BYTES_MAX
         };
         let count = self.waiting.iter().take_while(fits).count().max(1).min(self.waiting.len());
         let rest = self.waiting.split_off(count);
-        let group = std::mem::replace(&mut self.waiting, rest);
-        self.bytes -= group.iter().map(|waiting| waiting.batch.len()).sum::<usize>();
+        let appends = std::mem::replace(&mut self.waiting, rest);
         self.scheduled = !self.waiting.is_empty();
-        (group, self.scheduled)
+        Group { appends, sync: std::mem::take(&mut self.sync_requested), more: self.scheduled }
+    }
+
+    /// After a failure: whether somebody still waits for a sync. The committer is then taken to know.
+    pub(crate) fn still_to_sync(&mut self) -> bool {
+        self.scheduled |= self.sync_requested;
+        self.sync_requested
+    }
+
+    /// The answer says whether a committer has to be told that there is something to do.
+    fn schedule(&mut self) -> bool {
+        !std::mem::replace(&mut self.scheduled, true)
     }
 
     /// Takes out everything, and goes on from what is stored.
@@ -216,11 +264,6 @@ impl Queue {
         self.refusal.get_or_insert(reason);
     }
 
-    /// Bytes of batches that wait.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Forgets the producers whose records retention has removed.
     pub(crate) fn forget(&mut self, earliest: u64) {
         self.producers.forget(earliest);
@@ -231,7 +274,6 @@ impl Queue {
     }
 
     fn empty(&mut self) -> VecDeque<QueuedAppend> {
-        self.bytes = 0;
         self.scheduled = false;
         std::mem::take(&mut self.waiting)
     }

@@ -89,8 +89,13 @@ fn recover_last(context: &ShardContext, base: u64, closed: &[u64]) -> Result<(In
         index.note(batch, appended);
         note(&mut known, batch, outcome);
     })?;
-    if let Some(fault) = scan.fault {
-        cut_torn_write(context, &path, &scan, length, index.summary.end, fault)?;
+    match scan.fault {
+        Some(fault) => cut_torn_write(context, &path, &scan, length, index.summary.end, fault)?,
+        // SUBTLE: what a killed process wrote may be in memory only. Readers are about to see it, and nothing that was seen
+        // may be lost in a power cut.
+        None => {
+            context.storage.open(&path).and_then(|mut file| file.sync()).map_err(|e| LogError::io("sync", &path, e))?
+        }
     }
     Ok((index, known))
 }

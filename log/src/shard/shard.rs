@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use coulee_model::{ShardId, StreamName};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use crate::batch::builder::BatchBuilder;
 use crate::error::{LogError, Result};
@@ -18,21 +18,19 @@ use crate::files::retention::{self, Removed};
 use crate::files::segment::Segment;
 use crate::files::storage::WriteFailure;
 use crate::ids::{Place, ProducerId};
-use crate::settings::{StreamSettings, SyncPolicy};
-use crate::shard::append::Append;
+use crate::settings::SyncPolicy;
+use crate::shard::append::{Append, AppendListener, Appended};
 use crate::shard::committer::{Commit, CommitQueue, Followup};
 use crate::shard::context::ShardContext;
 use crate::shard::last_stable_offset::LastStableOffset;
-use crate::shard::queue::{Answer, Queue, QueuedAppend};
+use crate::shard::progress::{AppendTarget, Progress};
+use crate::shard::queue::{Answer, Group, Queue, QueuedAppend};
 use crate::shard::tail::{Head, Life};
 use crate::shard::writer::{Writer, Written};
 use crate::shard::{orphans, recovery};
 
 /// The most that one read returns, in bytes, however much is asked for; a larger batch is still returned whole.
 pub const READ_BYTES_MAX: usize = 64 << 20;
-
-/// Above this many waiting bytes [`Shard::room`] makes its caller wait.
-const ROOM_BYTES: usize = 64 << 20;
 
 /// One shard of a stream.
 pub struct Shard {
@@ -46,8 +44,6 @@ pub struct Shard {
 pub(super) struct Open {
     writer: Mutex<Writer>,
     pub(super) queue: Mutex<Queue>,
-    /// Told whenever the queue got shorter.
-    room: Notify,
     /// Oldest first, never empty. The last one grows.
     pub(super) segments: RwLock<Vec<Arc<Segment>>>,
     pub(super) last_stable_offset: Mutex<LastStableOffset>,
@@ -82,42 +78,50 @@ impl Shard {
     /// Queues a batch, in the order of the calls. The records are stored when the answer says so.
     ///
     /// Encodes, compresses and checksums in the calling thread, and never waits. The batch is held in memory until it is
-    /// stored: whoever keeps many appends under way awaits [`room`](Self::room) between them, and is refused when 256 MiB
-    /// wait. Batches of transactions are appended by [`Transaction::append`](crate::Transaction::append).
+    /// stored: whoever keeps many appends under way awaits [`room`](Self::room) between them, and is refused when
+    /// [`queued_bytes_max`](crate::LogSettings::queued_bytes_max) bytes wait in all shards of the log. Batches of transactions are appended by [`Transaction::append`](crate::Transaction::append).
     ///
     /// # Errors
     /// In the answer. Nothing was stored: [`LogError::InvalidBatch`], [`LogError::BatchTooLarge`], [`LogError::Overloaded`],
     /// [`LogError::OutOfOrderSequence`], [`LogError::FencedProducer`], [`LogError::DiskFull`], [`LogError::Deleted`],
     /// [`LogError::Closed`], and those of [`open`](Self::open). Undetermined: [`LogError::Poisoned`].
     pub fn append(self: &Arc<Self>, batch: BatchBuilder) -> Append {
-        let place = self.context.place.clone();
-        let (answer, receiver) = oneshot::channel();
         if batch.is_transactional() {
             // Nobody would ever end the transaction, and committed readers would wait for that.
             let reason = "it is of a transaction that this log did not begin";
-            return Append::refused(place, LogError::InvalidBatch { reason });
+            return Append::refused(LogError::InvalidBatch { reason });
         }
-        self.enqueue(batch, Answer::new(Some(answer), None));
-        Append::queued(place, receiver)
+        self.enqueue(batch, None).0
     }
 
-    /// Queues a batch, and says whether it was taken. When it was not, the answer has been given.
-    pub(crate) fn enqueue(self: &Arc<Self>, batch: BatchBuilder, answer: Answer) -> bool {
+    /// Queues a batch, and says where it will be if it was taken. `listener` is told what becomes of it, also when it is not
+    /// taken.
+    pub(crate) fn enqueue(
+        self: &Arc<Self>,
+        batch: BatchBuilder,
+        listener: Option<Arc<dyn AppendListener>>,
+    ) -> (Append, Option<Appended>) {
+        let (caller, receiver) = oneshot::channel();
+        let answer = Answer::new(Some(caller), listener);
         let ready = batch.finish().and_then(|finished| Ok((finished, self.opened()?)));
         let pushed = match ready {
-            Ok(((batch, header), open)) => open.queue.lock().push(batch, header, answer, &self.context.place),
+            Ok(((batch, header), open)) => {
+                let ShardContext { place, budget, .. } = &self.context;
+                open.queue.lock().push(batch, header, answer, place, budget)
+            }
             Err(error) => Err((error, answer)),
         };
         match pushed {
-            Ok(is_idle) => {
-                if is_idle {
+            Ok(pushed) => {
+                if pushed.is_first {
                     self.commits.schedule(Arc::clone(self) as Arc<dyn Commit>);
                 }
-                true
+                let target = Arc::clone(self) as Arc<dyn AppendTarget>;
+                (Append::queued(receiver, target, pushed.expected), Some(pushed.expected))
             }
             Err((error, answer)) => {
-                answer.give(Err(error));
-                false
+                answer.give(Err(error.clone()));
+                (Append::refused(error), None)
             }
         }
     }
@@ -126,20 +130,23 @@ impl Shard {
         &self.context.place
     }
 
-    /// Waits until fewer than 64 MiB of batches wait to be written.
+    /// Waits until less than a quarter of [`queued_bytes_max`](crate::LogSettings::queued_bytes_max) waits to be written,
+    /// in all shards of the log.
     pub async fn room(&self) {
-        let Ok(open) = self.opened() else { return };
-        loop {
-            let shorter = open.room.notified();
-            if open.queue.lock().bytes() < ROOM_BYTES {
-                return;
-            }
-            shorter.await;
+        self.context.budget.room().await;
+    }
+
+    /// Has the committer sync what was written, if the shard is in use.
+    pub(crate) fn sync_soon(self: &Arc<Self>) {
+        let Some(Ok(open)) = self.open.get() else { return };
+        if open.queue.lock().request_sync() {
+            self.commits.schedule(Arc::clone(self) as Arc<dyn Commit>);
         }
     }
 
     /// Removes what the stream's settings allow to be removed.
-    pub(crate) fn enforce_retention(&self, settings: &StreamSettings) -> Result<Removed> {
+    pub(crate) fn enforce_retention(&self) -> Result<Removed> {
+        let settings = &*self.context.stream.get();
         if settings.retention_ms.is_none() && settings.retention_bytes.is_none() {
             return Ok(Removed::default());
         }
@@ -199,7 +206,6 @@ impl Shard {
         drop(queue);
         tracing::error!(stream = %self.stream(), shard = %self.id(), %error, "appends failed");
         group.into_iter().chain(queued).for_each(|waiting| waiting.fail(error.clone()));
-        open.room.notify_waiters();
         error
     }
 
@@ -207,12 +213,12 @@ impl Shard {
     pub(crate) fn delete(&self) {
         self.head.send_modify(|head| head.life = Life::Deleted);
         let deleted = || LogError::Deleted { stream: self.stream().clone() };
+        self.context.progress.send_modify(|progress| progress.failed = Some(deleted()));
         if let Ok(open) = self.open.get_or_init(|| Err(deleted())) {
             // Waits for a group that is being written.
             let _writer = open.writer.lock();
             let queued = open.queue.lock().refuse(deleted());
             queued.into_iter().for_each(|waiting| waiting.fail(deleted()));
-            open.room.notify_waiters();
         }
     }
 
@@ -265,10 +271,11 @@ impl Shard {
             let end = writer.end();
             let last_stable = last_stable_offset.lock().offset(end);
             self.head.send_modify(|head| (head.end, head.last_stable) = (end, last_stable));
+            let failed = writer.failure();
+            self.context.progress.send_replace(Progress { written: end, durable: end, failed });
             Ok(Open {
                 queue: Mutex::new(Queue::new(end, writer.producers().clone())),
                 writer: Mutex::new(writer),
-                room: Notify::new(),
                 segments,
                 last_stable_offset,
             })
@@ -281,8 +288,8 @@ impl Commit for Shard {
     fn commit(&self, scratch: &mut Vec<u8>) -> Followup {
         let Some(Ok(open)) = self.open.get() else { return Followup::None };
         let mut writer = open.writer.lock();
-        let (mut group, again) = open.queue.lock().take_group();
-        let mut segment = writer.active().base;
+        let Group { appends: mut group, sync, more } = open.queue.lock().take_group();
+        let (mut segment, mut failed) = (writer.active().base, false);
         while !group.is_empty() {
             match writer.write(&self.context, &open.segments, &group, &open.last_stable_offset, scratch) {
                 Ok(written) => {
@@ -294,15 +301,22 @@ impl Commit for Shard {
                     group.drain(..written.count).for_each(QueuedAppend::succeed);
                 }
                 Err(failure) => {
-                    self.fail(open, &writer, group, failure);
-                    return Followup::None;
+                    self.fail(open, &writer, std::mem::take(&mut group), failure);
+                    failed = true;
                 }
             }
         }
-        open.room.notify_waiters();
-        match self.context.sync {
-            SyncPolicy::Interval { ms } if writer.is_unsynced() => Followup::SyncWithin { ms, again },
-            _ if again => Followup::Again,
+        if sync && let Err(failure) = writer.sync(&self.context) {
+            self.fail(open, &writer, VecDeque::new(), failure);
+            failed = true;
+        }
+        if failed {
+            let again = open.queue.lock().still_to_sync();
+            return if again { Followup::Again } else { Followup::None };
+        }
+        match self.context.stream.get().sync {
+            SyncPolicy::Interval { ms } if writer.is_unsynced() => Followup::SyncWithin { ms, again: more },
+            _ if more => Followup::Again,
             _ => Followup::None,
         }
     }
@@ -320,6 +334,23 @@ impl Commit for Shard {
         let mut writer = open.writer.lock();
         let failure = writer.poison(&self.context, io::Error::other("the log's writer panicked; please report this"));
         self.fail(open, &writer, VecDeque::new(), failure);
+    }
+}
+
+impl AppendTarget for Shard {
+    fn place(&self) -> &Place {
+        &self.context.place
+    }
+
+    fn progress(&self) -> watch::Receiver<Progress> {
+        self.context.progress.subscribe()
+    }
+
+    fn request_sync(self: Arc<Self>) {
+        // An interval has its own syncs, and a group was synced before it was answered.
+        if self.context.stream.get().sync == SyncPolicy::Os {
+            self.sync_soon();
+        }
     }
 }
 

@@ -61,6 +61,11 @@ impl Writer {
         &self.producers
     }
 
+    /// Why nothing may be written any more.
+    pub(crate) fn failure(&self) -> Option<LogError> {
+        self.poisoned.clone()
+    }
+
     pub(crate) fn is_unsynced(&self) -> bool {
         self.unsynced
     }
@@ -86,7 +91,8 @@ impl Writer {
         let batches = || group.iter().take(count).filter(|waiting| !waiting.duplicate);
         let mut completed = Vec::new();
         if !scratch.is_empty() {
-            self.store(context, scratch)?;
+            let end = batches().last().map_or(0, |queued| queued.header.end());
+            self.store(context, scratch, end)?;
             self.active.grow(batches().map(|waiting| waiting.header), context.clock.now());
             completed.extend(batches().filter_map(|waiting| self.producers.note(&waiting.header, waiting.outcome())));
         }
@@ -97,16 +103,17 @@ impl Writer {
     pub(crate) fn sync(&mut self, context: &ShardContext) -> Result<(), WriteFailure> {
         // SUBTLE: after a failed sync the next one may well succeed, without the pages that the first one lost.
         self.check_sound()?;
-        self.sync_file().map_err(|error| self.poison(context, error))
+        self.sync_file(context).map_err(|error| self.poison(context, error))
     }
 
-    fn sync_file(&mut self) -> io::Result<()> {
+    fn sync_file(&mut self, context: &ShardContext) -> io::Result<()> {
         if let Some(file) = &mut self.file
             && self.unsynced
         {
             fail::fail_point!("log.append.sync", |_| Err(io::Error::other("failed by a failpoint")));
             file.sync()?;
             self.unsynced = false;
+            context.progress.send_modify(|progress| progress.durable = progress.written);
         }
         Ok(())
     }
@@ -138,6 +145,8 @@ impl Writer {
             self.retired = true;
         }
         self.unsynced = false;
+        let end = self.end();
+        context.progress.send_modify(|progress| (progress.written, progress.durable) = (end, end));
         tracing::warn!(path = %path.display(), position, "a sync found no space: cut back what it was to make durable");
         Ok(())
     }
@@ -193,14 +202,17 @@ impl Writer {
     pub(crate) fn poison(&mut self, context: &ShardContext, source: io::Error) -> WriteFailure {
         let path = self.active.path().to_owned();
         let error = LogError::Poisoned { place: context.place.clone(), path, source: Arc::new(source) };
-        WriteFailure::Undetermined(self.poisoned.get_or_insert(error).clone())
+        let error = self.poisoned.get_or_insert(error).clone();
+        context.progress.send_modify(|progress| progress.failed = Some(error.clone()));
+        WriteFailure::Undetermined(error)
     }
 
     fn check_sound(&self) -> Result<(), WriteFailure> {
         self.poisoned.clone().map_or(Ok(()), |error| Err(WriteFailure::Undetermined(error)))
     }
 
-    fn store(&mut self, context: &ShardContext, bytes: &[u8]) -> Result<(), WriteFailure> {
+    /// Writes bytes that end with the record before `end`, and syncs them if the stream's policy demands that.
+    fn store(&mut self, context: &ShardContext, bytes: &[u8], end: u64) -> Result<(), WriteFailure> {
         let active = Arc::clone(&self.active);
         let position = active.summary().bytes;
         let mut file = match self.file.take() {
@@ -212,14 +224,17 @@ impl Writer {
         let undone = written.as_ref().is_err_and(|e| is_disk_full(e) && file.truncate(position).is_ok());
         self.file = Some(file);
         match written {
-            Ok(()) => self.unsynced = true,
+            Ok(()) => {
+                self.unsynced = true;
+                context.progress.send_modify(|progress| progress.written = end);
+            }
             Err(error) if undone => return Err(WriteFailure::NotWritten(LogError::io("write", active.path(), error))),
             Err(error) => return Err(self.poison(context, error)),
         }
-        if context.sync != SyncPolicy::Group {
+        if context.stream.get().sync != SyncPolicy::Group {
             return Ok(());
         }
-        match self.sync_file() {
+        match self.sync_file(context) {
             Ok(()) => Ok(()),
             Err(error) if is_disk_full(&error) => match self.cut_back(context, position) {
                 Ok(()) => Err(WriteFailure::NotWritten(LogError::io("sync", active.path(), error))),

@@ -1,19 +1,22 @@
 //! A stream: its settings and its shards.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use coulee_model::{Clock, ShardId, StreamName};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::error::{LogError, Result};
 use crate::files::storage::{self, Storage};
 use crate::ids::Place;
-use crate::settings::{LogSettings, StreamSettings};
+use crate::settings::{CurrentSettings, LogSettings, StreamSettings};
+use crate::shard::budget::AppendBudget;
 use crate::shard::committer::Committers;
 use crate::shard::context::{ShardContext, TransactionFates};
+use crate::shard::progress::Progress;
 use crate::shard::shard::Shard;
 use crate::streams::route;
 
@@ -24,7 +27,8 @@ const SETTINGS_VERSION: u32 = 1;
 /// A named set of shards.
 pub struct Stream {
     name: StreamName,
-    settings: StreamSettings,
+    settings: Arc<CurrentSettings>,
+    folder: PathBuf,
     shards: Vec<Arc<Shard>>,
     /// Counts the records without a key.
     round_robin: AtomicU32,
@@ -34,6 +38,7 @@ pub struct Stream {
 pub(crate) struct SharedParts {
     pub(crate) settings: LogSettings,
     pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) budget: Arc<AppendBudget>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) committers: Committers,
     pub(crate) transactions: Arc<dyn TransactionFates>,
@@ -51,14 +56,14 @@ impl Stream {
         &self.name
     }
 
-    /// What it was made with.
-    pub fn settings(&self) -> &StreamSettings {
-        &self.settings
+    /// Its settings as they are now; [`Log::alter_stream`](crate::Log::alter_stream) changes them.
+    pub fn settings(&self) -> Arc<StreamSettings> {
+        self.settings.get()
     }
 
     /// How many shards it has.
     pub fn shard_count(&self) -> u32 {
-        self.settings.shards
+        self.shards.len() as u32
     }
 
     /// A shard, [opened](Shard::open).
@@ -109,30 +114,60 @@ impl Stream {
         for id in 0..settings.shards {
             storage::create_folder(storage, &shard_folder(folder, ShardId(id)))?;
         }
+        // Syncs the folder too, and with it the names of the shards' folders.
+        Self::store_settings(storage, folder, settings)
+    }
+
+    /// Replaces the settings in a stream's folder.
+    fn store_settings(storage: &dyn Storage, folder: &Path, settings: &StreamSettings) -> Result<()> {
         let path = folder.join(SETTINGS_FILE);
         let stored = StoredStream { version: SETTINGS_VERSION, settings: settings.clone() };
         let text = serde_json::to_vec_pretty(&stored).map_err(|e| LogError::io("write", &path, e.into()))?;
-        // Syncs the folder too, and with it the names of the shards' folders.
         storage::write_atomically(storage, &path, &text)
+    }
+
+    /// Takes other settings, durably. They take effect at once.
+    ///
+    /// # Errors
+    /// [`LogError::InvalidSetting`] for a value out of its range, and for another number of shards; [`LogError::DiskFull`],
+    /// [`LogError::Io`], after which the old settings are in force, and which ones the next start finds is undetermined.
+    pub(crate) fn alter(&self, storage: &dyn Storage, settings: StreamSettings) -> Result<()> {
+        settings.check()?;
+        if settings.shards != self.settings.get().shards {
+            return Err(LogError::InvalidSetting {
+                setting: "shards",
+                found: settings.shards.to_string(),
+                expected: "the number that the stream was made with: settings cannot change it",
+            });
+        }
+        Self::store_settings(storage, &self.folder, &settings)?;
+        self.settings.set(settings);
+        // What the former policy left to a later sync, or to nobody.
+        self.shards.iter().for_each(|shard| shard.sync_soon());
+        Ok(())
     }
 
     pub(crate) fn new(folder: &Path, name: StreamName, settings: StreamSettings, parts: &SharedParts) -> Stream {
         // Neighbouring shards go to different threads, and the first shards of different streams too.
         let spread: usize = name.as_str().bytes().map(usize::from).sum();
+        let count = settings.shards;
+        let current = CurrentSettings::new(settings);
         let shard = |id: u32| {
             let context = ShardContext {
                 place: Place { stream: name.clone(), shard: ShardId(id) },
                 folder: shard_folder(folder, ShardId(id)),
                 settings: parts.settings.clone(),
-                sync: settings.sync,
+                stream: Arc::clone(&current),
                 storage: Arc::clone(&parts.storage),
+                budget: Arc::clone(&parts.budget),
+                progress: watch::Sender::new(Progress::default()),
                 transactions: Arc::clone(&parts.transactions),
                 clock: Arc::clone(&parts.clock),
             };
             Arc::new(Shard::new(context, parts.committers.queue_of(spread + id as usize)))
         };
-        let shards = (0..settings.shards).map(shard).collect();
-        Stream { name, settings, shards, round_robin: AtomicU32::new(0) }
+        let shards = (0..count).map(shard).collect();
+        Stream { name, settings: current, folder: folder.to_owned(), shards, round_robin: AtomicU32::new(0) }
     }
 }
 
@@ -142,6 +177,6 @@ fn shard_folder(folder: &Path, id: ShardId) -> std::path::PathBuf {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").field("name", &self.name).field("settings", &self.settings).finish()
+        f.debug_struct("Stream").field("name", &self.name).field("settings", &self.settings()).finish()
     }
 }

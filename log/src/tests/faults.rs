@@ -9,12 +9,12 @@ use std::sync::Arc;
 use coulee_model::{Classify, ErrorKind, Timestamp};
 use parking_lot::Mutex;
 
-use super::transactions::{id, prepare, seen};
-use super::{Fixture, all_values, append, at, batch, from_producer};
+use super::transactions::{id, open, prepare, seen};
+use super::{Fixture, all_values, append, at, batch, from_producer, name};
 use crate::files::storage::{Disk, SegmentFile, Storage};
 use crate::settings::SyncPolicy;
-use crate::shard::queue::{GROUP_BYTES_MAX, QUEUED_BYTES_MAX};
-use crate::{BatchBuilder, Compression, Isolation, LogError, ProducerId, Record};
+use crate::shard::queue::GROUP_BYTES_MAX;
+use crate::{BatchBuilder, Compression, Isolation, LogError, ProducerId, Record, StreamSettings};
 
 /// What the next operations on the disk do.
 #[derive(Debug, Default)]
@@ -30,6 +30,8 @@ struct Faults {
     failed_opens: usize,
     /// How often a sync was asked for.
     syncs: usize,
+    /// Held by a test that lets writes through and has syncs wait.
+    sync_gate: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -97,6 +99,8 @@ impl SegmentFile for FaultyFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        let gate = Arc::clone(&self.faults.lock().sync_gate);
+        drop(gate.lock());
         let mut faults = self.faults.lock();
         faults.syncs += 1;
         if faults.full_syncs > 0 {
@@ -333,16 +337,136 @@ fn what_nobody_waits_for_is_refused_at_a_limit() {
         shard.append(batch)
     };
     let faults = disk.0.lock();
-    // One more than the limit may be in the committer's hands.
     let mut appends: Vec<_> = (0..18).map(|_| one()).collect();
     drop(faults);
     let refused = appends.pop().expect("many").wait().unwrap_err();
-    assert!(matches!(refused, LogError::Overloaded { limit, .. } if limit == QUEUED_BYTES_MAX), "{refused}");
+    assert!(matches!(refused, LogError::Overloaded { limit, .. } if limit == 256 << 20), "{refused}");
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     let stored = appends.into_iter().map(|append| append.wait()).filter(Result::is_ok).count();
     assert!(stored >= 15, "{stored}");
     assert_eq!(shard.end(), at(stored as u64 + 1));
     one().wait().expect("there is room again");
+}
+
+#[test]
+fn the_appends_of_all_shards_share_one_limit() {
+    let (mut fixture, disk) = faulty();
+    fixture.settings.segment_bytes = 1 << 30;
+    fixture.settings.queued_bytes_max = 64 << 20;
+    fixture.stream.sync = SyncPolicy::Os;
+    let (log, shards) = open(&fixture, 4);
+    let large = vec![b'1'; 15 << 20];
+    let one = |shard: usize| {
+        let mut batch = BatchBuilder::new(Compression::None);
+        batch.push(&Record { key: None, value: Some(&large), timestamp: Timestamp(0), headers: &[] });
+        shards[shard].append(batch)
+    };
+    let faults = disk.0.lock();
+    let taken: Vec<_> = (0..4).map(one).collect();
+    let refused = one(1).wait().unwrap_err();
+    assert!(matches!(refused, LogError::Overloaded { bytes, .. } if bytes > 60 << 20), "{refused}");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let waits = |shard: usize| {
+        let mut room = Box::pin(shards[shard].room());
+        runtime.block_on(std::future::poll_fn(|c| std::task::Poll::Ready(room.as_mut().poll(c).is_pending())))
+    };
+    assert!((0..4).all(waits), "a shard with little of its own waits for the others");
+    drop(faults);
+    taken.into_iter().for_each(|append| assert!(append.wait().is_ok()));
+    assert!(!waits(1));
+    one(1).wait().expect("there is room again");
+    drop((shards, log));
+}
+
+#[test]
+fn written_comes_before_durable_and_readers_wait_for_what_the_policy_says() {
+    let (fixture, disk) = faulty();
+    let (_log, shard) = fixture.open();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let gate = Arc::clone(&disk.0.lock().sync_gate);
+    let held = gate.lock();
+    let mut one = shard.append(batch(0..3));
+    let written = runtime.block_on(one.written()).expect("written");
+    assert_eq!((written.first, written.last), (at(0), at(2)));
+    assert_eq!((shard.end(), disk.0.lock().syncs), (at(0), 0), "not durable, and so not visible");
+    let is_pending = |one: &mut crate::Append| {
+        runtime.block_on(std::future::poll_fn(|c| std::task::Poll::Ready(Pin::new(&mut *one).poll(c).is_pending())))
+    };
+    assert!(is_pending(&mut one), "a group is acknowledged when it is durable");
+    drop(held);
+    assert_eq!(runtime.block_on(one.durable()).expect("durable"), written);
+    assert_eq!((shard.end(), disk.0.lock().syncs), (at(3), 1));
+    // All ways to wait can be taken again.
+    assert_eq!(runtime.block_on(one.written()).expect("written"), written);
+    assert_eq!(one.wait().expect("stored"), written);
+}
+
+#[test]
+fn a_batch_that_was_written_may_still_fail_and_its_numbers_are_given_again() {
+    let (fixture, disk) = faulty();
+    let (_log, shard) = fixture.open();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let gate = Arc::clone(&disk.0.lock().sync_gate);
+    let held = gate.lock();
+    disk.0.lock().full_syncs = 1;
+    let mut one = shard.append(batch(0..3));
+    runtime.block_on(one.written()).expect("written");
+    drop(held);
+    let error = runtime.block_on(one.durable()).unwrap_err();
+    assert!(matches!(error, LogError::DiskFull { .. }), "{error}");
+    let mut two = shard.append(batch(7..9));
+    assert_eq!(runtime.block_on(two.durable()).expect("there is space").first, at(0));
+    let error = runtime.block_on(one.written()).unwrap_err();
+    assert!(matches!(error, LogError::DiskFull { .. }), "the numbers are those of another batch: {error}");
+    assert_eq!(all_values(&shard), [7, 8]);
+}
+
+#[test]
+fn streams_that_do_not_sync_can_be_asked_for_durable_records() {
+    let (mut fixture, disk) = faulty();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    fixture.stream.sync = SyncPolicy::Os;
+    let (log, shard) = fixture.open();
+    let mut one = shard.append(batch(0..3));
+    runtime.block_on(&mut one).expect("acknowledged");
+    assert_eq!((shard.end(), disk.0.lock().syncs), (at(3), 0));
+    runtime.block_on(one.durable()).expect("durable");
+    assert_eq!(disk.0.lock().syncs, 1);
+    runtime.block_on(one.durable()).expect("still");
+    assert_eq!(disk.0.lock().syncs, 1);
+
+    let interval = StreamSettings { sync: SyncPolicy::Interval { ms: 1 }, ..fixture.stream.clone() };
+    log.alter_stream(&name(), interval).expect("altered");
+    let mut two = shard.append(batch(3..6));
+    runtime.block_on(two.durable()).expect("after the next sync of the interval");
+    // A sync that fails leaves open whether the records are durable.
+    log.alter_stream(&name(), fixture.stream.clone()).expect("altered");
+    // The sync that follows a change of settings is over when a later append is stored.
+    append(&shard, 0..1);
+    let mut three = shard.append(batch(6..9));
+    runtime.block_on(&mut three).expect("acknowledged");
+    disk.0.lock().failed_syncs = 1;
+    let error = runtime.block_on(three.durable()).unwrap_err();
+    assert!(matches!(error, LogError::Poisoned { .. }), "{error}");
+    assert_eq!(runtime.block_on(three.written()).expect("it was").last, at(9));
+    drop(log);
+}
+
+#[test]
+fn a_sync_policy_that_changes_takes_effect_at_once() {
+    let (mut fixture, disk) = faulty();
+    fixture.stream.sync = SyncPolicy::Os;
+    let (log, shard) = fixture.open();
+    append(&shard, 0..3);
+    assert_eq!(disk.0.lock().syncs, 0);
+    log.alter_stream(&name(), StreamSettings { sync: SyncPolicy::Group, ..fixture.stream.clone() }).expect("altered");
+    // What was written under the former policy is synced by itself, without another append.
+    while disk.0.lock().syncs == 0 {
+        std::thread::yield_now();
+    }
+    append(&shard, 3..6);
+    append(&shard, 6..9);
+    assert_eq!(disk.0.lock().syncs, 3);
 }
 
 #[test]

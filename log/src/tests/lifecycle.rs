@@ -80,6 +80,40 @@ fn streams_keep_their_settings_and_are_listed_by_name() {
 }
 
 #[test]
+fn settings_that_change_are_kept_and_take_effect() {
+    let fixture = Fixture::new();
+    let (log, shard) = fixture.open();
+    while fixture.segments().len() < 3 {
+        append(&shard, 0..5);
+    }
+    assert_eq!(log.enforce_retention().expect("nothing is old").segments, 0);
+    let stream = log.stream(&name()).expect("the stream");
+    let changed = StreamSettings {
+        retention_bytes: Some(1),
+        compression: Compression::Lz4,
+        properties: BTreeMap::from([("key".to_owned(), "tailnum".to_owned())]),
+        ..(*stream.settings()).clone()
+    };
+    log.alter_stream(&name(), changed.clone()).expect("altered");
+    assert_eq!(*stream.settings(), changed, "those who have the stream see it");
+    assert!(log.enforce_retention().expect("by the new settings").segments > 0);
+    for (wrong, said) in [
+        (
+            StreamSettings { shards: 2, ..changed.clone() },
+            "shards is 2: expected the number that the stream was made with",
+        ),
+        (StreamSettings { retention_ms: Some(-1), ..changed.clone() }, "retention_ms is -1"),
+    ] {
+        let error = log.alter_stream(&name(), wrong).unwrap_err();
+        assert!(error.to_string().starts_with(said), "{error}");
+    }
+    let unknown = StreamName::new("unknown").expect("a name");
+    assert!(matches!(log.alter_stream(&unknown, changed.clone()), Err(LogError::NotFound { .. })));
+    let (log, _) = fixture.crashed().open();
+    assert_eq!(*log.stream(&name()).expect("the stream").settings(), changed, "also after a crash");
+}
+
+#[test]
 fn records_without_a_key_take_turns() {
     let mut fixture = Fixture::new();
     fixture.stream.shards = 3;

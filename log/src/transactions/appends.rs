@@ -7,13 +7,12 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::batch::builder::BatchBuilder;
 use crate::error::{LogError, Result};
 use crate::ids::TransactionRef;
 use crate::shard::append::{Append, AppendListener};
-use crate::shard::queue::Answer;
 use crate::shard::shard::Shard;
 
 /// Why a transaction takes no more appends.
@@ -75,18 +74,18 @@ impl PartitionAppends {
     ) -> Append {
         // May read files, and ask who is in charge of the transactions found there: not to be done under a lock.
         if let Err(error) = shard.open() {
-            return self.refuse(shard, error);
+            return self.refuse(error);
         }
         if batch.is_encoded() {
             let reason = "a batch that a client has encoded cannot be put into a transaction of the log";
-            return self.refuse(shard, LogError::InvalidBatch { reason });
+            return self.refuse(LogError::InvalidBatch { reason });
         }
         let mut order = self.order.lock();
         if let Some(reason) = order.closed {
-            return Append::refused(shard.place().clone(), reason.error(transaction));
+            return Append::refused(reason.error(transaction));
         }
         if let Some(error) = self.counts.lock().failed.clone() {
-            return Append::refused(shard.place().clone(), error);
+            return Append::refused(error);
         }
         let at = match order.shards.iter().position(|(known, _)| Arc::ptr_eq(known, shard)) {
             Some(at) => at,
@@ -98,18 +97,18 @@ impl PartitionAppends {
         let next = &mut order.shards[at].1;
         let count = batch.len() as i64;
         let batch = batch.transactional(transaction.producer, *next);
-        let (caller, receiver) = oneshot::channel();
         self.counts.lock().under_way += 1;
-        if shard.enqueue(batch, Answer::new(Some(caller), Some(Arc::clone(self) as Arc<dyn AppendListener>))) {
+        let (append, taken) = shard.enqueue(batch, Some(Arc::clone(self) as Arc<dyn AppendListener>));
+        if taken.is_some() {
             *next = ((i64::from(*next) + count) & i64::from(i32::MAX)) as i32;
         }
-        Append::queued(shard.place().clone(), receiver)
+        append
     }
 
     /// An append that never began fails the transaction, too: what is committed must be all that was written.
-    fn refuse(&self, shard: &Shard, error: LogError) -> Append {
+    fn refuse(&self, error: LogError) -> Append {
         self.counts.lock().failed.get_or_insert(error.clone());
-        Append::refused(shard.place().clone(), error)
+        Append::refused(error)
     }
 
     /// Takes no more appends. The first reason stays, and is the answer.

@@ -10,6 +10,7 @@
 //!
 //! SUBTLE: no lock of a shard is taken while `state` is held.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -300,7 +301,13 @@ impl TransactionCoordinator {
     pub(crate) fn finish(self: &Arc<Self>) {
         let (queued, open) = {
             let mut state = self.state.lock();
-            (std::mem::take(&mut state.queued), std::mem::take(&mut state.open))
+            let queued = match state.refusal {
+                // In order.
+                Some(LogError::LogClosed) | None => std::mem::take(&mut state.queued),
+                // What was under way is undetermined: nothing may be written behind it.
+                Some(_) => Vec::new(),
+            };
+            (queued, std::mem::take(&mut state.open))
         };
         self.write(queued);
         for done in open.into_values().flat_map(|entry| entry.waiting) {
@@ -314,6 +321,30 @@ impl TransactionCoordinator {
     }
 
     fn run(self: Arc<Self>) {
+        // A fault of ours must not leave those waiting who asked for the end of a transaction.
+        if catch_unwind(AssertUnwindSafe(|| self.write_until_stopped())).is_err() {
+            self.give_up();
+        }
+    }
+
+    /// Answers all that wait, and takes nothing any more: the thread that would write it has panicked.
+    fn give_up(&self) {
+        let error = LogError::Internal { fault: "the thread that writes the journal of transactions panicked" };
+        tracing::error!(%error, "transactions cannot begin or end");
+        let (queued, waiting) = {
+            let mut state = self.state.lock();
+            state.refusal.get_or_insert(error.clone());
+            let waiting: Vec<Done> = state.open.values_mut().flat_map(|e| std::mem::take(&mut e.waiting)).collect();
+            (std::mem::take(&mut state.queued), waiting)
+        };
+        let prepared = queued.into_iter().filter_map(|(_, then)| match then {
+            AfterWrite::Prepared(_, done) => Some(done),
+            _ => None,
+        });
+        prepared.chain(waiting).for_each(|done| done(Err(error.clone())));
+    }
+
+    fn write_until_stopped(self: &Arc<Self>) {
         loop {
             let queued = {
                 let mut state = self.state.lock();
@@ -333,6 +364,7 @@ impl TransactionCoordinator {
         if queued.is_empty() {
             return;
         }
+        fail::fail_point!("log.txn.journal-thread");
         let (records, thens): (Vec<JournalRecord>, Vec<AfterWrite>) = queued.into_iter().unzip();
         let sync = thens.iter().any(|then| !matches!(then, AfterWrite::Nothing));
         let result = self.journal.lock().append(&records, sync).map_err(|failure| match failure {

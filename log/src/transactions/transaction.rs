@@ -110,6 +110,9 @@ impl fmt::Debug for Transaction {
     }
 }
 
+/// A request is dropped without an answer only by a panic.
+const DROPPED: LogError = LogError::Internal { fault: "a thread panicked that was to end a transaction" };
+
 /// The end of a transaction, under way. It goes on when this is dropped.
 #[derive(Debug)]
 #[must_use = "only a completed end is known to be visible"]
@@ -133,7 +136,7 @@ impl Ended {
     /// # Panics
     /// When called from an asynchronous task: await it there.
     pub fn wait(self) -> Result<()> {
-        self.answer.blocking_recv().unwrap_or(Err(LogError::LogClosed))
+        self.answer.blocking_recv().unwrap_or(Err(DROPPED))
     }
 }
 
@@ -141,6 +144,6 @@ impl Future for Ended {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answer).poll(context).map(|answer| answer.unwrap_or(Err(LogError::LogClosed)))
+        Pin::new(&mut self.answer).poll(context).map(|answer| answer.unwrap_or(Err(DROPPED)))
     }
 }
