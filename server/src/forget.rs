@@ -68,7 +68,8 @@ impl Engine {
         }
         let script = script.clone();
         let made_by = move |stream: &Arc<Stream>| {
-            let by = stream.settings().properties.get(CREATED_BY);
+            let settings = stream.settings();
+            let by = settings.properties.get(CREATED_BY);
             by.is_some_and(|by| is_job_of(by, script.as_str()) || names.iter().any(|name| by == name.as_str()))
         };
         let log = self.log().clone();
