@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use coulee_model::Timestamp;
 
+use crate::operator::Output;
 use crate::planted::{Bug, is_planted};
 
 /// One of the things whose minimum counts: a split of a source, a channel of an operator.
@@ -171,6 +172,47 @@ impl Idleness {
             self.due[*split] = None;
         }
         splits
+    }
+}
+
+/// The event time of an operator that has work to do before it passes a watermark on.
+#[derive(Debug)]
+pub(crate) struct HeldWatermark {
+    reached: Timestamp,
+    held: Option<Timestamp>,
+}
+
+impl HeldWatermark {
+    /// At the event time that was reached before a restart; nothing is held.
+    pub(crate) fn at(reached: Timestamp) -> Self {
+        HeldWatermark { reached, held: None }
+    }
+
+    /// The last watermark that came.
+    pub(crate) fn reached(&self) -> Timestamp {
+        self.reached
+    }
+
+    /// Holds a watermark that moves event time; passes one that does not.
+    pub(crate) fn advance(&mut self, watermark: Timestamp, out: &mut Output) {
+        if watermark > self.reached {
+            self.reached = watermark;
+            self.held = Some(watermark);
+        } else {
+            out.watermark(watermark);
+        }
+    }
+
+    /// The watermark that is held while its work is not done.
+    pub(crate) fn held(&self) -> Option<Timestamp> {
+        self.held
+    }
+
+    /// The work is done: passes the held watermark on.
+    pub(crate) fn release(&mut self, out: &mut Output) {
+        if let Some(watermark) = self.held.take() {
+            out.watermark(watermark);
+        }
     }
 }
 

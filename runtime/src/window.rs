@@ -33,6 +33,7 @@ use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::row_errors::evaluate::{Failed, evaluate, in_pieces};
 use crate::row_errors::{self, RejectedRows};
 use crate::state::OperatorState;
+use crate::watermark::HeldWatermark;
 use crate::{Batch, Error, Result};
 
 use layout::Layout;
@@ -281,16 +282,15 @@ struct WindowAggregate {
     spec: WindowAggregateSpec,
     stage: Stage,
     slices: Slices,
-    watermark: Timestamp,
-    /// A watermark that is passed on when the windows that it closes have been emitted.
-    unsent: Option<Timestamp>,
+    /// A watermark is passed on when the windows that it closes have been emitted.
+    watermark: HeldWatermark,
     metrics: Option<Arc<SubtaskMetrics>>,
 }
 
 impl WindowAggregate {
     fn new(spec: WindowAggregateSpec, stage: Stage) -> Result<Self> {
         let slices = Slices::new(Layout::new(&spec)?)?;
-        Ok(WindowAggregate { spec, stage, slices, watermark: Timestamp::MIN, unsent: None, metrics: None })
+        Ok(WindowAggregate { spec, stage, slices, watermark: HeldWatermark::at(Timestamp::MIN), metrics: None })
     }
 
     fn count(&self, late: u64, timeless: u64) {
@@ -317,7 +317,7 @@ impl WindowAggregate {
 
     fn update_piece(&mut self, mut batch: Batch, out: &mut Output) -> Result<(), Failed> {
         let ends = window_ends(&self.spec.window_end, batch.rows())?;
-        let sorted = sort_out(&ends, self.watermark)?;
+        let sorted = sort_out(&ends, self.watermark.reached())?;
         let mut late = None;
         if let Some(keep) = &sorted.keep {
             late = Some(batch.filter(&arrow::compute::not(keep)?)?);
@@ -342,7 +342,7 @@ impl WindowAggregate {
 
     fn merge(&mut self, batch: &Batch) -> Result<()> {
         let mut rows = batch.rows().clone();
-        let sorted = sort_out(rows.column(0).as_primitive::<Int64Type>(), self.watermark)?;
+        let sorted = sort_out(rows.column(0).as_primitive::<Int64Type>(), self.watermark.reached())?;
         if let Some(keep) = &sorted.keep {
             let counts = rows.column(rows.num_columns() - 1);
             let late = arrow::compute::filter(counts, &arrow::compute::not(keep)?)?;
@@ -368,7 +368,7 @@ impl WindowAggregate {
 impl Operator for WindowAggregate {
     fn open(&mut self, context: &OpenContext<'_>) -> Result<()> {
         self.metrics = Some(context.metrics.clone());
-        self.watermark = self.slices.open(context)?;
+        self.watermark = HeldWatermark::at(self.slices.open(context)?);
         self.show_next_result();
         Ok(())
     }
@@ -385,18 +385,13 @@ impl Operator for WindowAggregate {
     }
 
     fn watermark(&mut self, watermark: Timestamp, out: &mut Output) -> Result<()> {
-        if watermark > self.watermark {
-            self.watermark = watermark;
-            self.unsent = Some(watermark);
-        } else {
-            out.watermark(watermark);
-        }
+        self.watermark.advance(watermark, out);
         Ok(())
     }
 
     /// Emits the windows that are over, one by one, and then the watermark.
     fn more(&mut self, out: &mut Output) -> Result<bool> {
-        let Some(watermark) = self.unsent else { return Ok(false) };
+        let Some(watermark) = self.watermark.held() else { return Ok(false) };
         if let Some((end, closed)) = self.slices.take_due(watermark)? {
             let rows = closed.columns.first().map_or(0, |column| column.len());
             if rows > 0 {
@@ -407,14 +402,13 @@ impl Operator for WindowAggregate {
             }
             return Ok(true);
         }
-        self.unsent = None;
         self.show_next_result();
-        out.watermark(watermark);
+        self.watermark.release(out);
         Ok(false)
     }
 
     fn checkpoint(&mut self, id: CheckpointId, _: &mut Output, changes: &mut Changes) -> Result<()> {
-        self.slices.checkpoint(id, self.watermark, changes)
+        self.slices.checkpoint(id, self.watermark.reached(), changes)
     }
 
     fn state_bytes(&self) -> usize {

@@ -42,7 +42,7 @@ pub(crate) use temporal::{rescale_timestamp, timestamp_of_millis};
 ///
 /// **Operations** `decoder` and `encoder` are made once per reader and writer; `framer` once per file.
 /// **Guarantees** asked of an implementation: what an encoder writes for the columns of a schema, its decoder reads back as
-/// the same values, whatever batches the rows came in and whatever columns are projected. `conformance` tests it.
+/// the same values, whatever batches the rows came in and whatever columns are projected. `conformance_tests` holds it to that.
 /// **Failure** A column's type without a form in the format is refused when the decoder or the encoder is made.
 pub trait Format: Send + Sync + Debug {
     /// The value of the option `format`.
@@ -233,7 +233,7 @@ pub fn encoder(settings: &FormatSettings, schema: &SchemaRef) -> Result<Box<dyn 
 }
 
 #[cfg(test)]
-mod conformance;
+mod conformance_tests;
 #[cfg(test)]
 mod flink_tests;
 #[cfg(test)]

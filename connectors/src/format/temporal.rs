@@ -4,6 +4,7 @@
 //! `+01`), which is converted to UTC; and a date alone, which is midnight. `chrono` is the oracle in the tests.
 
 use arrow::datatypes::TimeUnit;
+use coulee_model::Date;
 
 const NANOS: i64 = 1_000_000_000;
 
@@ -44,8 +45,7 @@ impl Digits<'_> {
         let month = self.number::<2>()?;
         self.take(b'-')?;
         let day = self.number::<2>()?;
-        let valid = (1..=12).contains(&month) && (1..=days_in_month(year, month)).contains(&day);
-        valid.then(|| days_from_civil(year, month, day))
+        Some(Date::new(year, month as u32, day as u32)?.days())
     }
 
     /// Seconds of the day, and nanoseconds. Digits beyond the ninth of a fraction are dropped.
@@ -207,7 +207,7 @@ fn write_clock(seconds: i64, fraction: i64, factor: i64, out: &mut Vec<u8>) {
 
 /// Appends a date (days since the epoch) as text.
 pub fn write_date(days: i64, out: &mut Vec<u8>) {
-    let (year, month, day) = civil_from_days(days);
+    let Date { year, month, day } = Date::from_days(days);
     if (0..10_000).contains(&year) {
         two(year / 100, out);
         two(year % 100, out);
@@ -215,44 +215,14 @@ pub fn write_date(days: i64, out: &mut Vec<u8>) {
         out.extend_from_slice(year.to_string().as_bytes());
     }
     out.push(b'-');
-    two(month, out);
+    two(i64::from(month), out);
     out.push(b'-');
-    two(day, out);
+    two(i64::from(day), out);
 }
 
 fn two(number: i64, out: &mut Vec<u8>) {
     out.push(b'0' + (number / 10) as u8);
     out.push(b'0' + (number % 10) as u8);
-}
-
-fn days_in_month(year: i64, month: i64) -> i64 {
-    match month {
-        4 | 6 | 9 | 11 => 30,
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        _ => 31,
-    }
-}
-
-/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
-/// The inverse of [`days_from_civil`].
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let of_era = z.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day_of_year - (153 * shifted + 2) / 5 + 1)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::planted::{Bug, is_planted};
 use crate::row::{Row, RowWriter};
 use crate::state::{Backend, KeyRef, Postcard, Timer, Timers, ValueTable};
+use crate::watermark::HeldWatermark;
 use crate::{Batch, Error, Result};
 
 /// The table of states: the key in Arrow's row format to the state in postcard's encoding.
@@ -41,9 +42,8 @@ pub(super) struct KeyedOperator<F: KeyedFunction> {
     collections: Collections,
     event_timers: Timers,
     processing_timers: Timers,
-    watermark: Timestamp,
-    /// A watermark that is passed on when the timers that it lets fire have fired.
-    unsent: Option<Timestamp>,
+    /// A watermark is passed on when the timers that it lets fire have fired.
+    watermark: HeldWatermark,
     stored_watermark: Timestamp,
     backend: Option<Backend>,
 }
@@ -66,8 +66,7 @@ impl<F: KeyedFunction> KeyedOperator<F> {
             collections: Collections { ttl_millis, ..Collections::default() },
             event_timers: Timers::new(EVENT_TIMERS),
             processing_timers: Timers::new(PROCESSING_TIMERS),
-            watermark: Timestamp::MIN,
-            unsent: None,
+            watermark: HeldWatermark::at(Timestamp::MIN),
             stored_watermark: Timestamp::MIN,
             backend: None,
         }
@@ -93,7 +92,7 @@ impl<F: KeyedFunction> KeyedOperator<F> {
             collections: &mut self.collections,
             event_timers: &mut self.event_timers,
             processing_timers: &mut self.processing_timers,
-            watermark: self.watermark,
+            watermark: self.watermark.reached(),
             now,
             emits_changelog: F::EMITS_CHANGELOG,
         };
@@ -155,9 +154,9 @@ impl<F: KeyedFunction> Operator for KeyedOperator<F> {
         for entry in context.entries(WATERMARK) {
             let (_, _, value) = entry?;
             let value = value.first_chunk().ok_or_else(|| Error::corrupt("a stored watermark has not 8 bytes"))?;
-            self.watermark = Timestamp(i64::from_be_bytes(*value));
+            self.watermark = HeldWatermark::at(Timestamp(i64::from_be_bytes(*value)));
         }
-        self.stored_watermark = self.watermark;
+        self.stored_watermark = self.watermark.reached();
         self.collections.backend = Some(backend.clone());
         self.backend = Some(backend);
         Ok(())
@@ -185,22 +184,16 @@ impl<F: KeyedFunction> Operator for KeyedOperator<F> {
     }
 
     fn watermark(&mut self, watermark: Timestamp, out: &mut Output) -> Result<()> {
-        if watermark > self.watermark {
-            self.watermark = watermark;
-            self.unsent = Some(watermark);
-        } else {
-            out.watermark(watermark);
-        }
+        self.watermark.advance(watermark, out);
         Ok(())
     }
 
     /// Fires what is due in event time, in order of time, then of keys, also what that registers; then passes the watermark on.
     fn more(&mut self, out: &mut Output) -> Result<bool> {
-        let Some(watermark) = self.unsent else { return Ok(false) };
+        let Some(watermark) = self.watermark.held() else { return Ok(false) };
         let timers = self.event_timers.take_due(watermark, TIMER_BATCH)?;
         if timers.is_empty() {
-            self.unsent = None;
-            out.watermark(watermark);
+            self.watermark.release(out);
             return Ok(false);
         }
         self.fire(&timers, Due::Event)?;
@@ -225,10 +218,11 @@ impl<F: KeyedFunction> Operator for KeyedOperator<F> {
             self.event_timers.checkpoint(id, changes);
         }
         self.processing_timers.checkpoint(id, changes);
-        if self.watermark != self.stored_watermark {
+        let watermark = self.watermark.reached();
+        if watermark != self.stored_watermark {
             let key = self.backend()?.key(WATERMARK, coulee_model::KeyGroup(0), &[]);
-            changes.put(key, self.watermark.0.to_be_bytes().to_vec());
-            self.stored_watermark = self.watermark;
+            changes.put(key, watermark.0.to_be_bytes().to_vec());
+            self.stored_watermark = watermark;
         }
         Ok(())
     }

@@ -8,10 +8,11 @@ use arrow::datatypes::{
     Time32MillisecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType,
 };
+use coulee_model::{Date, days_in_month};
 use datafusion_common::{Result, exec_datafusion_err, exec_err};
 use datafusion_expr::Operator;
 
-use super::calendar::{DAY_MILLIS, civil_from_days, days_from_civil, days_in_month, per_second};
+use super::calendar::{DAY_MILLIS, per_second};
 use crate::types::type_name;
 
 /// Whether a type is a time or an interval.
@@ -121,9 +122,9 @@ fn shift_millis(millis: i64, interval: IntervalMonthDayNano, sign: i64) -> Optio
 
 fn add_months(millis: i64, months: i64) -> Option<i64> {
     let (days, of_day) = (millis.div_euclid(DAY_MILLIS), millis.rem_euclid(DAY_MILLIS));
-    let (year, month, day) = civil_from_days(days);
+    let Date { year, month, day } = Date::from_days(days);
     let index = year.checked_mul(12)?.checked_add(i64::from(month) - 1)?.checked_add(months)?;
     let (year, month) = (index.div_euclid(12), u32::try_from(index.rem_euclid(12)).ok()? + 1);
     let day = day.min(days_in_month(year, month));
-    days_from_civil(year, month, day)?.checked_mul(DAY_MILLIS)?.checked_add(of_day)
+    Date::new(year, month, day)?.days().checked_mul(DAY_MILLIS)?.checked_add(of_day)
 }

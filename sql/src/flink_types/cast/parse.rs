@@ -8,10 +8,11 @@ use arrow::datatypes::{
     Int64Type, Time32MillisecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType,
 };
+use coulee_model::{Date, days_in_month};
 use datafusion_common::{Result, exec_err};
 
 use super::Failing;
-use crate::flink_types::calendar::{days_from_civil, days_in_month, per_second};
+use crate::flink_types::calendar::per_second;
 use crate::flink_types::decimal;
 use crate::types::type_name;
 
@@ -133,7 +134,7 @@ fn parse_date(text: &str) -> Option<i32> {
     if parts.next().is_some() || year > 9999 {
         return None;
     }
-    i32::try_from(days_from_civil(i64::from(year), month, day)?).ok()
+    i32::try_from(Date::new(i64::from(year), month, day)?.days()).ok()
 }
 
 /// The millisecond of the day of `12:34:56.789`, `12:34` or `12`.
@@ -152,7 +153,7 @@ fn parse_timestamp(text: &str, unit: TimeUnit) -> Option<i64> {
         return None;
     }
     let year = i64::from(unsigned(year)?);
-    let days = days_from_civil(year, month, day.min(days_in_month(year, month)))?;
+    let days = Date::new(year, month, day.min(days_in_month(year, month)))?.days();
     let nanos = match time {
         Some("24:00:00") => 86_400_000_000_000,
         Some(time) if time.matches(':').count() == 2 => {

@@ -9,9 +9,10 @@ use arrow::datatypes::{
     Time32MillisecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType,
 };
+use coulee_model::Date;
 use datafusion_common::Result;
 
-use crate::flink_types::calendar::{civil_from_days, split_instant};
+use crate::flink_types::calendar::split_instant;
 
 /// The text of every value; null stays null.
 ///
@@ -166,7 +167,7 @@ pub(crate) fn print_decimal(value: i128, scale: i8, out: &mut String) {
 
 /// `2020-02-29`.
 pub(crate) fn print_date(days: i32, out: &mut String) {
-    let (year, month, day) = civil_from_days(i64::from(days));
+    let Date { year, month, day } = Date::from_days(i64::from(days));
     show(out, format_args!("{year:04}-{month:02}-{day:02}"));
 }
 
@@ -182,7 +183,7 @@ pub(crate) fn print_time(millis: i32, out: &mut String) {
 /// `2020-02-29 12:34:56.789`: with the digits of its unit.
 pub(crate) fn print_timestamp(value: i64, unit: TimeUnit, out: &mut String) {
     let (days, seconds, fraction, digits) = split_instant(value, unit);
-    let (year, month, day) = civil_from_days(days);
+    let Date { year, month, day } = Date::from_days(days);
     show(out, format_args!("{year:04}-{month:02}-{day:02} "));
     show(out, format_args!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60));
     if digits > 0 {
