@@ -21,7 +21,7 @@ pub struct LogSettings {
     /// A segment is closed, and the next begun, before it would grow past this many bytes. 1 KiB to 1 GiB.
     pub segment_bytes: u64,
     /// An index entry is made for every so many bytes of batches. 1 B (every batch) to 1 MiB. Smaller values make
-    /// positioning faster and indexes larger: 16 bytes of memory per entry.
+    /// positioning faster and indexes larger: 24 bytes of memory per entry.
     pub index_interval_bytes: u32,
     /// How many threads write and sync; each shard belongs to one. 1 to 64. More of them sync more shards side by side.
     pub committer_threads: usize,

@@ -1,7 +1,11 @@
-//! The sparse index of a segment: from a sequence number or a timestamp to a position in its file.
+//! The sparse index of a segment: from a sequence number, a timestamp or the time of an append to a position in its file.
 //!
-//! It is a shortcut, never evidence: the file is written when the segment is closed or the log is shut down, checked by
-//! its checksums and by the length of the segment, and rebuilt from the segment when it does not fit.
+//! An index is a shortcut, never evidence: its file is written when the segment is closed or the log is shut down, checked
+//! by its checksums and by the length of the segment, and rebuilt from the segment when it does not fit.
+//!
+//! The time of an append is the log's own (Kafka: log append time; Kinesis: arrival time), and only the index has it: a
+//! batch is stored as its producer sent it. An index that has to be rebuilt takes the time of the file's last change for
+//! all appends, which none of them is later than. So a search by append time may then begin too early, never too late.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,10 +15,12 @@ use crate::batch::header::Header;
 use crate::error::Result;
 use crate::files::storage::{self, Storage};
 
-const MAGIC: [u8; 8] = *b"COULEEI2";
+const MAGIC: [u8; 8] = *b"COULEEI3";
 /// Magic, eight numbers of 8 bytes, interval, count, and the checksums of the entries and of all this.
 const SUMMARY_BYTES: usize = 88;
-const ENTRY_BYTES: usize = 16;
+const ENTRY_BYTES: usize = 24;
+/// An entry is made before the appends since the last one span so many milliseconds, however few bytes they have.
+const ENTRY_APPEND_MS: i64 = 1000;
 
 /// What a segment holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +68,8 @@ struct Entry {
     position: u32,
     /// The largest timestamp of all batches before it.
     earlier_max_timestamp: i64,
+    /// When it was appended. Never falls from entry to entry.
+    appended: i64,
 }
 
 /// The index of one segment, which is at least one entry once the segment has a batch.
@@ -88,11 +96,15 @@ impl Index {
     pub(crate) fn note(&mut self, batch: &Header, appended: i64) {
         let summary = &mut self.summary;
         assert_eq!(batch.base_sequence, summary.end, "batches of a segment follow one another");
-        if summary.bytes >= self.next_entry {
+        // A clock that is set back must not break the order.
+        let appended = if summary.bytes == 0 { appended } else { appended.max(summary.last_append) };
+        let is_late = self.entries.last().is_some_and(|last| appended - last.appended >= ENTRY_APPEND_MS);
+        if summary.bytes >= self.next_entry || is_late {
             self.entries.push(Entry {
                 relative: (batch.base_sequence - summary.base) as u32,
                 position: summary.bytes as u32,
                 earlier_max_timestamp: summary.max_timestamp,
+                appended,
             });
             self.next_entry = summary.bytes + u64::from(self.interval);
         }
@@ -121,6 +133,25 @@ impl Index {
         self.start_of(self.entries.partition_point(|e| e.earlier_max_timestamp < timestamp))
     }
 
+    /// Where to look for the first batch that was appended at or after `time`: all such batches begin at or behind this
+    /// place, and those between were appended less than a second before `time`. When the answer is `true`, the batch that
+    /// begins there is itself older.
+    pub(crate) fn before_append_time(&self, time: i64) -> (Start, bool) {
+        let after = self.entries.partition_point(|e| e.appended < time);
+        let older = after.checked_sub(1).map(|i| self.entries[i]);
+        match older {
+            Some(older) if older.appended.saturating_add(ENTRY_APPEND_MS) > time => (self.start_of(after), true),
+            // No append before the next entry is a second younger than this one.
+            _ if after < self.entries.len() => (self.start_of(after + 1), false),
+            _ => (Start { position: self.summary.bytes, base: self.summary.end }, false),
+        }
+    }
+
+    /// The last batch with an entry that begins at or before a position.
+    pub(crate) fn before_position(&self, position: u64) -> Start {
+        self.start_of(self.entries.partition_point(|e| u64::from(e.position) <= position))
+    }
+
     fn start_of(&self, after: usize) -> Start {
         let entry = after.checked_sub(1).map(|i| self.entries[i]);
         let (position, relative) = entry.map_or((0, 0), |e| (e.position.into(), e.relative));
@@ -137,6 +168,7 @@ impl Index {
             entries.extend_from_slice(&entry.relative.to_be_bytes());
             entries.extend_from_slice(&entry.position.to_be_bytes());
             entries.extend_from_slice(&entry.earlier_max_timestamp.to_be_bytes());
+            entries.extend_from_slice(&entry.appended.to_be_bytes());
         }
         let s = &self.summary;
         let mut bytes = MAGIC.to_vec();
@@ -170,6 +202,7 @@ impl Index {
                 relative: (u64::from_be_bytes(part(e, 0)) >> 32) as u32,
                 position: u64::from_be_bytes(part(e, 0)) as u32,
                 earlier_max_timestamp: i64::from_be_bytes(part(e, 8)),
+                appended: i64::from_be_bytes(part(e, 16)),
             })
             .collect();
         Some(index)
@@ -220,23 +253,27 @@ mod tests {
     use super::*;
     use crate::ids::ProducerId;
 
+    /// A batch of 100 bytes and 10 records.
+    fn batch(base_sequence: u64, max_timestamp: i64) -> Header {
+        Header {
+            base_sequence,
+            bytes: 100,
+            attributes: 0,
+            last_delta: 9,
+            base_timestamp: 0,
+            max_timestamp,
+            producer: ProducerId(-1),
+            producer_epoch: -1,
+            producer_sequence: -1,
+            count: 10,
+        }
+    }
+
     /// Batches of 100 bytes and 10 records, with the given largest timestamps, from sequence number 1000 on.
     fn index_of(interval: u32, timestamps: &[i64]) -> Index {
         let mut index = Index::empty(1000, interval);
         for (i, &max_timestamp) in timestamps.iter().enumerate() {
-            let batch = Header {
-                base_sequence: 1000 + 10 * i as u64,
-                bytes: 100,
-                attributes: 0,
-                last_delta: 9,
-                base_timestamp: 0,
-                max_timestamp,
-                producer: ProducerId(-1),
-                producer_epoch: -1,
-                producer_sequence: -1,
-                count: 10,
-            };
-            index.note(&batch, 50 + i as i64);
+            index.note(&batch(1000 + 10 * i as u64, max_timestamp), 50 + i as i64);
         }
         index
     }
@@ -261,6 +298,42 @@ mod tests {
             let expected = Start { position, base: 1000 + position / 10 };
             assert_eq!(index.before_timestamp(timestamp), expected, "{timestamp}");
         }
+    }
+
+    #[test]
+    fn append_times_lead_to_what_was_appended_before_them() {
+        // One entry for all bytes, but for the appends that come a second after the last entry.
+        let mut index = Index::empty(0, 1 << 20);
+        let times = [100, 900, 1099, 1100, 1100, 900, 2500, 2600, 9000];
+        for (i, &appended) in times.iter().enumerate() {
+            index.note(&batch(10 * i as u64, 0), appended);
+        }
+        assert_eq!(
+            index.entries.iter().map(|e| (e.position, e.appended)).collect::<Vec<_>>(),
+            [(0, 100), (300, 1100), (600, 2500), (800, 9000)]
+        );
+        let before = |time| {
+            let (start, is_older) = index.before_append_time(time);
+            (start.position, is_older)
+        };
+        let expected = [
+            (i64::MIN, (0, false)),
+            (100, (0, false)),
+            (101, (0, true)),
+            (1099, (0, true)),
+            (1100, (300, false)),
+            (1101, (300, true)),
+            (2100, (600, false)),
+            (2599, (600, true)),
+            (9000, (800, false)),
+            (9001, (800, true)),
+            (10_000, (900, false)),
+        ];
+        expected.into_iter().for_each(|(time, found)| assert_eq!(before(time), found, "{time}"));
+        // A clock that was set back does not take the order with it.
+        assert_eq!((index.summary.first_append, index.summary.last_append), (100, 9000));
+        let at = |position| index.before_position(position).position;
+        assert_eq!((at(0), at(299), at(300), at(799), at(5000)), (0, 0, 300, 600, 800));
     }
 
     #[test]

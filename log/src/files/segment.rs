@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use coulee_model::Timestamp;
+use coulee_model::{SequenceNumber, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use rustix::buffer::spare_capacity;
 
@@ -20,6 +20,22 @@ use crate::files::scan;
 use crate::files::storage::Storage;
 
 const EXTENSION: &str = "log";
+
+/// Whole batches in a segment file, to be sent without a copy through the process (`sendfile`).
+///
+/// The bytes do not change, and stay readable while this is held, also after retention has removed the file's name. They
+/// were not compared with their checksums: whoever receives a batch does that.
+#[derive(Debug, Clone)]
+pub struct FileRange {
+    /// The segment file, open for reading at any position.
+    pub file: Arc<File>,
+    /// Where the first batch begins in the file, in bytes.
+    pub position: u64,
+    /// The length of the batches, in bytes.
+    pub bytes: u64,
+    /// The sequence number of the first record of the first batch.
+    pub first: SequenceNumber,
+}
 
 /// A file of batches.
 #[derive(Debug)]
@@ -180,16 +196,68 @@ impl Segment {
     /// # Errors
     /// [`LogError::Corrupt`] when there is no batch on the way there; [`LogError::Io`].
     pub(crate) fn position_of(&self, sequence: u64) -> Result<u64> {
+        self.start_of(sequence).map(|start| start.position)
+    }
+
+    /// What [`read`](Self::read) would return, as a part of the file; but `limit` may be past the segment's end.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] when there is no batch where one should be; [`LogError::Io`].
+    pub(crate) fn range(&self, sequence: u64, limit: u64, bytes_max: u64) -> Result<(FileRange, u64)> {
+        let start = self.start_of(sequence)?;
+        let Summary { bytes, end, .. } = self.with_index(|index| index.summary)?;
+        let mut stop = if limit >= end { Start { position: bytes, base: end } } else { self.start_of(limit)? };
+        if stop.position - start.position > bytes_max {
+            stop = self.last_boundary(start, start.position + bytes_max)?;
+        }
+        let range = FileRange {
+            file: self.file()?,
+            position: start.position,
+            bytes: stop.position - start.position,
+            first: SequenceNumber(start.base),
+        };
+        Ok((range, stop.base))
+    }
+
+    /// The last place between two batches that is not past `position`; but behind the batch at `start`, however large that is.
+    fn last_boundary(&self, start: Start, position: u64) -> Result<Start> {
+        let entry = self.with_index(|index| index.before_position(position))?;
+        let mut at = if entry.position > start.position { entry } else { start };
+        loop {
+            let next = at.after(&self.header_at(at)?);
+            if next.position > position && at.position > start.position {
+                return Ok(at);
+            }
+            at = next;
+            if at.position >= position {
+                return Ok(at);
+            }
+        }
+    }
+
+    fn start_of(&self, sequence: u64) -> Result<Start> {
         let (mut start, stop) = self.with_index(|index| index.around(sequence))?;
         while start.position < stop {
-            let front = self.read_at(start.position, (HEADER_BYTES as u64).min(stop - start.position))?;
-            let header = self.header(&front, start)?;
+            let header = self.header_at(start)?;
             if header.end() > sequence {
                 break;
             }
             start = start.after(&header);
         }
-        Ok(start.position)
+        Ok(start)
+    }
+
+    /// Where the batches begin that were appended at or after `time`, up to a second too early. `None` when all were before.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] when there is no batch where one should be; [`LogError::Io`].
+    pub(crate) fn first_appended_at(&self, time: Timestamp) -> Result<Option<u64>> {
+        let summary = self.summary();
+        if summary.bytes == 0 || summary.last_append < time.millis() {
+            return Ok(None);
+        }
+        let (start, is_older) = self.with_index(|index| index.before_append_time(time.millis()))?;
+        Ok(Some(if is_older { self.header_at(start)?.end() } else { start.base }))
     }
 
     /// The first record at or after `timestamp`, but for those of batches to skip.
@@ -260,6 +328,11 @@ impl Segment {
             });
         }
         Ok(ask(state.index.as_ref().expect("it was just loaded")))
+    }
+
+    /// The front of the batch that begins at `start`.
+    fn header_at(&self, start: Start) -> Result<Header> {
+        self.header(&self.read_at(start.position, HEADER_BYTES as u64)?, start)
     }
 
     /// The front of the batch that begins at `start`, with the bytes there.

@@ -5,6 +5,7 @@ use coulee_model::SequenceNumber;
 
 use crate::batch::encoded::EncodedBatch;
 use crate::error::{LogError, Result};
+use crate::files::segment::FileRange;
 use crate::shard::last_stable_offset::{self, AbortedTransaction, TransactionRange};
 
 /// What a reader sees of transactions (KIP-98).
@@ -63,12 +64,41 @@ impl Fetched {
     /// For a committed reader, the aborted transactions that [`bytes`](Self::bytes) has batches of, in order of their
     /// markers: what Kafka's fetch answers beside the bytes. Empty for an uncommitted one.
     pub fn aborted(&self) -> impl ExactSizeIterator<Item = AbortedTransaction> + '_ {
-        self.aborted.iter().map(|range| AbortedTransaction {
-            producer: range.producer,
-            first: SequenceNumber(range.first),
-            last: SequenceNumber(range.last),
-        })
+        public(&self.aborted)
     }
+}
+
+/// Batches of a shard as parts of its files, to be sent without a copy.
+#[derive(Debug, Clone)]
+pub struct FetchedRanges {
+    /// The parts, in order: together the bytes that [`Shard::read`](crate::Shard::read) would return.
+    pub ranges: Vec<FileRange>,
+    /// Where to read on: after the last record of the ranges, or what was asked for when there is none.
+    pub next: SequenceNumber,
+    /// The end of what the reader may see when it was read.
+    pub end: SequenceNumber,
+    /// What a committed reader skips of it.
+    pub(crate) aborted: Vec<TransactionRange>,
+}
+
+impl FetchedRanges {
+    /// The length of all ranges.
+    pub fn bytes(&self) -> u64 {
+        self.ranges.iter().map(|range| range.bytes).sum()
+    }
+
+    /// As [`Fetched::aborted`].
+    pub fn aborted(&self) -> impl ExactSizeIterator<Item = AbortedTransaction> + '_ {
+        public(&self.aborted)
+    }
+}
+
+fn public(aborted: &[TransactionRange]) -> impl ExactSizeIterator<Item = AbortedTransaction> + '_ {
+    aborted.iter().map(|range| AbortedTransaction {
+        producer: range.producer,
+        first: SequenceNumber(range.first),
+        last: SequenceNumber(range.last),
+    })
 }
 
 fn is_aborted(aborted: &[TransactionRange], batch: &EncodedBatch) -> bool {

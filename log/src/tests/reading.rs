@@ -1,11 +1,13 @@
 //! Every record can be found by position and by time, across segments and with or without indexes.
 
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use coulee_model::{ShardId, Timestamp};
+use coulee_model::{Clock, ShardId, Timestamp};
 
+use super::transactions::id;
 use super::{Fixture, all_values, append, at, batch, name, records};
-use crate::{BatchBuilder, Compression, Isolation, Log, LogError, Record, Shard};
+use crate::{BatchBuilder, Compression, FetchedRanges, Isolation, Log, LogError, Record, Shard};
 
 const ALL: Isolation = Isolation::ReadUncommitted;
 
@@ -92,6 +94,147 @@ fn times_are_found_as_a_naive_search_finds_them() {
     fixture.forget_shortcuts();
     let (_log, shard) = fixture.open();
     check(&shard);
+}
+
+/// The bytes of ranges, read as whoever sends them would.
+fn bytes_of(ranges: &FetchedRanges) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for range in &ranges.ranges {
+        let start = bytes.len();
+        bytes.resize(start + range.bytes as usize, 0);
+        range.file.read_exact_at(&mut bytes[start..], range.position).expect("the file is still there");
+        let first = u64::from_be_bytes(bytes[start..start + 8].try_into().expect("8 bytes"));
+        assert_eq!(first, range.first.0, "each range begins with the batch that it says");
+    }
+    bytes
+}
+
+#[test]
+fn ranges_of_files_hold_the_bytes_that_a_read_returns() {
+    let fixture = Fixture::new();
+    let (log, shard) = fixture.open();
+    for i in 0..40 {
+        append(&shard, i * 9..i * 9 + 1 + i % 9);
+        if i % 10 == 5 {
+            let transaction = log.transaction(&id("aborted")).expect("begun");
+            transaction.append(&shard, batch(1000..1003)).wait().expect("appended");
+            transaction.abort().wait().expect("aborted");
+        }
+    }
+    let open = log.transaction(&id("open")).expect("begun");
+    open.append(&shard, batch(1000..1003)).wait().expect("appended");
+    append(&shard, 0..30);
+    assert!(fixture.segments().len() > 3 && shard.last_stable_offset() < shard.end());
+    let mut segments_of_one = 0;
+    let check = |shard: &Shard, segments_of_one: &mut usize| {
+        for isolation in [ALL, Isolation::ReadCommitted] {
+            for from in 0..=shard.end().0 {
+                for bytes_max in [0, 1, 100, 300, 1000, 2500, usize::MAX] {
+                    let ranges = shard.fetch_ranges(at(from), bytes_max, isolation).expect("ranges");
+                    *segments_of_one = ranges.ranges.len().max(*segments_of_one);
+                    // The same, batch by batch.
+                    let (mut expected, mut next, mut batches) = (Vec::new(), at(from), 0);
+                    while next < ranges.next {
+                        let fetched = shard.read(next, 1, isolation).expect("a read");
+                        expected.extend_from_slice(&fetched.bytes);
+                        (next, batches) = (fetched.next, batches + 1);
+                    }
+                    assert!(next == ranges.next && bytes_of(&ranges) == expected, "from {from}, {bytes_max} bytes");
+                    assert!(batches == 1 || expected.len() <= bytes_max, "no more than asked for");
+                    assert_eq!(
+                        (batches == 0, ranges.bytes()),
+                        (from >= shard.end_for(isolation).0, expected.len() as u64)
+                    );
+                    if next < shard.end_for(isolation) {
+                        let following = shard.read(next, 1, isolation).expect("a read").bytes.len();
+                        assert!(expected.len() + following > bytes_max, "as much as fits: from {from}, {bytes_max}");
+                    }
+                    let whole = shard.read(at(from), bytes_max, isolation).expect("a read");
+                    let within = |range: &crate::AbortedTransaction| range.first < whole.next;
+                    assert!(whole.aborted().eq(ranges.aborted().filter(within)), "from {from}");
+                }
+            }
+        }
+    };
+    check(&shard, &mut segments_of_one);
+    assert!(segments_of_one > 3, "a fetch spans segments");
+    let error = shard.fetch_ranges(shard.end().plus(1), 1, ALL).unwrap_err();
+    assert!(matches!(error, LogError::OutOfRange { .. }), "{error}");
+    drop((open, log));
+    fixture.forget_shortcuts();
+    let (_log, shard) = fixture.open();
+    check(&shard, &mut segments_of_one);
+}
+
+#[test]
+fn ranges_stay_readable_after_retention_has_removed_their_segments() {
+    let mut fixture = Fixture::new();
+    fixture.stream.retention_bytes = Some(1);
+    let (log, shard) = fixture.open();
+    (0..100).for_each(|i| append(&shard, i * 5..i * 5 + 5));
+    let ranges = shard.fetch_ranges(at(0), usize::MAX, ALL).expect("ranges");
+    let before = bytes_of(&ranges);
+    assert!(log.enforce_retention().expect("retention").segments > 3);
+    assert!(matches!(shard.fetch_ranges(at(0), 1, ALL), Err(LogError::Trimmed { .. })));
+    drop((log, shard));
+    assert_eq!(bytes_of(&ranges), before);
+    assert_eq!(ranges.next, at(500));
+}
+
+#[test]
+fn append_times_are_found_to_the_second_also_when_the_clock_is_set_back() {
+    let fixture = Fixture::with_one_segment();
+    let (log, shard) = fixture.open();
+    // By the clock of each batch, which stands still, runs, jumps and goes back.
+    let mut appended: Vec<i64> = Vec::new();
+    for step in [0, 10, 990, 0, 2500, -4000, 300, 300, 300, 5000, 7, 60_000, 1].iter().cycle().take(90) {
+        fixture.clock.advance(*step);
+        append(&shard, 0..3);
+        // The record's own timestamps are those of 1970, and do not matter.
+        let now = fixture.clock.now().millis();
+        appended.extend([appended.last().map_or(now, |last| now.max(*last)); 3]);
+    }
+    let check = |shard: &Shard| {
+        let find = |time| shard.sequence_at_append_time(Timestamp(time), ALL).expect("a search").0 as usize;
+        for time in (appended[0] - 500..appended[appended.len() - 1] + 500).step_by(83) {
+            let found = find(time);
+            let naive = appended.iter().position(|&t| t >= time).unwrap_or(appended.len());
+            assert!(found <= naive, "{time}: nothing is missed");
+            assert!(appended[found..naive].iter().all(|&t| t >= time - 1000), "{time}: to the second");
+        }
+        assert_eq!((find(i64::MIN), find(i64::MAX)), (0, appended.len()));
+    };
+    check(&shard);
+    drop((log, shard));
+    let (log, shard) = fixture.open();
+    check(&shard);
+    drop((log, shard));
+    // Without the index the times are lost: the search begins too early, never too late.
+    fixture.forget_shortcuts();
+    let (_log, shard) = fixture.open();
+    assert_eq!(shard.sequence_at_append_time(Timestamp(appended[100]), ALL).expect("a search"), at(0));
+}
+
+#[test]
+fn an_index_of_an_older_version_is_rebuilt() {
+    let fixture = Fixture::new();
+    let (log, shard) = fixture.open();
+    (0..60).for_each(|i| append(&shard, i * 5..i * 5 + 5));
+    drop((log, shard));
+    for segment in fixture.segments() {
+        let index = segment.with_extension("index");
+        let mut bytes = std::fs::read(&index).expect("an index");
+        bytes[..8].copy_from_slice(b"COULEEI2");
+        let crc = crc32c::crc32c(&bytes[..84]);
+        bytes[84..88].copy_from_slice(&crc.to_be_bytes());
+        std::fs::write(&index, bytes).expect("write");
+    }
+    let (_log, shard) = fixture.open();
+    assert_eq!(all_values(&shard), (0..300).collect::<Vec<_>>());
+    for segment in &fixture.segments()[..3] {
+        let bytes = std::fs::read(segment.with_extension("index")).expect("an index");
+        assert!(bytes.starts_with(b"COULEEI3"), "written anew");
+    }
 }
 
 #[test]
