@@ -213,5 +213,11 @@ fn lowered(expr: &Expr, input: &DFSchema) -> Result<RuntimeAggregate> {
             .or_clause(&["ORDER", "WITHIN"])
             .help("leave the ORDER BY out"));
     }
+    // What an aggregate says of its arguments only when it is made is an error of the statement, too.
+    let made = match lowered.aggregate.groups_accumulator_supported() {
+        true => lowered.aggregate.create_groups_accumulator().map(drop),
+        false => lowered.aggregate.create_accumulator().map(drop),
+    };
+    made.map_err(|error| fault(&error))?;
     Ok(RuntimeAggregate { function: lowered.aggregate, filter: lowered.filter })
 }

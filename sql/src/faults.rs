@@ -132,7 +132,12 @@ fn plain(text: &str) -> Fault {
             let help = help.trim();
             let mut chars = help.chars();
             let first = chars.next().map(|c| c.to_lowercase().to_string()).unwrap_or_default();
-            Fault::new(message.trim_end_matches('.')).help(format!("{first}{}", chars.as_str()))
+            // A word in capitals is SQL.
+            let help = match chars.as_str().starts_with(char::is_uppercase) {
+                true => help.to_owned(),
+                false => format!("{first}{}", chars.as_str()),
+            };
+            Fault::new(message.trim_end_matches('.')).help(help)
         }
         None => Fault::new(text),
     }

@@ -21,6 +21,7 @@
 
 mod aggregate;
 mod aggregates;
+mod cast_names;
 mod catalog;
 mod create_table;
 mod define;

@@ -44,6 +44,7 @@ pub(crate) fn bare(expr: &Expr) -> &Expr {
     match expr {
         Expr::Alias(alias) => bare(&alias.expr),
         Expr::Cast(cast) if crate::table_function::is_timestamp(cast.field.data_type()) => bare(&cast.expr),
+        Expr::ScalarFunction(call) => crate::cast_names::cast_of(call).map_or(expr, bare),
         _ => expr,
     }
 }

@@ -16,6 +16,7 @@ use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast;
 
 use crate::aggregates;
+use crate::cast_names;
 use crate::catalog::Catalog;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
@@ -93,6 +94,7 @@ impl Planner<'_> {
         name_columns(&mut query);
         group_window::rewrite(&mut query)?;
         crate::hint::mark(&mut query)?;
+        cast_names::mark(&mut query);
         spell_literals(&mut query).map_err(|error| fault(&error))?;
         spell_intervals(&mut query);
         let statement = ast::Statement::Query(Box::new(query));
@@ -180,7 +182,7 @@ impl ContextProvider for Planner<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.functions.scalars.get(&name.to_lowercase()).cloned()
+        self.functions.scalars.get(&name.to_lowercase()).cloned().or_else(|| cast_names::function(name))
     }
 
     fn get_higher_order_meta(&self, _: &str) -> Option<Arc<HigherOrderUDF>> {

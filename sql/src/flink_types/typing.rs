@@ -3,21 +3,24 @@
 //! It runs right behind DataFusion's planner, before views are stored and before what an `INSERT` gives is checked, and may run over a plan again. What it
 //! leaves needs no conversion of DataFusion's own but for the arguments of functions.
 
+use std::sync::Arc;
+
 use arrow::datatypes::DataType;
 use coulee_runtime::window::assign::as_window;
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion, TreeNodeRewriter};
-use datafusion_common::{DFSchema, Result, ScalarValue, plan_err};
+use datafusion_common::{Column, DFSchema, Result, ScalarValue, plan_err};
 use datafusion_expr::expr::{Between, Case, Cast, InList, ScalarFunction, TryCast};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion_expr::utils::merge_schema;
-use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
+use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Projection, Union};
 
 use super::arithmetic::{Arithmetic, Negate, result_type};
 use super::cast::{Failing, Target, cast_array, cast_expr};
 use super::common::{Floating, common_of};
 use super::compare::{compared_type, comparison, is_comparison, side};
 use super::{conditional, literals, pattern};
+use crate::cast_names;
 use crate::error::Fault;
 use crate::operands::span;
 use crate::types::type_name;
@@ -63,6 +66,9 @@ pub(crate) fn typed_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
 }
 
 fn typed_node(node: LogicalPlan) -> Result<LogicalPlan> {
+    if let LogicalPlan::Union(union) = node {
+        return typed_union(union);
+    }
     let schema = merge_schema(&node.inputs());
     let names = NamePreserver::new(&node);
     let typed = node.map_expressions(|expr| {
@@ -70,6 +76,44 @@ fn typed_node(node: LogicalPlan) -> Result<LogicalPlan> {
         typed_expr(expr, &schema).map(|expr| Transformed::yes(name.restore(expr)))
     });
     typed.data()?.recompute_schema()
+}
+
+/// The union of queries whose columns have their common types. The types that DataFusion knows are from before the queries were typed.
+fn typed_union(union: Union) -> Result<LogicalPlan> {
+    let mut common = Vec::with_capacity(union.schema.fields().len());
+    for index in 0..union.schema.fields().len() {
+        let types: Vec<DataType> =
+            union.inputs.iter().map(|input| input.schema().field(index).data_type().clone()).collect();
+        let Some(together) = common_of(&types, Floating::First) else {
+            let given: Vec<String> = types.iter().map(type_name).collect();
+            let name = union.schema.field(index).name();
+            return plan_err!(
+                "column '{name}' of UNION ALL has no common type: {}\nCAST them to one type",
+                given.join(", ")
+            );
+        };
+        common.push(together);
+    }
+    let inputs = union.inputs.into_iter().map(|input| cast_columns(input, &common)).collect::<Result<_>>()?;
+    Ok(LogicalPlan::Union(Union::try_new(inputs)?))
+}
+
+/// A plan's columns in these types, under their names.
+fn cast_columns(input: Arc<LogicalPlan>, types: &[DataType]) -> Result<Arc<LogicalPlan>> {
+    let schema = input.schema().clone();
+    if schema.fields().iter().zip(types).all(|(field, to)| field.data_type() == to) {
+        return Ok(input);
+    }
+    let columns = schema.iter().zip(types).map(|((qualifier, field), to)| {
+        let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+        if field.data_type() == to {
+            return Ok(column);
+        }
+        let cast = cast_expr(column, field.data_type(), Target::plain(to.clone()), Failing::Error)?;
+        Ok(cast.alias_qualified(qualifier.cloned(), field.name()))
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(columns, input)?)))
 }
 
 /// The expression with Flink's types.
@@ -110,7 +154,10 @@ impl TreeNodeRewriter for Typing<'_> {
             Expr::Case(case) => self.case(case)?,
             Expr::Like(like) => pattern::like(like, self.schema)?,
             Expr::SimilarTo(like) => pattern::similar(like)?,
-            Expr::ScalarFunction(call) => conditional::expand(call, self.schema)?,
+            Expr::ScalarFunction(call) => match cast_names::unmarked(call) {
+                Ok(cast) => cast,
+                Err(call) => conditional::expand(call, self.schema)?,
+            },
             other => other,
         }))
     }
@@ -164,6 +211,13 @@ impl Typing<'_> {
         Ok(Expr::InList(InList { expr: Box::new(expr), list, negated }))
     }
 
+    fn condition(&self, when: Expr) -> Result<Expr> {
+        match when.get_type(self.schema)? {
+            DataType::Boolean | DataType::Null => Ok(when),
+            other => plan_err!("the condition of CASE is {}, expected BOOLEAN", type_name(&other)),
+        }
+    }
+
     /// Branches in their common type; the value beside WHEN as in a comparison.
     fn case(&self, case: Case) -> Result<Expr> {
         let Case { expr, when_then_expr, else_expr } = case;
@@ -178,7 +232,7 @@ impl Typing<'_> {
         for (when, then) in when_then_expr {
             let when = match &expr {
                 Some(value) => comparison(value.as_ref().clone(), Operator::Eq, *when, self.schema)?,
-                None => *when,
+                None => self.condition(*when)?,
             };
             whens.push((Box::new(when), Box::new(self.cast(*then, &target, Failing::Error)?)));
         }

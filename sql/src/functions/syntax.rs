@@ -72,21 +72,7 @@ impl Call {
     }
 
     pub fn named(&self, name: &str, args: Vec<Expr>) -> Expr {
-        let args = args.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
-        Expr::Function(Function {
-            name: ObjectName::from(vec![Ident::with_span(self.span, name)]),
-            uses_odbc_syntax: false,
-            parameters: FunctionArguments::None,
-            args: FunctionArguments::List(FunctionArgumentList {
-                duplicate_treatment: None,
-                args,
-                clauses: Vec::new(),
-            }),
-            filter: None,
-            null_treatment: None,
-            over: None,
-            within_group: Vec::new(),
-        })
+        call_of(Ident::with_span(self.span, name), args)
     }
 
     pub fn text(&self, text: &str) -> Expr {
@@ -96,6 +82,21 @@ impl Call {
     pub fn null(&self) -> Expr {
         Expr::Value(ValueWithSpan { value: Value::Null, span: self.span })
     }
+}
+
+/// A call of a function.
+pub(crate) fn call_of(name: Ident, args: Vec<Expr>) -> Expr {
+    let args = args.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![name]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
 }
 
 /// Takes a word, if it is the next.
