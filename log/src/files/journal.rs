@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::error::{LogError, Result, is_disk_full};
 use crate::files::storage::{self, SegmentFile, Storage, WriteFailure};
+use crate::files::torn;
 
 /// The length and the checksum before each body.
 const FRAME_HEADER_BYTES: usize = 8;
@@ -107,7 +108,7 @@ pub(crate) fn put_frame(body: &[u8], bytes: &mut Vec<u8>) {
 ///
 /// # Errors
 /// [`LogError::Corrupt`] when the file begins with another magic number, when `decode` does not know a sound body, and
-/// when a sound frame follows one that is not: that is damage and no torn write. [`LogError::Io`].
+/// when a sound frame follows one that is damaged, and not [torn](crate::files::torn). [`LogError::Io`].
 pub(crate) fn read<T>(
     path: &Path,
     magic: [u8; 8],
@@ -127,8 +128,14 @@ pub(crate) fn read<T>(
     while !rest.is_empty() {
         let position = (bytes.len() - rest.len()) as u64;
         let Some((body, after)) = frame(rest) else {
-            // A torn write leaves nothing sound behind it; damage does.
-            if (1..rest.len()).any(|at| frame(&rest[at..]).is_some_and(|(body, _)| decode(body).is_some())) {
+            let is_sound = |at: &usize| frame(&rest[*at..]).is_some_and(|(body, _)| decode(body).is_some());
+            // A frame begins with its length, which is not zero.
+            let was_torn = |at: &usize| {
+                let end = (torn::sector_end(position + *at as u64) - position) as usize;
+                torn::has_unwritten_sector(&rest[..end.min(rest.len())], position, |first| first >= 4)
+            };
+            // Of a torn write a later record may be there and an earlier one not; then some of what is between them was never written.
+            if (1..rest.len()).find(is_sound).is_some_and(|at| !was_torn(&at)) {
                 return Err(LogError::corrupt(path, position, "a record is not what was written, but others follow"));
             }
             tracing::warn!(path = %path.display(), position, "cut off a torn write that was never answered");

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `storage` | the seam to the disk, through which everything durable is written |
+//! | `torn` | what a power loss leaves of a write that was not synced |
 //! | `scan` | walks a segment batch by batch, and tells a torn write from damage |
 //! | `index` | from a sequence number or a time to a position in a segment |
 //! | `segment` | one file of batches with its index |
@@ -17,3 +18,4 @@ pub(crate) mod retention;
 pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod storage;
+pub(crate) mod torn;

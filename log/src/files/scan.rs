@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::batch::header::{self, HEADER_BYTES, Header};
 use crate::batch::marker::{self, TransactionOutcome};
 use crate::error::{LogError, Result};
+use crate::files::torn;
 
 /// How much is read at once.
 const WINDOW_BYTES: u64 = 1 << 20;
@@ -56,8 +57,8 @@ pub(crate) fn scan(
 
 /// The position of a sound batch after a fault at `from`, where `expected` should have begun.
 ///
-/// A torn write leaves nothing sound behind it; damage to what was written does. Telling them apart is what keeps
-/// acknowledged records from being cut off.
+/// Damage to what was acknowledged may have something sound behind it, and must not be cut off. Neither must it be taken for a torn write of several
+/// batches: see [`was_torn`].
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -82,6 +83,20 @@ pub(crate) fn sound_batch_after(path: &Path, from: u64, limit: u64, expected: u6
         }
     }
     Ok(None)
+}
+
+/// Whether the fault at `from`, in a file of `limit` bytes, is of a write that was never synced, although a sound batch stands at `to`: a part of what is between them was never written.
+/// `expected` should have begun at `from`.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn was_torn(path: &Path, (from, to, limit): (u64, u64, u64), expected: u64) -> Result<bool> {
+    let end = torn::sector_end(to).min(limit);
+    let mut window = Window::open(path, end)?;
+    let bytes = window.at(from, end - from).map_err(|e| LogError::io("read", path, e))?;
+    // A batch begins with its base sequence (8 bytes) and its length (4), both big-endian.
+    let shows = |first: usize| first >= 12 || expected.to_be_bytes().iter().take(first).any(|byte| *byte != 0);
+    Ok(torn::has_unwritten_sector(bytes, from, shows))
 }
 
 /// The part of a file that is in memory.

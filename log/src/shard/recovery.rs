@@ -6,7 +6,8 @@
 //! every batch of the last segment.
 //!
 //! Bytes at the end of the last segment that are not sound are a torn write, and recovery cuts them off. If a sound batch
-//! follows them, acknowledged records are damaged, and the shard refuses to open.
+//! follows them, acknowledged records are damaged, and the shard refuses to open; unless a sector before that batch was
+//! never written: then both are of one write that was not synced.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -114,7 +115,9 @@ fn cut_torn_write(
     end: u64,
     fault: &str,
 ) -> Result<()> {
-    if let Some(position) = scan::sound_batch_after(path, scan.bytes, length, end)? {
+    if let Some(position) = scan::sound_batch_after(path, scan.bytes, length, end)?
+        && !scan::was_torn(path, (scan.bytes, position, length), end)?
+    {
         let reason = format!("{fault}, but a sound batch follows at byte {position}, so this is not a torn write");
         return Err(LogError::corrupt(path, scan.bytes, reason));
     }

@@ -599,3 +599,49 @@ fn a_journal_that_cannot_be_written_stops_transactions_and_nothing_else() {
         assert_eq!(seen(&shard, 0, Isolation::ReadCommitted), [0, 1, 2, 3, 4]);
     }
 }
+
+#[test]
+fn a_log_closes_on_a_disk_that_takes_nothing_more() {
+    for failure in ["full", "failing"] {
+        let (fixture, disk) = faulty();
+        let (log, shard) = fixture.open();
+        let mut transaction = log.transaction(&id("t")).expect("begun");
+        transaction.append(&shard, batch(0..3)).wait().expect("appended");
+        let prepared = prepare(&mut transaction).expect("prepared");
+        // That the transaction is complete is written with what comes next: with the end of the log here.
+        log.commit_transaction(&prepared).wait().expect("committed");
+        let mut faults = disk.0.lock();
+        match failure {
+            "full" => faults.space = Some(0),
+            _ => faults.torn_write = Some(3),
+        }
+        drop(faults);
+        drop((log, shard));
+        disk.0.lock().space = None;
+        assert_eq!(seen(&fixture.open().1, 0, Isolation::ReadCommitted), [0, 1, 2], "{failure}");
+    }
+}
+
+#[test]
+fn nothing_is_added_to_a_journal_of_which_nobody_knows_what_it_holds() {
+    let (fixture, disk) = faulty();
+    let (log, shard) = fixture.open();
+    let mut prepared = Vec::new();
+    for name in ["a", "b", "c"] {
+        let mut transaction = log.transaction(&id(name)).expect("begun");
+        transaction.append(&shard, batch(0..3)).wait().expect("appended");
+        prepared.push(prepare(&mut transaction).expect("prepared"));
+    }
+    log.commit_transaction(&prepared[0]).wait().expect("committed");
+    // The decisions about the others are written, and nobody knows how much of them: the disk stands still while they gather.
+    let mut faults = disk.0.lock();
+    faults.failed_syncs = 1;
+    let ended = [log.commit_transaction(&prepared[1]), log.commit_transaction(&prepared[2])];
+    drop(faults);
+    ended.into_iter().for_each(|ended| assert!(ended.wait().is_err()));
+    let journal = fixture.folder.path().join("transactions.journal");
+    let before = std::fs::read(&journal).expect("a journal");
+    drop((log, shard));
+    assert_eq!(std::fs::read(&journal).expect("a journal"), before, "what is there is left as it is");
+    assert_eq!(seen(&fixture.open().1, 0, Isolation::ReadUncommitted).len(), 9, "and the log opens");
+}

@@ -4,6 +4,7 @@ mod batches;
 mod faults;
 mod layers;
 mod lifecycle;
+mod power;
 mod reading;
 mod recovery;
 mod schedules;

@@ -383,8 +383,10 @@ impl TransactionCoordinator {
     fn follow(self: &Arc<Self>, record: JournalRecord, then: AfterWrite, result: Result<()>) {
         match then {
             AfterWrite::Nothing => {
-                if result.is_err() {
-                    self.state.lock().queued.push((record, AfterWrite::Nothing));
+                let mut state = self.state.lock();
+                // SUBTLE: not once the thread is to end, which it does when nothing is queued: on a disk that fails it would never end.
+                if result.is_err() && !state.stopping {
+                    state.queued.push((record, AfterWrite::Nothing));
                 }
             }
             AfterWrite::Reserved(below) => {

@@ -124,6 +124,8 @@ pub(crate) struct TransactionJournal {
     compact_at: u64,
     /// What the file says, kept for writing it anew.
     state: JournalState,
+    /// Why nobody knows what the disk holds, once that is so.
+    poisoned: Option<LogError>,
 }
 
 impl TransactionJournal {
@@ -142,7 +144,7 @@ impl TransactionJournal {
         state.apply(record);
         let file = JournalFile::create(path, storage, &state.content())?;
         let compact_at = compact_at(&file);
-        Ok((TransactionJournal { file, compact_at, state: state.clone() }, state))
+        Ok((TransactionJournal { file, compact_at, state: state.clone(), poisoned: None }, state))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -152,8 +154,12 @@ impl TransactionJournal {
     /// Adds records, and makes them durable if `sync` says so.
     ///
     /// # Errors
-    /// After [`WriteFailure::Undetermined`] nothing may be added until the log is opened again.
+    /// After [`WriteFailure::Undetermined`] nothing is added until the log is opened again: what was added would stand before or amid records that may be
+    /// there, and make them look damaged.
     pub(crate) fn append(&mut self, records: &[JournalRecord], sync: bool) -> Result<(), WriteFailure> {
+        if let Some(error) = &self.poisoned {
+            return Err(WriteFailure::Undetermined(error.clone()));
+        }
         let mut bytes = Vec::new();
         records.iter().for_each(|record| encode(record, &mut bytes));
         self.file.append(&bytes, sync).map_err(|failure| match failure {
@@ -168,9 +174,11 @@ impl TransactionJournal {
         Ok(())
     }
 
-    fn undetermined(&self, source: io::Error) -> WriteFailure {
+    fn undetermined(&mut self, source: io::Error) -> WriteFailure {
         let path = self.path().to_owned();
-        WriteFailure::Undetermined(LogError::TransactionsPoisoned { path, source: Arc::new(source) })
+        let error = LogError::TransactionsPoisoned { path, source: Arc::new(source) };
+        self.poisoned = Some(error.clone());
+        WriteFailure::Undetermined(error)
     }
 }
 
