@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coulee_model::{Classify, ErrorKind, SequenceNumber, StreamName};
+use coulee_model::{Classify, ErrorKind, SequenceNumber, ShardId, StreamName};
 
 use crate::ids::{Place, ProducerId, TransactionRef, TransactionalIdError};
 
@@ -34,6 +34,19 @@ pub enum LogError {
         place: Place,
         /// How many shards the stream has.
         shards: u32,
+    },
+    /// The shard was split or merged, and nothing follows its end.
+    #[error(
+        "{place} was split or merged, and takes no records after sequence number {end}: go on in {}",
+        listed_shards(children)
+    )]
+    ShardSealed {
+        /// What was used.
+        place: Place,
+        /// The sequence number after its last record.
+        end: SequenceNumber,
+        /// The shards that took over its keys.
+        children: Vec<ShardId>,
     },
     /// A stream of this name exists.
     #[error(
@@ -315,6 +328,7 @@ impl Classify for LogError {
             | LogError::TransactionEnded { .. }
             | LogError::TransactionIdsExhausted
             | LogError::Overloaded { .. }
+            | LogError::ShardSealed { .. }
             | LogError::Locked { .. }
             | LogError::Io { .. } => ErrorKind::Unavailable,
             LogError::Corrupt { .. } | LogError::DamagedBatch { .. } => ErrorKind::Corrupt,
@@ -337,6 +351,11 @@ fn listed(existing: &[StreamName]) -> String {
         }
         more => format!("the log has {more} others"),
     }
+}
+
+fn listed_shards(shards: &[ShardId]) -> String {
+    let shards: Vec<String> = shards.iter().map(|shard| format!("shard {shard}")).collect();
+    shards.join(" and ")
 }
 
 fn owner(pid: Option<u32>) -> String {

@@ -6,9 +6,23 @@
 //! Fetched ◀── Shard::read ── segment + index                     Tail::changed ◀────────────┘
 //! ```
 //!
-//! A [`Log`] is a folder of [`Stream`]s; a stream is a set of [`Shard`]s; a shard is a run of segment files, each with a
-//! sparse index. Records are stored in Kafka's record batch format, version 2, as the producer sent them, so a Kafka
-//! fetch is a copy of a file's range; `docs/formats/log.md` describes the bytes.
+//! A [`Log`] is a folder of [`Stream`]s. A stream is a set of [`Shard`]s, and its [`ShardMap`] says which shard owns which
+//! keys. A shard is a run of segment files, each with a sparse index. Records are stored in Kafka's record batch format,
+//! version 2, as the producer sent them, so a Kafka fetch is a copy of a file's range ([`Shard::fetch_ranges`]);
+//! `docs/formats/log.md` describes the bytes.
+//!
+//! The crate is built in layers. A file uses only its own layer and those before it, and no files use each other in a
+//! circle; `tests/layers.rs` reads the sources and checks both.
+//!
+//! | layer | holds | does not know |
+//! | --- | --- | --- |
+//! | `ids`, `error`, `settings` | identities, what can go wrong, what can be set | anything else |
+//! | `batch` | a record batch: its bytes, its records, its markers | files |
+//! | `files` | segments, indexes, journals, and the seam to the disk | who writes them, or what readers may see |
+//! | `shard` | one shard: queue, writer, recovery, producers, readers | other shards, who coordinates transactions |
+//! | `transactions` | transactions over several shards: the coordinator, its journal, the markers | streams |
+//! | `streams` | the log's folder, a stream's map of shards and settings | transactions |
+//! | `log` | the log: streams, transactions and threads together | |
 //!
 //! What holds:
 //! - An acknowledged record is on the disk, unless its stream's [`SyncPolicy`] asks for less. Many appends share a sync.
@@ -80,5 +94,6 @@ pub use shard::fetch::{Fetched, FetchedRanges, Isolation};
 pub use shard::last_stable_offset::AbortedTransaction;
 pub use shard::shard::{READ_BYTES_MAX, Shard};
 pub use shard::tail::Tail;
+pub use streams::shard_map::{HashKeyRange, MappedShard, ShardMap, ShardMapError};
 pub use streams::stream::Stream;
 pub use transactions::transaction::{Ended, Transaction};

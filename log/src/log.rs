@@ -15,6 +15,7 @@ use crate::settings::{LogSettings, StreamSettings};
 use crate::shard::budget::AppendBudget;
 use crate::shard::committer::Committers;
 use crate::streams::folder::Folder;
+use crate::streams::shard_map::ShardMap;
 use crate::streams::stream::{SharedParts, Stream};
 use crate::transactions::coordinator::TransactionCoordinator;
 use crate::transactions::transaction::{Ended, Transaction};
@@ -75,8 +76,9 @@ impl Log {
         if self.streams.read().contains_key(name) {
             return Err(LogError::AlreadyExists { stream: name.clone() });
         }
+        let map = ShardMap::even(settings.shards);
         self.folder.create_stream(name, |folder| Stream::store(&*self.parts.storage, folder, &settings))?;
-        let stream = Arc::new(Stream::new(&self.folder.stream(name), name.clone(), settings, &self.parts));
+        let stream = Arc::new(Stream::new(&self.folder.stream(name), name.clone(), settings, map, &self.parts));
         self.streams.write().insert(name.clone(), Arc::clone(&stream));
         tracing::info!(stream = %name, shards = stream.shard_count(), "stream created");
         Ok(stream)

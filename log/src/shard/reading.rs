@@ -27,6 +27,12 @@ impl Shard {
         SequenceNumber(self.head.borrow().end)
     }
 
+    /// The sequence number after the last record that the shard can ever have, if it was split or merged: whoever has read up
+    /// to there goes on in its children.
+    pub fn sealed_end(&self) -> Option<SequenceNumber> {
+        self.context.sealed.as_ref().map(|sealed| sealed.end)
+    }
+
     /// The last stable offset: where the earliest transaction begins that is neither committed nor aborted, and
     /// [`end`](Self::end) without one. Committed readers see what is before it. 0 while the shard cannot be [opened](Self::open).
     pub fn last_stable_offset(&self) -> SequenceNumber {
@@ -184,7 +190,7 @@ impl Shard {
     /// Watches the end of what a reader may see.
     pub fn tail(&self, isolation: Isolation) -> Tail {
         let _ = self.opened();
-        Tail::new(self.head.subscribe(), self.context.place.clone(), isolation)
+        Tail::new(self.head.subscribe(), self.context.place.clone(), isolation, self.context.sealed.clone())
     }
 
     /// The size of its segments, in bytes.

@@ -84,7 +84,7 @@ impl Shard {
     /// # Errors
     /// In the answer. Nothing was stored: [`LogError::InvalidBatch`], [`LogError::BatchTooLarge`], [`LogError::Overloaded`],
     /// [`LogError::OutOfOrderSequence`], [`LogError::FencedProducer`], [`LogError::DiskFull`], [`LogError::Deleted`],
-    /// [`LogError::Closed`], and those of [`open`](Self::open). Undetermined: [`LogError::Poisoned`].
+    /// [`LogError::Closed`], [`LogError::ShardSealed`], and those of [`open`](Self::open). Undetermined: [`LogError::Poisoned`].
     pub fn append(self: &Arc<Self>, batch: BatchBuilder) -> Append {
         if batch.is_transactional() {
             // Nobody would ever end the transaction, and committed readers would wait for that.
@@ -103,7 +103,10 @@ impl Shard {
     ) -> (Append, Option<Appended>) {
         let (caller, receiver) = oneshot::channel();
         let answer = Answer::new(Some(caller), listener);
-        let ready = batch.finish().and_then(|finished| Ok((finished, self.opened()?)));
+        let ready = match &self.context.sealed {
+            Some(sealed) => Err(sealed.error(&self.context.place)),
+            None => batch.finish().and_then(|finished| Ok((finished, self.opened()?))),
+        };
         let pushed = match ready {
             Ok(((batch, header), open)) => {
                 let ShardContext { place, budget, .. } = &self.context;
@@ -256,6 +259,17 @@ impl Shard {
         Ok(head)
     }
 
+    /// A sealed shard whose last records are missing must not look like one that a reader has finished.
+    fn check_sealed_end(&self, writer: &Writer) -> Result<()> {
+        match &self.context.sealed {
+            Some(sealed) if writer.end() < sealed.end.0 => {
+                let reason = format!("it ends at sequence number {}, but was sealed at {}", writer.end(), sealed.end);
+                Err(LogError::corrupt(writer.active().path(), writer.active().summary().bytes, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn opened(&self) -> Result<&Open> {
         let opened = self.open.get_or_init(|| {
             self.check_life()?;
@@ -267,6 +281,7 @@ impl Shard {
             let last_stable_offset =
                 Mutex::new(LastStableOffset::new(writer.producers().first_open(), recovered.aborted));
             let segments = RwLock::new(recovered.segments);
+            self.check_sealed_end(&writer)?;
             orphans::end(&self.context, &mut writer, &segments, &last_stable_offset);
             let end = writer.end();
             let last_stable = last_stable_offset.lock().offset(end);

@@ -1,10 +1,13 @@
 //! QueuedAppend for the end of a shard to move, without asking again and again.
 
+use std::sync::Arc;
+
 use coulee_model::SequenceNumber;
 use tokio::sync::watch;
 
 use crate::error::{LogError, Result};
 use crate::ids::Place;
+use crate::shard::context::SealedShard;
 use crate::shard::fetch::Isolation;
 
 /// What everybody who waits at the end of a shard is told.
@@ -53,11 +56,17 @@ pub struct Tail {
     head: watch::Receiver<Head>,
     place: Place,
     isolation: Isolation,
+    sealed: Option<Arc<SealedShard>>,
 }
 
 impl Tail {
-    pub(crate) fn new(head: watch::Receiver<Head>, place: Place, isolation: Isolation) -> Self {
-        Tail { head, place, isolation }
+    pub(crate) fn new(
+        head: watch::Receiver<Head>,
+        place: Place,
+        isolation: Isolation,
+        sealed: Option<Arc<SealedShard>>,
+    ) -> Self {
+        Tail { head, place, isolation, sealed }
     }
 
     /// Waits until what the reader may see ends after `seen`, and says where: at once if it does already. For a committed
@@ -66,9 +75,15 @@ impl Tail {
     /// Can be dropped and called again without missing anything.
     ///
     /// # Errors
-    /// [`LogError::Deleted`] once the stream is deleted, [`LogError::Closed`] once the log is closed.
+    /// [`LogError::Deleted`] once the stream is deleted, [`LogError::Closed`] once the log is closed,
+    /// [`LogError::ShardSealed`] when `seen` is the end of a shard that was split or merged.
     pub async fn changed(&mut self, seen: SequenceNumber) -> Result<SequenceNumber> {
         let isolation = self.isolation;
+        if let Some(sealed) = &self.sealed
+            && seen >= sealed.end
+        {
+            return Err(sealed.error(&self.place));
+        }
         let moved = self.head.wait_for(|head| head.seen_by(isolation) > seen.0 || head.life != Life::Open).await;
         let Ok(head) = moved.map(|head| *head) else {
             return Err(LogError::Closed { place: self.place.clone() });

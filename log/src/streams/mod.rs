@@ -3,9 +3,11 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `folder` | the folder of a log: its lock, its format, its streams |
-//! | `route` | which shard a key belongs to |
+//! | `shard_map` | which shard a key belongs to, and which shards took over from which |
+//! | `stored` | the file that holds a stream's settings and its map |
 //! | `stream` | a stream: its settings and its shards |
 
 pub(crate) mod folder;
-pub(crate) mod route;
+pub(crate) mod shard_map;
+pub(crate) mod stored;
 pub(crate) mod stream;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use coulee_model::{Clock, ShardId, StreamName};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::error::{LogError, Result};
@@ -15,20 +14,19 @@ use crate::ids::Place;
 use crate::settings::{CurrentSettings, LogSettings, StreamSettings};
 use crate::shard::budget::AppendBudget;
 use crate::shard::committer::Committers;
-use crate::shard::context::{ShardContext, TransactionFates};
+use crate::shard::context::{SealedShard, ShardContext, TransactionFates};
 use crate::shard::progress::Progress;
 use crate::shard::shard::Shard;
-use crate::streams::route;
-
-/// The file that holds a stream's settings, within its folder.
-const SETTINGS_FILE: &str = "stream.json";
-const SETTINGS_VERSION: u32 = 1;
+use crate::streams::shard_map::{MappedShard, ShardMap};
+use crate::streams::stored;
 
 /// A named set of shards.
 pub struct Stream {
     name: StreamName,
     settings: Arc<CurrentSettings>,
     folder: PathBuf,
+    map: ShardMap,
+    /// By number, as in the map.
     shards: Vec<Arc<Shard>>,
     /// Counts the records without a key.
     round_robin: AtomicU32,
@@ -44,12 +42,6 @@ pub(crate) struct SharedParts {
     pub(crate) transactions: Arc<dyn TransactionFates>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct StoredStream {
-    version: u32,
-    settings: StreamSettings,
-}
-
 impl Stream {
     /// Its name.
     pub fn name(&self) -> &StreamName {
@@ -61,7 +53,7 @@ impl Stream {
         self.settings.get()
     }
 
-    /// How many shards it has.
+    /// How many shards it has, sealed ones too.
     pub fn shard_count(&self) -> u32 {
         self.shards.len() as u32
     }
@@ -79,51 +71,47 @@ impl Stream {
         Ok(Arc::clone(shard))
     }
 
-    /// All shards, in order. Those that nobody used are not [opened](Shard::open) by this.
+    /// All shards, sealed ones too, by number. Those that nobody used are not [opened](Shard::open) by this.
     pub fn shards(&self) -> &[Arc<Shard>] {
         &self.shards
     }
 
-    /// The shard of a record: by the MD5 hash of its key, as in Kinesis, or the next of a round robin without a key.
-    pub fn route(&self, key: Option<&[u8]>) -> ShardId {
-        ShardId(match key {
-            Some(key) => route::shard_of(key, self.shard_count()),
-            None => self.round_robin.fetch_add(1, Ordering::Relaxed) % self.shard_count(),
-        })
+    /// Which shard owns which keys, and which shards took over from which.
+    pub fn shard_map(&self) -> &ShardMap {
+        &self.map
     }
 
-    /// Reads the settings in a stream's folder.
-    pub(crate) fn load(folder: &Path, name: StreamName, parts: &SharedParts) -> Result<Stream> {
-        let path = folder.join(SETTINGS_FILE);
-        let text = std::fs::read(&path).map_err(|e| LogError::io("read", &path, e))?;
-        let stored: StoredStream =
-            serde_json::from_slice(&text).map_err(|e| LogError::corrupt(&path, 0, e.to_string()))?;
-        if stored.version > SETTINGS_VERSION {
-            return Err(LogError::NewerFormat {
-                folder: folder.to_owned(),
-                found: stored.version,
-                known: SETTINGS_VERSION,
-            });
+    /// The shard that takes a record, which is not sealed: by the MD5 hash of its key, as in Kinesis, or the next of a round robin without a key.
+    pub fn route(&self, key: Option<&[u8]>) -> ShardId {
+        match key {
+            Some(key) => self.map.shard_of(key),
+            None => {
+                let mut open = self.map.open();
+                let turn = self.round_robin.fetch_add(1, Ordering::Relaxed) as usize % open.len();
+                open.nth(turn).expect("a map has open shards").id
+            }
         }
-        stored.settings.check().map_err(|e| LogError::corrupt(&path, 0, e.to_string()))?;
-        Ok(Stream::new(folder, name, stored.settings, parts))
+    }
+
+    /// Reads a stream's folder.
+    ///
+    /// # Errors
+    /// Those of [`stored::load`].
+    pub(crate) fn load(folder: &Path, name: StreamName, parts: &SharedParts) -> Result<Stream> {
+        let (settings, map) = stored::load(folder)?;
+        Ok(Stream::new(folder, name, settings, map, parts))
     }
 
     /// Makes a stream's folder, durably up to its name.
+    ///
+    /// # Errors
+    /// [`LogError::DiskFull`], [`LogError::Io`].
     pub(crate) fn store(storage: &dyn Storage, folder: &Path, settings: &StreamSettings) -> Result<()> {
         for id in 0..settings.shards {
             storage::create_folder(storage, &shard_folder(folder, ShardId(id)))?;
         }
         // Syncs the folder too, and with it the names of the shards' folders.
-        Self::store_settings(storage, folder, settings)
-    }
-
-    /// Replaces the settings in a stream's folder.
-    fn store_settings(storage: &dyn Storage, folder: &Path, settings: &StreamSettings) -> Result<()> {
-        let path = folder.join(SETTINGS_FILE);
-        let stored = StoredStream { version: SETTINGS_VERSION, settings: settings.clone() };
-        let text = serde_json::to_vec_pretty(&stored).map_err(|e| LogError::io("write", &path, e.into()))?;
-        storage::write_atomically(storage, &path, &text)
+        stored::store(storage, folder, settings, &ShardMap::even(settings.shards))
     }
 
     /// Takes other settings, durably. They take effect at once.
@@ -140,34 +128,41 @@ impl Stream {
                 expected: "the number that the stream was made with: settings cannot change it",
             });
         }
-        Self::store_settings(storage, &self.folder, &settings)?;
+        stored::store(storage, &self.folder, &settings, &self.map)?;
         self.settings.set(settings);
         // What the former policy left to a later sync, or to nobody.
         self.shards.iter().for_each(|shard| shard.sync_soon());
         Ok(())
     }
 
-    pub(crate) fn new(folder: &Path, name: StreamName, settings: StreamSettings, parts: &SharedParts) -> Stream {
+    pub(crate) fn new(
+        folder: &Path,
+        name: StreamName,
+        settings: StreamSettings,
+        map: ShardMap,
+        parts: &SharedParts,
+    ) -> Stream {
         // Neighbouring shards go to different threads, and the first shards of different streams too.
         let spread: usize = name.as_str().bytes().map(usize::from).sum();
-        let count = settings.shards;
         let current = CurrentSettings::new(settings);
-        let shard = |id: u32| {
+        let shard = |mapped: &MappedShard| {
+            let sealed = mapped.sealed.map(|end| SealedShard { end, children: map.children(mapped.id).collect() });
             let context = ShardContext {
-                place: Place { stream: name.clone(), shard: ShardId(id) },
-                folder: shard_folder(folder, ShardId(id)),
+                place: Place { stream: name.clone(), shard: mapped.id },
+                folder: shard_folder(folder, mapped.id),
                 settings: parts.settings.clone(),
                 stream: Arc::clone(&current),
+                sealed: sealed.map(Arc::new),
                 storage: Arc::clone(&parts.storage),
                 budget: Arc::clone(&parts.budget),
                 progress: watch::Sender::new(Progress::default()),
                 transactions: Arc::clone(&parts.transactions),
                 clock: Arc::clone(&parts.clock),
             };
-            Arc::new(Shard::new(context, parts.committers.queue_of(spread + id as usize)))
+            Arc::new(Shard::new(context, parts.committers.queue_of(spread + mapped.id.0 as usize)))
         };
-        let shards = (0..count).map(shard).collect();
-        Stream { name, settings: current, folder: folder.to_owned(), shards, round_robin: AtomicU32::new(0) }
+        let shards = map.shards().iter().map(shard).collect();
+        Stream { name, settings: current, folder: folder.to_owned(), map, shards, round_robin: AtomicU32::new(0) }
     }
 }
 

@@ -8,6 +8,7 @@ mod power;
 mod reading;
 mod recovery;
 mod schedules;
+mod shards;
 mod transactions;
 
 use std::path::{Path, PathBuf};
