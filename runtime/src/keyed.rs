@@ -58,6 +58,7 @@
 
 mod context;
 mod describe;
+mod function;
 mod operator;
 
 use std::fmt;
@@ -65,59 +66,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use coulee_model::{SubtaskIndex, Timestamp};
+use coulee_model::SubtaskIndex;
 use datafusion_physical_expr::PhysicalExpr;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 pub use crate::state::Order;
 pub use context::{KeyContext, ListState, ListView, MapState, MapView};
+pub use function::{Due, KeyedFunction};
 
 use crate::Result;
 use crate::graph::{Lineage, OperatorFactory, Port};
 use crate::operator::{InputIndex, Operator};
-use crate::row::Row;
 use crate::state::OperatorState;
 use operator::KeyedOperator;
-
-/// A function over the rows of one key at a time, with a state of its own for each key.
-///
-/// It is deterministic in its rows, timers and state; what it must remember is in the state, not in the function.
-pub trait KeyedFunction: Send + 'static {
-    /// What is remembered of a key. A key that was never seen, or whose time to live is over, has the default.
-    /// Large collections are better kept in a [`MapState`] or [`ListState`], of which only what changed is written.
-    type State: Serialize + DeserializeOwned + Default + Send;
-
-    /// Whether it looks at [`Row::kind`]. A function that does not is refused a changelog when the graph is built.
-    const TAKES_CHANGELOG: bool = false;
-
-    /// Whether its main output is a changelog: it calls [`KeyContext::emit_change`]. What follows must then take one.
-    const EMITS_CHANGELOG: bool = false;
-
-    /// Takes a row of a key: changes the key's state, emits rows, registers timers.
-    ///
-    /// # Errors
-    /// An error ends the job's attempt.
-    fn process(&mut self, row: Row<'_>, state: &mut Self::State, context: &mut KeyContext<'_>) -> Result<()>;
-
-    /// A timer of the key is due: the watermark has passed it, or the wall clock has.
-    ///
-    /// # Errors
-    /// As `process`.
-    fn timer(&mut self, timer: Due, state: &mut Self::State, context: &mut KeyContext<'_>) -> Result<()> {
-        let _ = (timer, state, context);
-        Ok(())
-    }
-}
-
-/// Which timer is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// Event time: no later row is before this instant.
-    Event(Timestamp),
-    /// Processing time: the wall clock is at this instant or past it.
-    Processing(Timestamp),
-}
 
 /// Runs a [`KeyedFunction`] over rows that have been shuffled by `keys`.
 pub struct Keyed<F, M> {

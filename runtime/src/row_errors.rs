@@ -23,7 +23,6 @@ use arrow::array::UInt32Array;
 
 use crate::{Batch, Result};
 
-pub use policy::RowErrors;
 pub use reason::reason;
 pub use text::expression_text;
 
@@ -56,6 +55,15 @@ pub enum OnError {
     DeadLetter,
     /// The job stops with an error that names the record.
     Fail,
+}
+
+/// Where the policy of a table's rows is said to a graph: at its source or its sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowErrors {
+    /// The table.
+    pub table: String,
+    /// What happens to its rejected rows.
+    pub on_error: OnError,
 }
 
 /// Where a row was on its way when it was rejected.

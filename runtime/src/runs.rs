@@ -28,7 +28,7 @@ use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use coulee_checkpoint::{Changes, StateKey, TableId};
+use coulee_checkpoint::{Changes, StateKey};
 use coulee_model::{CheckpointId, KeyGroup, SubtaskIndex};
 
 use crate::keys::hash_keys;
@@ -37,14 +37,7 @@ use crate::state::Backend;
 use crate::{Error, Result};
 use run::{Run, RunId};
 
-/// The tables of an operator's state that hold its runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RunTables {
-    /// Blobs.
-    pub pieces: TableId,
-    /// Which blobs each run has.
-    pub index: TableId,
-}
+pub use run::RunTables;
 
 /// The runs of one slice.
 #[derive(Debug, Default)]

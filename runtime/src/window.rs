@@ -12,129 +12,36 @@
 
 pub mod assign;
 mod describe;
+mod late;
 mod layout;
 mod partial;
 mod slices;
+mod spec;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, TimestampMillisecondArray, UInt32Array};
-use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
-use arrow::record_batch::RecordBatch;
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::datatypes::{FieldRef, Int64Type, SchemaRef};
 use coulee_checkpoint::Changes;
 use coulee_model::{CheckpointId, SubtaskIndex, Timestamp};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column;
 
 use crate::graph::{Lineage, OperatorFactory, Port};
-use crate::group_table::{Aggregate, FailedGroups};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
-use crate::row_errors::evaluate::{Failed, evaluate, in_pieces};
-use crate::row_errors::{self, RejectedRows};
+use crate::row_errors::evaluate::{Failed, in_pieces};
 use crate::state::OperatorState;
 use crate::watermark::HeldWatermark;
-use crate::{Batch, Error, Result};
+use crate::{Batch, Result};
 
+use late::{by_window, sort_out, window_ends};
 use layout::Layout;
-use partial::PartialAggregate;
+use partial::{PartialAggregate, partial_schema};
 use slices::Slices;
+use spec::NOT_FOR_CHANGELOGS;
 
-/// A column of the result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WindowColumn {
-    /// The window's start, inclusive.
-    Start,
-    /// The window's end, exclusive.
-    End,
-    /// The last instant in the window: its end less 1 ms. An event time of the result.
-    Time,
-    /// A key column.
-    Key(usize),
-    /// An aggregate.
-    Aggregate(usize),
-}
-
-/// A tumbling-window aggregation.
-#[derive(Debug, Clone)]
-pub struct WindowAggregateSpec {
-    /// The end of the row's window, over the operator's input; a timestamp in milliseconds, null for a row without event time.
-    pub window_end: Arc<dyn PhysicalExpr>,
-    /// How long a window is, in milliseconds.
-    pub window_millis: i64,
-    /// The keys beside the window, over the operator's input, and their names and types.
-    pub keys: Vec<(Arc<dyn PhysicalExpr>, FieldRef)>,
-    /// The aggregates, over the operator's input.
-    pub aggregates: Vec<Aggregate>,
-    /// The input's columns, when the input is a changelog; `None` when rows are only appended.
-    pub changelog: Option<SchemaRef>,
-    /// What the result's columns are, in order.
-    pub output: Vec<WindowColumn>,
-    /// The result's schema.
-    pub schema: SchemaRef,
-}
-
-/// In the partial stage's output: the window's end, then the grouping's state columns, then how many rows are in it.
-const PARTIAL_WINDOW_END: &str = "window_end";
-const PARTIAL_ROWS: &str = "rows";
-
-/// Why a window refuses a changelog.
-const NOT_FOR_CHANGELOGS: &str = "the window was made for rows that are only appended; give it the input's columns as `WindowAggregateSpec::changelog`";
-
-impl WindowAggregateSpec {
-    /// A defence: the graph is refused before.
-    fn check_kinds(&self, batch: &Batch) -> Result<()> {
-        if batch.kinds().is_some() && self.changelog.is_none() {
-            return Err(Error::invalid(NOT_FOR_CHANGELOGS));
-        }
-        Ok(())
-    }
-
-    fn partial_schema(&self) -> Result<SchemaRef> {
-        let mut fields: Vec<FieldRef> = vec![Arc::new(Field::new(PARTIAL_WINDOW_END, DataType::Int64, false))];
-        fields.extend(Layout::new(self)?.grouping.state_schema()?.fields().iter().cloned());
-        fields.push(Arc::new(Field::new(PARTIAL_ROWS, DataType::Int64, false)));
-        Ok(Arc::new(Schema::new(fields)))
-    }
-
-    fn describe(&self, stage: &str) -> String {
-        let keys: Vec<&str> = self.keys.iter().map(|(_, field)| field.name().as_str()).collect();
-        let aggregates: Vec<&str> = self.aggregates.iter().map(|a| a.function.name()).collect();
-        let by = if keys.is_empty() { String::new() } else { format!(" by {}", keys.join(", ")) };
-        let of = if self.changelog.is_some() { " of a changelog" } else { "" };
-        format!("WindowAggregate{of}{stage}: tumbling {} ms{by}: {}", self.window_millis, aggregates.join(", "))
-    }
-
-    /// The groups of a window that have no result: its bounds and their keys.
-    fn rejected(&self, end: i64, failed: FailedGroups) -> Result<RejectedRows> {
-        let instant = |name: &str| Arc::new(Field::new(name, DataType::Timestamp(TimeUnit::Millisecond, None), false));
-        let mut fields: Vec<FieldRef> = vec![instant("window_start"), instant("window_end")];
-        fields.extend(self.keys.iter().map(|(_, field)| field.clone()));
-        let bound = |at: i64| Arc::new(TimestampMillisecondArray::from(vec![at; failed.failures.len()])) as ArrayRef;
-        let mut columns = vec![bound(end - self.window_millis), bound(end)];
-        columns.extend(failed.keys);
-        let rows = Batch::inserts(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?);
-        Ok(RejectedRows { rows, failures: failed.failures, stage: row_errors::Stage::Expression })
-    }
-
-    /// The result's columns from the window ends and `[keys…, aggregates…]`.
-    fn result(&self, ends: &Int64Array, columns: &[ArrayRef]) -> Result<Batch> {
-        let shifted = |by: i64| -> TimestampMillisecondArray { ends.unary(|end| end - by) };
-        let mut out = Vec::with_capacity(self.output.len());
-        for (column, field) in self.output.iter().zip(self.schema.fields()) {
-            let array: ArrayRef = match column {
-                WindowColumn::Start => Arc::new(shifted(self.window_millis)),
-                WindowColumn::End => Arc::new(shifted(0)),
-                WindowColumn::Time => Arc::new(shifted(1)),
-                WindowColumn::Key(index) => columns[*index].clone(),
-                WindowColumn::Aggregate(index) => columns[self.keys.len() + index].clone(),
-            };
-            let same = array.data_type() == field.data_type();
-            out.push(if same { array } else { arrow::compute::cast(&array, field.data_type())? });
-        }
-        Ok(Batch::inserts(RecordBatch::try_new(self.schema.clone(), out)?))
-    }
-}
+pub use spec::{WindowAggregateSpec, WindowColumn};
 
 /// The whole aggregation in one stage.
 pub fn window_single(spec: WindowAggregateSpec) -> Arc<dyn OperatorFactory> {
@@ -182,7 +89,7 @@ impl OperatorFactory for WindowFactory {
     fn schema(&self) -> SchemaRef {
         match self.stage {
             // Creating the operator reports the error; a description must not fail.
-            Stage::Partial => self.spec.partial_schema().unwrap_or_else(|_| self.spec.schema.clone()),
+            Stage::Partial => partial_schema(&self.spec).unwrap_or_else(|_| self.spec.schema.clone()),
             Stage::Single | Stage::Final => self.spec.schema.clone(),
         }
     }
@@ -223,58 +130,6 @@ impl OperatorFactory for WindowFactory {
             Stage::Single | Stage::Final => Box::new(WindowAggregate::new(self.spec.clone(), self.stage)?),
         })
     }
-}
-
-/// Splits off the rows that can enter no window, or none that is still open.
-struct Sorted {
-    /// The window ends of the rows that stay, without nulls.
-    ends: Int64Array,
-    /// Which rows stay; `None` is all.
-    keep: Option<BooleanArray>,
-    late: u64,
-    timeless: u64,
-}
-
-/// Sorts rows by what the watermark says of their window's end (milliseconds, null without event time).
-fn sort_out(ends: &Int64Array, watermark: Timestamp) -> Result<Sorted> {
-    // A window [start, end) is over once no record with a time of end - 1 can come.
-    let is_open = |end: i64| end.saturating_sub(1) > watermark.0;
-    let all_open = arrow::compute::min(ends).is_none_or(is_open);
-    if ends.null_count() == 0 && all_open {
-        return Ok(Sorted { ends: ends.clone(), keep: None, late: 0, timeless: 0 });
-    }
-    let keep: BooleanArray = ends.iter().map(|end| Some(end.is_some_and(is_open))).collect();
-    let kept = arrow::compute::filter(ends, &keep)?;
-    let timeless = ends.null_count() as u64;
-    let late = (ends.len() - kept.len()) as u64 - timeless;
-    Ok(Sorted { ends: kept.as_primitive::<Int64Type>().clone(), keep: Some(keep), late, timeless })
-}
-
-/// Window ends as plain milliseconds.
-fn window_ends(expr: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<Int64Array, Failed> {
-    let ends = evaluate(expr, rows)?;
-    match ends.data_type() {
-        DataType::Timestamp(TimeUnit::Millisecond, _) => {
-            Ok(ends.as_primitive::<TimestampMillisecondType>().reinterpret_cast())
-        }
-        other => {
-            let message = format!("a window's end has type {other}, expected a timestamp in milliseconds");
-            Err(Error::internal(message).into())
-        }
-    }
-}
-
-/// The distinct window ends of a batch, ascending, each with its rows; `None` instead of rows when they are all of one window.
-fn by_window(ends: &Int64Array) -> Vec<(i64, Option<UInt32Array>)> {
-    let (Some(low), Some(high)) = (arrow::compute::min(ends), arrow::compute::max(ends)) else { return Vec::new() };
-    if low == high {
-        return vec![(low, None)];
-    }
-    let mut rows = std::collections::BTreeMap::<i64, Vec<u32>>::new();
-    for (row, end) in ends.values().iter().enumerate() {
-        rows.entry(*end).or_default().push(row as u32);
-    }
-    rows.into_iter().map(|(end, rows)| (end, Some(UInt32Array::from(rows)))).collect()
 }
 
 /// The operator of the single and the final stage.

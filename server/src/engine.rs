@@ -17,6 +17,7 @@ use coulee_sql::PlannedJob;
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
+use crate::blocking::blocking;
 use crate::folder::{DataFolder, remove_folder};
 use crate::job::{self, Job, JobCommand, JobRecord, JobReport, JobThreads, Parts, Plan, RECORD_FILE};
 use crate::plan::{self, targets};
@@ -438,13 +439,4 @@ fn load_jobs(folder: &DataFolder) -> Result<BTreeMap<JobName, Arc<Job>>> {
         loaded.insert(name, Job::new(path.clone(), JobRecord::load(&path)?, true));
     }
     Ok(loaded)
-}
-
-/// Runs what blocks beside the asynchronous tasks.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(error) => Err(Error::Internal(format!("a task was torn down: {error}"))),
-    }
 }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use coulee_log::Stream;
 use coulee_model::{JobName, StreamName};
 
-use crate::engine::{Engine, blocking};
+use crate::blocking::blocking;
+use crate::engine::Engine;
 use crate::folder::remove_folder;
 use crate::job::{Job, JobState, SinkTarget};
 use crate::results::local_path;

@@ -30,7 +30,7 @@ pub use rejections::Rejection;
 pub(crate) use supervise::{Parts, Plan, start};
 pub(crate) use threads::JobThreads;
 
-use crate::engine::blocking;
+use crate::blocking::blocking;
 use crate::{Error, Result};
 
 /// A job that has failed and will be started again.

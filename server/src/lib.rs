@@ -23,6 +23,7 @@ mod folder;
 mod registry;
 
 // Jobs and scripts.
+mod blocking;
 mod engine;
 mod forget;
 mod job;

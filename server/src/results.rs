@@ -15,7 +15,8 @@ use coulee_runtime::options::Options;
 use coulee_runtime::table::TableSpec;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::engine::{Engine, blocking};
+use crate::blocking::blocking;
+use crate::engine::Engine;
 use crate::{Error, Result};
 
 /// Bytes of a stream's shard that are read for a page.

@@ -13,7 +13,8 @@ use coulee_model::{CheckpointId, JobName, Timestamp};
 use coulee_runtime::job::{restore, savepoint_at_rest, stored_states};
 use coulee_runtime::state::StateDescriptor;
 
-use crate::engine::{Engine, blocking};
+use crate::blocking::blocking;
+use crate::engine::Engine;
 use crate::job::Job;
 use crate::snapshots::store_at;
 use crate::{Error, Result};

@@ -11,7 +11,8 @@ use coulee_runtime::table::TableSpec;
 use coulee_sql::{Effect, PlannedJob, QuerySink, Statement, parse_script};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::engine::{Engine, blocking};
+use crate::blocking::blocking;
+use crate::engine::Engine;
 use crate::folder::{remove_folder, write_json};
 use crate::forget::Forget;
 use crate::job::{Job, JobRecord, JobReport, JobState, StoredScript};

@@ -19,7 +19,7 @@ use sqlparser::ast::{
     self, CastKind, GroupByExpr, Ident, Query, Select, SetExpr, Spanned, VisitMut, VisitorMut, visit_expressions_mut,
 };
 
-use crate::functions::syntax::call_of;
+use crate::functions::call_syntax::call_of;
 
 /// How the names begin, in small letters as DataFusion looks for functions. No function of SQL has a blank in its name.
 const PREFIXES: [&str; 2] = ["cast as ", "try_cast as "];

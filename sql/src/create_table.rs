@@ -3,10 +3,10 @@
 use sqlparser::tokenizer::Token;
 
 use crate::error::{Fault, Result};
-use crate::parse::{Words, ident, table_name};
-use crate::script::is_word;
 use crate::statement::{ColumnDef, ColumnDefKind, CreateTable, Distribution, WatermarkDef};
+use crate::tokens::is_word;
 use crate::types::{not_null, parse_expr, parse_type};
+use crate::words::{Words, ident, table_name};
 
 /// What stands behind `CREATE TABLE`.
 pub(crate) fn parse(words: &mut Words<'_>) -> Result<CreateTable> {

@@ -16,11 +16,11 @@ use sqlparser::ast::Ident;
 use crate::catalog::{Declaration, Table, TableColumn, TableEventTime};
 use crate::error::{Fault, Result};
 use crate::faults::fault;
+use crate::flink_types::is_timestamp;
 use crate::foreign;
 use crate::lineage::without_qualifiers;
 use crate::planner::Planner;
 use crate::statement::{ColumnDef, ColumnDefKind, CreateTable, WatermarkDef};
-use crate::table_function::is_timestamp;
 use crate::types::{timestamp_ltz, type_name};
 
 /// The option that names the columns of a record's key.

@@ -16,6 +16,7 @@ mod intervals;
 mod literals;
 mod pattern;
 mod temporal;
+mod type_name;
 mod typing;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub(crate) use cast::{DIGITS, Failing, LENGTH, PADDED, Target, cast_array, cast_
 pub(crate) use decimal::{PRECISION_MAX, fits, rescale_wide_quotient};
 pub(crate) use intervals::spell_intervals;
 pub(crate) use literals::spell_literals;
+pub(crate) use type_name::{is_timestamp, type_name};
 pub(crate) use typing::{FlinkOperators, typed_expr, typed_plan};
 
 /// The functions of this room, by lower-case name.

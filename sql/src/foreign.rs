@@ -3,12 +3,8 @@
 use sqlparser::tokenizer::Token;
 
 use crate::error::{Fault, Result};
-use crate::parse::{Words, ident};
 use crate::statement::Body;
-
-/// The catalog and the database that there are, as Flink's are called.
-pub(crate) const CATALOG: &str = "default_catalog";
-pub(crate) const DATABASE: &str = "default_database";
+use crate::words::{CATALOG, Words, ident};
 
 /// Reads such a statement, if one stands here.
 ///

@@ -5,6 +5,7 @@
 //! that Flink has none of the name, and what to write instead.
 
 mod call;
+pub(crate) mod call_syntax;
 mod collection;
 mod datetime;
 mod definition;

@@ -44,6 +44,7 @@ mod names;
 mod operands;
 mod optimize;
 mod parse;
+mod parser_fault;
 mod planner;
 mod refuse;
 mod scans;
@@ -55,8 +56,10 @@ mod spans;
 mod stack;
 mod statement;
 mod table_function;
+mod tokens;
 mod translate;
 mod types;
+mod words;
 mod zone;
 
 pub use encoding::script_text;

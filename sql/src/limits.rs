@@ -10,7 +10,7 @@ use datafusion_expr::{Expr, LogicalPlan};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Fault, Result};
-use crate::script::is_word;
+use crate::tokens::is_word;
 
 /// How deep brackets and `CASE … END` may nest.
 const NESTING_MAX: usize = 150;

@@ -43,7 +43,7 @@ fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> ColumnOrigin<'a> {
 pub(crate) fn bare(expr: &Expr) -> &Expr {
     match expr {
         Expr::Alias(alias) => bare(&alias.expr),
-        Expr::Cast(cast) if crate::table_function::is_timestamp(cast.field.data_type()) => bare(&cast.expr),
+        Expr::Cast(cast) if crate::flink_types::is_timestamp(cast.field.data_type()) => bare(&cast.expr),
         Expr::ScalarFunction(call) => crate::cast_names::cast_of(call).map_or(expr, bare),
         _ => expr,
     }

@@ -21,7 +21,6 @@ use crate::catalog::Catalog;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
 use crate::flink_types::{FlinkOperators, spell_intervals, spell_literals, typed_expr, typed_plan};
-use crate::foreign::{CATALOG, DATABASE};
 use crate::functions;
 use crate::group_window;
 use crate::limits::check_plan;
@@ -32,6 +31,7 @@ use crate::refuse::check_query;
 use crate::spans::Place;
 use crate::table_function::WindowFunctions;
 use crate::types::{cast_field, cast_type};
+use crate::words::{CATALOG, DATABASE};
 use crate::zone::Zone;
 
 /// The functions that SQL may call, by lower-case name.

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use sqlparser::parser::ParserError;
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use crate::dialect::FlinkDialect;
 use crate::error::{Fault, Result, Source, SqlError};
-use crate::limits::{PARSER_DEPTH_MAX, check_brackets, too_deep};
+use crate::limits::check_brackets;
 use crate::parse;
+use crate::parser_fault::lower_first;
 use crate::stack::with_large_stack;
 use crate::statement::Statement;
+use crate::tokens::is_word;
 
 /// Parses a script: statements separated by `;`, with `--` and `/* */` comments. `origin` is what errors call the script: its file name.
 ///
@@ -139,52 +140,4 @@ fn is_open_set(words: &[TokenWithSpan]) -> bool {
     let closed = matches!(words, [.., before, last] if is(last, "END")
         && (before.token == Token::SemiColon || is(before, "BEGIN") || is(before, "SET")));
     opens && !closed
-}
-
-/// Whether a token is an unquoted word, whatever its case.
-pub(crate) fn is_word(token: &Token, word: &str) -> bool {
-    matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
-}
-
-/// What sqlparser says, with the place taken out of its message.
-///
-/// `reached` is the word at which the parser gave up.
-pub(crate) fn parser_fault(error: &ParserError, reached: &TokenWithSpan, tokens: &[TokenWithSpan]) -> Fault {
-    let text = match error {
-        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.clone(),
-        ParserError::RecursionLimitExceeded => return too_deep(reached, PARSER_DEPTH_MAX),
-    };
-    let (message, place) = match text.rsplit_once(" at Line: ") {
-        Some((message, place)) => (message.to_owned(), location(place)),
-        None => (text, None),
-    };
-    let found = message.rsplit_once("found: ").map(|(_, found)| found.to_owned());
-    let span = place.map(|at| {
-        // The word that the message speaks of is at that place or in front of it.
-        let index = tokens.iter().position(|token| token.span.start == at).unwrap_or(tokens.len());
-        let is_it = |token: &&TokenWithSpan| found.as_ref().is_some_and(|found| token.token.to_string() == *found);
-        let before = tokens[..index].last().filter(is_it);
-        let token = tokens.get(index).filter(is_it).or(before).or(tokens.get(index));
-        token.map_or(Span::new(at, Location::new(at.line, at.column + 1)), |token| token.span)
-    });
-    // Without a place, the statement ended too early.
-    let end = tokens.last().map(|token| token.span);
-    Fault::new(lower_first(&message).replace("found: EOF", "found the end of the statement"))
-        .or_at(span.filter(|span| span.start.line > 0))
-        .or_at(end)
-}
-
-/// Reads `3, Column: 14`.
-fn location(place: &str) -> Option<Location> {
-    let (line, column) = place.split_once(", Column: ")?;
-    Some(Location::new(line.trim().parse().ok()?, column.trim().parse().ok()?))
-}
-
-/// Messages of Coulee's begin in lower case, as they follow a colon.
-fn lower_first(message: &str) -> String {
-    let mut chars = message.chars();
-    match (chars.next(), chars.clone().next()) {
-        (Some(first), second) if !second.is_some_and(char::is_uppercase) => first.to_lowercase().chain(chars).collect(),
-        _ => message.to_owned(),
-    }
 }

@@ -20,7 +20,6 @@ use crate::define::define;
 use crate::error::{Fault, Result, SqlError};
 use crate::explain::explain;
 use crate::faults::fault;
-use crate::foreign::{CATALOG, DATABASE};
 use crate::planner::{Functions, Planner};
 use crate::settings::{JobOptions, Settings};
 use crate::show::{describe, text_table};
@@ -28,6 +27,7 @@ use crate::spans;
 use crate::stack::with_large_stack;
 use crate::statement::{Body, CreateTable, CreateView, Insert, Relation, Show, Statement};
 use crate::translate::{JobContext, Translator};
+use crate::words::{CATALOG, DATABASE};
 
 /// Makes the sink that the rows of a `SELECT` go to.
 pub type QuerySink = Arc<dyn Fn(SchemaRef) -> Arc<dyn Sink> + Send + Sync>;

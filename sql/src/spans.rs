@@ -5,7 +5,7 @@
 use coulee_runtime::{OptionPart, Subject};
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
-use crate::script::is_word;
+use crate::tokens::is_word;
 
 /// A place, as exactly as the code knows it that reports an error.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -239,8 +239,3 @@ fn millis(context: &mut dyn RelationPlannerContext, expr: &ast::Expr) -> Result<
     }
     Ok(millis)
 }
-
-/// Whether a type can be an event time.
-pub(crate) fn is_timestamp(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Timestamp(..))
-}

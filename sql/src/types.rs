@@ -11,8 +11,9 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use crate::error::{Fault, Result};
+pub(crate) use crate::flink_types::type_name;
 use crate::flink_types::{DIGITS, LENGTH, PADDED};
-use crate::parse::{Words, ident};
+use crate::words::{Words, ident};
 
 const DECIMAL_PRECISION_MAX: u64 = 38;
 /// Digits of a second.
@@ -274,42 +275,6 @@ pub(crate) fn cast_field(parsed: &ast::DataType, data_type: DataType) -> Field {
     Field::new("", data_type, true).with_metadata(metadata)
 }
 
-/// A type in Flink's notation; types that Flink does not have show as Arrow's.
-pub(crate) fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Null => "NULL".into(),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "STRING".into(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTES".into(),
-        DataType::Boolean => "BOOLEAN".into(),
-        DataType::Int8 => "TINYINT".into(),
-        DataType::Int16 => "SMALLINT".into(),
-        DataType::Int32 => "INT".into(),
-        DataType::Int64 => "BIGINT".into(),
-        DataType::Float32 => "FLOAT".into(),
-        DataType::Float64 => "DOUBLE".into(),
-        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
-        DataType::Date32 => "DATE".into(),
-        DataType::Time32(_) => "TIME".into(),
-        DataType::Time64(unit) => format!("TIME({})", digits(*unit)),
-        DataType::Timestamp(unit, zone) => {
-            format!("TIMESTAMP{}({})", if zone.is_some() { "_LTZ" } else { "" }, digits(*unit))
-        }
-        DataType::Struct(fields) => {
-            let fields: Vec<String> =
-                fields.iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type()))).collect();
-            format!("ROW<{}>", fields.join(", "))
-        }
-        DataType::List(item) => format!("ARRAY<{}>", type_name(item.data_type())),
-        DataType::Map(entries, _) => match entries.data_type() {
-            DataType::Struct(fields) if fields.len() == 2 => {
-                format!("MAP<{}, {}>", type_name(fields[0].data_type()), type_name(fields[1].data_type()))
-            }
-            other => format!("MAP<{other}>"),
-        },
-        other => other.to_string(),
-    }
-}
-
 /// A message of Arrow's or DataFusion's with Flink's names of types in place of Arrow's: `Utf8` is STRING, `Timestamp(ms)` TIMESTAMP(3).
 pub(crate) fn with_sql_types(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -374,16 +339,6 @@ fn sql_type(word: &str, arguments: &str) -> (String, bool) {
         other => other,
     };
     (plain.into(), false)
-}
-
-/// How many digits of a second a unit has.
-fn digits(unit: TimeUnit) -> u64 {
-    match unit {
-        TimeUnit::Second => 0,
-        TimeUnit::Millisecond => 3,
-        TimeUnit::Microsecond => 6,
-        TimeUnit::Nanosecond => 9,
-    }
 }
 
 /// Whether a value of one type goes into a column of another by itself: Flink's implicit casts, which lose nothing but (from exact to

@@ -10,8 +10,9 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use coulee_runtime::options::nearest;
 use coulee_runtime::{Error, Result};
 
-use super::event::{Events, Generator, Kind};
+use super::event::{Events, Generator};
 use super::fields::{DATE_TIME, Field, Values};
+use super::kind::Kind;
 
 /// How one column is made.
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! The events: which number is of which kind, when it happens, and what values are made from.
 
+use super::kind::Kind;
 use super::prices::Prices;
 use super::settings::NexmarkSettings;
 use crate::random::{below, draw, letters, low_below, mix};
@@ -8,14 +9,6 @@ use crate::random::{below, draw, letters, low_below, mix};
 pub(super) const ID_LEAD: u64 = 10;
 pub(super) const AUCTIONS_IN_FLIGHT: u64 = 100;
 const ACTIVE_PEOPLE: u64 = 1000;
-
-/// What an event is. The numbers are Flink's `event_type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Person = 0,
-    Auction = 1,
-    Bid = 2,
-}
 
 /// An event by number, with its place in the pattern of kinds: `number = epoch * total + offset`.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,7 @@
 //! The fields of each kind of event: name, type and how the value is made. Columns and JSON are both made from these.
 
-use super::event::{Event, Events, Generator, Kind};
+use super::event::{Event, Events, Generator};
+use super::kind::Kind;
 
 /// How a field's values are made, and thereby its type. Each function makes a run of values, so that its loop is
 /// compiled around the formula.

@@ -4,8 +4,9 @@ use std::io::Write;
 
 use coulee_model::Timestamp;
 
-use super::event::{Event, Generator, Kind};
+use super::event::{Event, Generator};
 use super::fields::Values;
+use super::kind::Kind;
 
 impl Generator {
     /// Appends an event as one JSON object, without a newline:

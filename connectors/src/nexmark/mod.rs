@@ -13,6 +13,7 @@ mod columns;
 mod event;
 mod fields;
 mod json;
+mod kind;
 mod prices;
 mod settings;
 mod source;

@@ -4,7 +4,7 @@ use coulee_model::Timestamp;
 use coulee_runtime::options::{OptionKind, OptionSpec, Options};
 use coulee_runtime::{Error, OptionPart, Result, Subject};
 
-use super::event::Kind;
+use super::kind::Kind;
 
 /// The largest share, ratio or average size: keeps every product of a few of them far from an overflow.
 const LIMIT: u64 = 4096;

@@ -17,7 +17,8 @@ use coulee_runtime::table::{Connector, TableSpec};
 use coulee_runtime::{Error, Result};
 
 use super::columns::Columns;
-use super::event::{Generator, Kind};
+use super::event::Generator;
+use super::kind::Kind;
 use super::settings::{NexmarkSettings, OPTIONS};
 
 /// The most rows of a batch, whatever is asked for: the texts of so many fit their 32-bit offsets.

@@ -14,7 +14,7 @@ use coulee_runtime::metrics::SubtaskMetrics;
 use coulee_runtime::table::{Connector, TableSpec};
 
 use super::columns::full_schema;
-use super::event::Kind;
+use super::kind::Kind;
 use super::{Generator, NexmarkConnector, NexmarkSettings};
 
 fn table(schema: SchemaRef, options: &[(&str, &str)]) -> TableSpec {

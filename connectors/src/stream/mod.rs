@@ -17,11 +17,13 @@ mod keys;
 mod layout;
 mod position;
 mod reader;
+mod rejected;
 mod rows;
 mod settings;
 mod sink;
 mod source;
 mod state;
+mod target;
 mod writer;
 
 use coulee_log::LogError;

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use bytes::Bytes;
-use coulee_log::{Log, LogError, Stream, StreamSettings};
+use coulee_log::{Log, Stream, StreamSettings};
 use coulee_model::{CheckpointId, StreamName, SubtaskIndex};
 use coulee_runtime::connector::{CommitOn, Sink, SinkCommitter, SinkContext, SinkWriter};
 use coulee_runtime::metrics::SubtaskMetrics;
@@ -14,103 +14,12 @@ use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
 use futures::future::join_all;
 
-use super::dead_letters::RejectedEncoder;
 use super::layout::{self, Metadata};
 use super::log_error;
 use super::settings::{Guarantee, TableOptions};
 use super::state::{Names, Transactions};
+use super::target::{Encoding, Recipe, Target};
 use super::writer::{APPEND_ONLY, StreamWriter};
-use crate::format::{self, FormatSettings, RecordEncoder};
-
-/// The stream that a sink writes to.
-#[derive(Debug)]
-pub(super) enum Target {
-    Existing(Arc<Log>, Arc<Stream>),
-    /// Made when the first record is written.
-    OnDemand {
-        log: Arc<Log>,
-        name: StreamName,
-        settings: Box<StreamSettings>,
-        made: OnceLock<Arc<Stream>>,
-    },
-}
-
-impl Target {
-    /// The stream, which is made now if need be.
-    fn stream(&self) -> Result<Arc<Stream>> {
-        let (log, name, settings, made) = match self {
-            Target::Existing(_, stream) => return Ok(Arc::clone(stream)),
-            Target::OnDemand { log, name, settings, made } => (log, name, settings, made),
-        };
-        if let Some(stream) = made.get() {
-            return Ok(Arc::clone(stream));
-        }
-        let stream = match log.create_stream(name, settings.as_ref().clone()) {
-            Err(LogError::AlreadyExists { .. }) => log.stream(name),
-            created => created,
-        };
-        let stream = stream.map_err(log_error)?;
-        Ok(Arc::clone(made.get_or_init(|| stream)))
-    }
-
-    /// The stream, made if need be, with its shards opened: which reads files.
-    pub(super) async fn open(self: &Arc<Self>) -> Result<Arc<Stream>> {
-        let target = Arc::clone(self);
-        let open = move || {
-            let stream = target.stream()?;
-            stream.shards().iter().try_for_each(|shard| shard.open()).map_err(log_error)?;
-            Ok(stream)
-        };
-        let opened = tokio::task::spawn_blocking(open).await;
-        opened.map_err(|cause| Error::internal(format!("opening a stream's shards failed: {cause}")))?
-    }
-
-    pub(super) fn log(&self) -> &Arc<Log> {
-        match self {
-            Target::Existing(log, _) | Target::OnDemand { log, .. } => log,
-        }
-    }
-
-    fn name(&self) -> &StreamName {
-        match self {
-            Target::Existing(_, stream) => stream.name(),
-            Target::OnDemand { name, .. } => name,
-        }
-    }
-}
-
-/// How rows become record bodies.
-#[derive(Debug, Clone)]
-enum Encoding {
-    Format(Box<FormatSettings>, SchemaRef),
-    /// Rejected records, in the runtime's schema for them.
-    Rejected,
-}
-
-/// What becomes of a row's columns; shared by the writers.
-#[derive(Debug)]
-pub(super) struct Recipe {
-    /// For messages.
-    pub(super) owner: String,
-    /// The columns of the body, if they are not all.
-    pub(super) body: Option<Vec<usize>>,
-    /// The columns of the key.
-    pub(super) key: Vec<usize>,
-    /// The column of the record's timestamp.
-    pub(super) timestamp: Option<usize>,
-    pub(super) guarantee: Guarantee,
-    commit_on_snapshot: bool,
-    encoding: Encoding,
-}
-
-impl Recipe {
-    pub(super) fn encoder(&self) -> Result<Box<dyn RecordEncoder>> {
-        match &self.encoding {
-            Encoding::Format(settings, schema) => format::encoder(settings, schema),
-            Encoding::Rejected => Ok(Box::new(RejectedEncoder)),
-        }
-    }
-}
 
 /// Writes rows to a stream, exactly once unless the table asks for less.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use coulee_runtime::{Batch, Error, Result, RowKind};
 
 use super::accumulator::RecordAccumulator;
 use super::keys::Keys;
-use super::sink::{Recipe, Target};
 use super::state::{Names, Transactions};
+use super::target::{Recipe, Target};
 use crate::format::RecordEncoder;
 
 /// Why a changelog is refused.

@@ -11,7 +11,6 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::ScalarFunctionExpr;
 use datafusion_physical_expr::expressions::{BinaryExpr, CastExpr, Column, InListExpr, Literal};
 
-use crate::group_table::Aggregate;
 use crate::state::span;
 use crate::window::assign;
 
@@ -128,22 +127,6 @@ struct Sql<'a>(&'a dyn PhysicalExpr);
 impl fmt::Display for Sql<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt_sql(f)
-    }
-}
-
-impl super::Lineage {
-    /// An aggregate over the columns here: `avg(flights.delay): Float64`, `count(*) FILTER (…): Int64`.
-    pub fn aggregate(&self, aggregate: &Aggregate) -> String {
-        let function = &aggregate.function;
-        let arguments: Vec<String> = function.expressions().iter().map(|argument| self.text(argument)).collect();
-        let name = function.fun().name();
-        // `count(*)` is planned as the count of a constant.
-        let counts_rows = name == "count" && !function.is_distinct() && arguments.iter().all(|text| text == "1");
-        let arguments = if counts_rows { "*".to_owned() } else { arguments.join(", ") };
-        let distinct = if function.is_distinct() { "DISTINCT " } else { "" };
-        let nulls = if function.ignore_nulls() { " IGNORE NULLS" } else { "" };
-        let filter = aggregate.filter.as_ref().map(|f| format!(" FILTER ({})", self.text(f))).unwrap_or_default();
-        format!("{name}({distinct}{arguments}){nulls}{filter}: {}", function.field().data_type())
     }
 }
 

@@ -11,6 +11,7 @@ use datafusion_physical_expr::PhysicalExpr;
 
 use super::canonical::{canonical, conjuncts};
 use super::{Graph, Node, NodeKind, Port};
+use crate::group_table::Aggregate;
 use crate::operator::InputIndex;
 use crate::state::bounded;
 
@@ -28,6 +29,20 @@ pub struct Lineage {
 }
 
 impl Lineage {
+    /// An aggregate over the columns here: `avg(flights.delay): Float64`, `count(*) FILTER (…): Int64`.
+    pub fn aggregate(&self, aggregate: &Aggregate) -> String {
+        let function = &aggregate.function;
+        let arguments: Vec<String> = function.expressions().iter().map(|argument| self.text(argument)).collect();
+        let name = function.fun().name();
+        // `count(*)` is planned as the count of a constant.
+        let counts_rows = name == "count" && !function.is_distinct() && arguments.iter().all(|text| text == "1");
+        let arguments = if counts_rows { "*".to_owned() } else { arguments.join(", ") };
+        let distinct = if function.is_distinct() { "DISTINCT " } else { "" };
+        let nulls = if function.ignore_nulls() { " IGNORE NULLS" } else { "" };
+        let filter = aggregate.filter.as_ref().map(|f| format!(" FILTER ({})", self.text(f))).unwrap_or_default();
+        format!("{name}({distinct}{arguments}){nulls}{filter}: {}", function.field().data_type())
+    }
+
     /// Rows that come from something whose columns are named by `columns`, one per field of `schema`.
     pub fn new(from: impl Into<String>, columns: Vec<String>, schema: SchemaRef) -> Self {
         assert_eq!(columns.len(), schema.fields().len(), "a lineage names every column");

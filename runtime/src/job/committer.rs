@@ -10,8 +10,7 @@ use coulee_checkpoint::{StateKey, TableId};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex};
 use tokio::sync::mpsc;
 
-use super::route::TaskError;
-use super::task::Ran;
+use super::route::{Ran, TaskError};
 use super::{Report, TaskId};
 use crate::Error;
 use crate::connector::SinkCommitter;

@@ -6,7 +6,7 @@
 use tokio::sync::mpsc;
 
 use super::Control;
-use super::task::Ran;
+use super::route::Ran;
 use crate::connector::{SplitEnumerator, SplitId, SplitStart};
 
 /// A split that a subtask has read to its end.

@@ -5,134 +5,35 @@ mod fit;
 mod handle;
 mod hard_links;
 mod snapshots;
+mod spec;
+mod stored;
+mod tasks;
 mod wire;
 
 pub use fit::StateMismatch;
-pub use handle::{JobHandle, JobStatus, SnapshotFigures};
-pub use snapshots::{SPOOL_FOLDER, STATE_FOLDER, Snapshots, restore, savepoint_at_rest};
+pub use handle::{JobHandle, JobStatus};
+pub use snapshots::{SPOOL_FOLDER, STATE_FOLDER, SnapshotFigures, Snapshots, restore, savepoint_at_rest};
+pub use spec::{Environment, JobOutcome, JobSettings, JobSpec};
+pub use stored::stored_states;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use coulee_checkpoint::{CheckpointRecord, JobStore, StateKey};
-use coulee_model::{CheckpointId, Clock, JobName};
+use coulee_model::CheckpointId;
 use futures::FutureExt;
-use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
-use super::committer::CommitRequest;
-use super::executor::{Executor, Lost, Running, Tokio};
-use super::{Control, Report, TaskId};
-use crate::connector::CommitOn;
-use crate::graph::{Graph, Node, NodeKind};
-use crate::metrics::{Figures, RowErrorFigures};
-use crate::state::{MemoryBudget, StateDescriptor};
+use super::executor::{Executor, Lost, Tokio};
+use crate::graph::Graph;
+use crate::state::MemoryBudget;
 use crate::{Error, Result};
-use driver::{Driver, TaskEnd};
+use driver::Driver;
 use fit::Fit;
 use handle::{JobCommand, Progress};
 use snapshots::{SnapshotInput, SnapshotTaker};
-
-/// What to run.
-#[derive(Debug, Clone)]
-pub struct JobSpec {
-    /// The job's name.
-    pub name: JobName,
-    /// See [`SinkContext::incarnation`](crate::connector::SinkContext::incarnation).
-    pub incarnation: String,
-    /// The graph.
-    pub graph: Graph,
-    /// How to run it.
-    pub settings: JobSettings,
-}
-
-/// How to run a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobSettings {
-    /// How often a checkpoint is taken.
-    pub checkpoint_interval: Duration,
-    /// What the state of all operators together may take in memory, in bytes, before it is served from the disk.
-    pub memory_budget_bytes: u64,
-    /// The most rows of a batch between two operators, 1 or more. Absent: sources read 8,192 at a time, and what operators emit stays whole.
-    pub batch_rows: Option<usize>,
-    /// Whether stored state of operators that the job no longer has is dropped; otherwise it is an error.
-    pub allow_non_restored_state: bool,
-}
-
-impl Default for JobSettings {
-    fn default() -> Self {
-        JobSettings {
-            checkpoint_interval: Duration::from_secs(1),
-            memory_budget_bytes: 256 << 20,
-            batch_rows: None,
-            allow_non_restored_state: false,
-        }
-    }
-}
-
-/// What a job is given to run on.
-#[derive(Debug, Clone)]
-pub struct Environment {
-    /// The job's state; it resumes from its last checkpoint.
-    pub store: Arc<JobStore>,
-    /// A folder for the spools of its sinks.
-    pub spool: PathBuf,
-    /// A folder for the links of snapshots, on the file system of the state and the spool.
-    pub scratch: PathBuf,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Snapshots, when they are wanted.
-    pub snapshots: Option<Snapshots>,
-}
-
-/// How a job ended.
-#[derive(Debug, Clone)]
-pub enum JobOutcome {
-    /// All input was processed and delivered.
-    Finished,
-    /// Stopped on request; it resumes from this checkpoint.
-    Stopped(CheckpointId),
-    /// Torn down on request, without a last checkpoint; it resumes from the one before.
-    Cancelled,
-    /// Failed; it resumes from its last checkpoint.
-    Failed(Arc<Error>),
-}
-
-/// What the coordinator stores with a checkpoint.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct StoredJob {
-    /// The version of `states`; see [`fit`].
-    #[serde(default)]
-    pub(super) format: u32,
-    /// What every operator with state keeps.
-    #[serde(default)]
-    pub(super) states: Vec<StateDescriptor>,
-    /// Counters as of the checkpoint: uid, subtask, values by name.
-    pub(super) totals: Vec<(String, u32, Figures)>,
-    /// Rows that failed on their way, as of the checkpoint: uid, subtask, by table and stage.
-    #[serde(default)]
-    pub(super) row_errors: Vec<(String, u32, Vec<RowErrorFigures>)>,
-}
-
-impl StoredJob {
-    pub(super) fn parse(record: &CheckpointRecord) -> Result<Self> {
-        serde_json::from_str(&record.job)
-            .map_err(|e| Error::corrupt(format!("the record of checkpoint {} is damaged: {e}", record.id)))
-    }
-}
-
-/// What the operators of a checkpoint keep, as its record says; nothing for one of a version that did not record it.
-///
-/// # Errors
-/// `Corrupt` when the record is damaged.
-pub fn stored_states(record: &CheckpointRecord) -> Result<Vec<StateDescriptor>> {
-    Ok(StoredJob::parse(record)?.states)
-}
+use stored::StoredJob;
+use tasks::commits_on_snapshots;
 
 /// Starts a job from the last checkpoint in its store, on the current tokio runtime.
 ///
@@ -210,12 +111,6 @@ pub(crate) fn launch_on(executor: Arc<dyn Executor>, mut spec: JobSpec, environm
     Ok(handle)
 }
 
-/// A sink that waits for snapshots, if there is one.
-fn commits_on_snapshots(graph: &Graph) -> Option<&Node> {
-    let waits = |node: &&Node| matches!(&node.kind, NodeKind::Sink(sink) if sink.commit_on() == CommitOn::Snapshot);
-    graph.nodes.iter().find(waits)
-}
-
 /// Sinks that wait for snapshots need snapshots.
 fn check_commits(graph: &Graph, environment: &Environment) -> Result<()> {
     match commits_on_snapshots(graph) {
@@ -225,26 +120,4 @@ fn check_commits(graph: &Graph, environment: &Environment) -> Result<()> {
         ))),
         _ => Ok(()),
     }
-}
-
-/// The committer of a sink.
-pub(super) struct Committer {
-    /// Counted on from those of the tasks.
-    pub(super) id: TaskId,
-    pub(super) requests: mpsc::UnboundedSender<CommitRequest>,
-    /// When it commits.
-    pub(super) commit_on: CommitOn,
-}
-
-/// The tasks of a job, and the lines to them.
-pub(super) struct Tasks {
-    pub(super) running: FuturesUnordered<Running<TaskEnd>>,
-    pub(super) controls: Vec<mpsc::UnboundedSender<Control>>,
-    pub(super) sources: BTreeSet<TaskId>,
-    pub(super) committers: Vec<Committer>,
-    /// For each task that ends in a sink: which of the committers is its.
-    pub(super) sinks: BTreeMap<TaskId, usize>,
-    /// What was to be committed when the attempt began, and the recovery has committed.
-    pub(super) recovered: Vec<StateKey>,
-    pub(super) reports: mpsc::UnboundedReceiver<Report>,
 }

@@ -21,6 +21,9 @@ pub(super) enum TaskError {
     Disconnected,
 }
 
+/// How a task came to its end.
+pub(super) type Ran = Result<(), TaskError>;
+
 impl From<Disconnected> for TaskError {
     fn from(_: Disconnected) -> Self {
         TaskError::Disconnected

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use super::Control;
 use super::enumerator::Finished;
-use super::route::TaskError;
+use super::route::{Ran, TaskError};
 use super::source_watermark::SourceWatermark;
-use super::task::{Quantum, Ran, Task};
+use super::task::{Quantum, Task};
 use super::watermark_alignment::{AlignmentGroups, AlignmentMember};
 use crate::channel::Element;
 use crate::connector::{SourceEvent, SourceReader, SplitId, SplitStart};

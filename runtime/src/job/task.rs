@@ -11,16 +11,13 @@ use tokio::sync::mpsc;
 
 use super::chain::Chain;
 use super::executor::Executor;
-use super::route::TaskError;
+use super::route::{Ran, TaskError};
 use super::{Control, Report, TaskId};
 use crate::batch::BATCH_ROWS;
 use crate::channel::{Barrier, Disconnected, Element, Receiver};
 use crate::operator::InputIndex;
 use crate::planted::{Bug, is_planted};
 use crate::watermark::{Activity, MergedWatermark};
-
-/// How a task came to its end.
-pub(super) type Ran = Result<(), TaskError>;
 
 /// The input channels of a task, and which of them wait for a barrier to be aligned.
 struct Inputs {

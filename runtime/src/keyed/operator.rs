@@ -10,7 +10,7 @@ use coulee_model::{CheckpointId, Timestamp};
 use datafusion_physical_expr::PhysicalExpr;
 
 use super::context::{Collections, KeyContext};
-use super::{Due, KeyedFunction};
+use super::function::{Due, KeyedFunction};
 use crate::graph::Port;
 use crate::keys::hash_keys;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};

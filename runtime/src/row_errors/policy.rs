@@ -192,15 +192,6 @@ impl Graph {
     }
 }
 
-/// Where the policy of a table's rows is said to a graph: at its source or its sink.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowErrors {
-    /// The table.
-    pub table: String,
-    /// What happens to its rejected rows.
-    pub on_error: OnError,
-}
-
 /// Rejected rows as the dead letters that they become, whatever a table says: for the operator harness.
 ///
 /// # Errors

@@ -16,10 +16,18 @@ use bytes::Bytes;
 use coulee_checkpoint::{Changes, StateKey, TableId};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex};
 
-use super::RunTables;
 use crate::keys::hash_keys;
 use crate::state::Backend;
 use crate::{Error, Result};
+
+/// The tables of an operator's state that hold its runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunTables {
+    /// Blobs.
+    pub pieces: TableId,
+    /// Which blobs each run has.
+    pub index: TableId,
+}
 
 /// A run with more rows is stored in pieces of about as many.
 const PIECE_ROWS: usize = 65_536;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::{Field, Int64Type, Schema};
-use coulee_checkpoint::{CheckpointRecord, JobStore, StoreSettings};
+use coulee_checkpoint::{CheckpointRecord, JobStore, StoreSettings, TableId};
 use coulee_model::{Clock, ManualClock, OperatorId, Timestamp};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};

@@ -1,6 +1,6 @@
 //! What a window keeps, and what gives it its meaning.
 
-use super::{WindowAggregateSpec, WindowColumn};
+use super::spec::{WindowAggregateSpec, WindowColumn};
 use crate::graph::Lineage;
 use crate::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable, span};
 

@@ -18,7 +18,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::AggregateExprBuilder;
 use datafusion_physical_expr::expressions::{Column, Literal};
 
-use super::WindowAggregateSpec;
+use super::spec::WindowAggregateSpec;
 use crate::group_table::{Aggregate, FailedGroups, GroupTable, Grouping, Inputs, Results};
 use crate::row_errors::evaluate::Failed;
 use crate::{Batch, Result};

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use coulee_checkpoint::Changes;
 use coulee_model::{CheckpointId, Timestamp};
 
+use super::late::{sort_out, window_ends};
 use super::layout::Layout;
-use super::{PARTIAL_WINDOW_END, WindowAggregateSpec, sort_out, window_ends};
+use super::spec::WindowAggregateSpec;
 use crate::group_table::GroupTable;
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
@@ -18,6 +19,18 @@ use crate::{Batch, Result};
 
 /// Groups that are held before they are sent on: enough to combine hot keys, few enough to stay in the cache.
 const GROUPS_MAX: usize = 32_768;
+
+/// In the partial stage's output: the window's end, then the grouping's state columns, then how many rows are in it.
+pub(super) const PARTIAL_WINDOW_END: &str = "window_end";
+pub(super) const PARTIAL_ROWS: &str = "rows";
+
+/// The partial stage's output.
+pub(super) fn partial_schema(spec: &WindowAggregateSpec) -> Result<SchemaRef> {
+    let mut fields: Vec<FieldRef> = vec![Arc::new(Field::new(PARTIAL_WINDOW_END, DataType::Int64, false))];
+    fields.extend(Layout::new(spec)?.grouping.state_schema()?.fields().iter().cloned());
+    fields.push(Arc::new(Field::new(PARTIAL_ROWS, DataType::Int64, false)));
+    Ok(Arc::new(Schema::new(fields)))
+}
 
 pub(super) struct PartialAggregate {
     spec: WindowAggregateSpec,
@@ -34,7 +47,7 @@ pub(super) struct PartialAggregate {
 
 impl PartialAggregate {
     pub(super) fn new(spec: WindowAggregateSpec) -> Result<Self> {
-        let (schema, layout) = (spec.partial_schema()?, Layout::new(&spec)?);
+        let (schema, layout) = (partial_schema(&spec)?, Layout::new(&spec)?);
         let mut grouping = layout.grouping.clone();
         grouping.keys.insert(0, Arc::new(Field::new(PARTIAL_WINDOW_END, DataType::Int64, false)));
         let table = GroupTable::new(&grouping)?;

@@ -16,7 +16,7 @@ use futures::FutureExt;
 use tokio::runtime::Handle;
 
 use super::{Desired, Failure, Job, JobCommand, JobRecord, JobState, Live, Progress, Retry, Shape};
-use crate::engine::blocking;
+use crate::blocking::blocking;
 use crate::folder::remove_folder;
 use crate::restart::{RestartPolicy, chance};
 use crate::settings::RestartSettings;

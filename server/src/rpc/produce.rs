@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::proto::{ProduceRequest, ProduceResponse, ShardEnd};
-use crate::engine::{Engine, blocking};
+use crate::blocking::blocking;
+use crate::engine::Engine;
 use crate::key::KeyFields;
 use crate::{Error, Result};
 

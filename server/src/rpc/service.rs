@@ -15,7 +15,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::proto::coulee_server::{Coulee, CouleeServer};
 use super::proto::{self, JobRequest};
 use super::{convert, produce, tail};
-use crate::engine::{Engine, Start, blocking};
+use crate::blocking::blocking;
+use crate::engine::{Engine, Start};
 use crate::script::Script;
 use crate::{Error, JobReport, JobState, KeptSnapshot, SavepointRequest};
 

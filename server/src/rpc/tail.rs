@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::proto::tail_request::From;
 use super::proto::{TailRecord, TailRequest, TailResponse};
-use crate::engine::blocking;
+use crate::blocking::blocking;
 use crate::{Error, Result};
 
 /// Bytes read from a shard at a time.

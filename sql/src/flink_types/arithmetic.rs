@@ -16,7 +16,7 @@ use datafusion_expr::{ColumnarValue, Operator, ScalarFunctionArgs, ScalarUDF, Sc
 use super::cast::{Failing, Target, cast_array};
 use super::decimal::{self, PRECISION_MAX};
 use super::temporal;
-use crate::types::type_name;
+use crate::flink_types::type_name;
 
 /// The smallest scale that a quotient or a product keeps when its type has too many digits.
 const SCALE_KEPT: i32 = 6;

@@ -21,7 +21,7 @@ pub(crate) use print::print_decimal;
 
 use super::calendar::digits_of;
 use crate::error::Fault;
-use crate::types::type_name;
+use crate::flink_types::type_name;
 
 /// The metadata of a type's field that says how many digits a timestamp's second has.
 pub(crate) const DIGITS: &str = "flink.digits";

@@ -14,7 +14,7 @@ use datafusion_expr::{
 
 use super::cast::{Failing, Target, cast_expr};
 use super::common::{Floating, common_type};
-use crate::types::type_name;
+use crate::flink_types::type_name;
 
 /// Whether an operator compares two values.
 pub(crate) fn is_comparison(op: Operator) -> bool {

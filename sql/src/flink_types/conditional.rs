@@ -18,7 +18,7 @@ use datafusion_expr::{
 use super::cast::{Failing, Target, cast_array, cast_expr};
 use super::common::{Floating, common_of};
 use super::compare::{compared_type, comparison};
-use crate::types::type_name;
+use crate::flink_types::type_name;
 
 /// Which function it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

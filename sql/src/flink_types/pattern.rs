@@ -7,7 +7,7 @@ use datafusion_common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion_expr::expr::Like;
 use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, Operator, lit};
 
-use crate::types::type_name;
+use crate::flink_types::type_name;
 
 /// A LIKE whose pattern escapes with backslashes.
 ///

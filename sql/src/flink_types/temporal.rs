@@ -13,7 +13,7 @@ use datafusion_common::{Result, exec_datafusion_err, exec_err};
 use datafusion_expr::Operator;
 
 use super::calendar::{DAY_MILLIS, per_second};
-use crate::types::type_name;
+use crate::flink_types::type_name;
 
 /// Whether a type is a time or an interval.
 pub(crate) fn is_time(data_type: &DataType) -> bool {

@@ -22,8 +22,8 @@ use super::compare::{compared_type, comparison, is_comparison, side};
 use super::{conditional, literals, pattern};
 use crate::cast_names;
 use crate::error::Fault;
+use crate::flink_types::type_name;
 use crate::operands::span;
-use crate::types::type_name;
 
 /// Makes functions of arithmetic operators as soon as the planner meets them: their types depend on what their arguments become.
 #[derive(Debug)]

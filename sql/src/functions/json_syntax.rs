@@ -10,8 +10,8 @@ use sqlparser::ast::{Expr, Function};
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 
-use super::syntax::{Call, accept, close, expect, open};
-use crate::script::is_word;
+use super::call_syntax::{Call, accept, close, expect, open};
+use crate::tokens::is_word;
 
 type Result<T> = std::result::Result<T, ParserError>;
 

@@ -3,14 +3,12 @@
 //! Units and modes become texts in front or behind: `EXTRACT('HOUR', ts)`. Functions whose name has a blank are written in no other way:
 //! `ARRAY[1, 2]` is a call of `ARRAY []`.
 
-use sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
-    UnaryOperator, Value, ValueWithSpan,
-};
+use sqlparser::ast::{Expr, UnaryOperator};
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Span, Token};
+use sqlparser::tokenizer::Token;
 
-use crate::script::is_word;
+use super::call_syntax::{Call, accept, close, expect, open};
+use crate::tokens::is_word;
 
 type Result<T> = std::result::Result<T, ParserError>;
 
@@ -58,66 +56,6 @@ pub(crate) fn infix(parser: &mut Parser<'_>, expr: &Expr) -> Option<Result<Expr>
     let call = Call { name: "IS JSON".to_owned(), span };
     let is = call.of(vec![expr.clone(), call.text(kind)]);
     Some(Ok(if negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(is) } } else { is }))
-}
-
-/// The name of a call that is being read, and where it stands.
-pub(super) struct Call {
-    pub name: String,
-    pub span: Span,
-}
-
-impl Call {
-    pub fn of(&self, args: Vec<Expr>) -> Expr {
-        self.named(&self.name, args)
-    }
-
-    pub fn named(&self, name: &str, args: Vec<Expr>) -> Expr {
-        call_of(Ident::with_span(self.span, name), args)
-    }
-
-    pub fn text(&self, text: &str) -> Expr {
-        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text.to_owned()), span: self.span })
-    }
-
-    pub fn null(&self) -> Expr {
-        Expr::Value(ValueWithSpan { value: Value::Null, span: self.span })
-    }
-}
-
-/// A call of a function.
-pub(crate) fn call_of(name: Ident, args: Vec<Expr>) -> Expr {
-    let args = args.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
-    Expr::Function(Function {
-        name: ObjectName::from(vec![name]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
-}
-
-/// Takes a word, if it is the next.
-pub(super) fn accept(parser: &mut Parser<'_>, word: &str) -> bool {
-    let found = is_word(&parser.peek_token_ref().token, word);
-    if found {
-        parser.advance_token();
-    }
-    found
-}
-
-pub(super) fn expect(parser: &mut Parser<'_>, word: &str) -> Result<()> {
-    if accept(parser, word) { Ok(()) } else { parser.expected_ref(word, parser.peek_token_ref()) }
-}
-
-pub(super) fn open(parser: &mut Parser<'_>) -> Result<()> {
-    parser.expect_token(&Token::LParen).map(drop)
-}
-
-pub(super) fn close(parser: &mut Parser<'_>) -> Result<()> {
-    parser.expect_token(&Token::RParen).map(drop)
 }
 
 fn comma(parser: &mut Parser<'_>) -> Result<()> {

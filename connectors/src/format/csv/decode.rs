@@ -6,8 +6,8 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use coulee_runtime::{Batch, Error, Result};
 
+use super::settings::{Settings, check_columns};
 use super::split::Splitter;
-use super::{Settings, check_columns};
 use crate::format::json::Values;
 use crate::format::{Column, Record, RecordDecoder, Reject, append_plain, sql_type};
 

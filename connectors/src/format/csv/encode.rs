@@ -5,7 +5,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use coulee_runtime::Result;
 
-use super::{Settings, check_columns};
+use super::settings::{Settings, check_columns};
 use crate::format::{EncodedRows, PlainText, RecordEncoder};
 
 /// Encodes rows as delimited records.

@@ -15,14 +15,16 @@ use tokio::sync::{mpsc, watch};
 
 use super::handle::{JobCommand, Progress};
 use super::snapshots::{Savepoint, SnapshotTaker, Taken};
-use super::{Environment, JobOutcome, JobSpec, StoredJob, Tasks, commits_on_snapshots, fit, wire};
+use super::spec::{Environment, JobOutcome, JobSpec};
+use super::stored::StoredJob;
+use super::tasks::{TaskEnd, Tasks, commits_on_snapshots};
+use super::{fit, wire};
 use crate::connector::CommitOn;
 use crate::failpoints::injected;
 use crate::graph::Node;
 use crate::job::committer::{CommitRequest, Committable};
 use crate::job::coordinator::{Action, CheckpointCoordinator, Event, Phase};
 use crate::job::executor::{Executor, Lost, Ticks};
-use crate::job::route::TaskError;
 use crate::job::{Control, Report, TaskId};
 use crate::metrics::{CountedRows, JobMetrics};
 use crate::planted::{Bug, is_planted};
@@ -425,30 +427,6 @@ impl PendingCheckpoint {
 /// Waits until the job is to end at once: because somebody says so, or as nobody holds it any more.
 async fn cancelled(commands: &mut watch::Receiver<JobCommand>) {
     let _ = commands.wait_for(|command| *command == JobCommand::Cancel).await;
-}
-
-/// How a task of a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::job) enum TaskEnd {
-    /// After the last barrier.
-    Done,
-    /// It failed, and its report says why.
-    Reported,
-    /// The task that it sends to or reads from is gone. Why, that one says.
-    Disconnected,
-}
-
-/// Reports a task's failure; a task whose neighbour is gone says nothing, as the neighbour did.
-pub(super) fn report_failure(reports: &mpsc::UnboundedSender<Report>, ran: Result<(), TaskError>) -> TaskEnd {
-    match ran {
-        Ok(()) => TaskEnd::Done,
-        Err(TaskError::Error(error)) => {
-            // Without a driver nobody wants to know.
-            let _ = reports.send(Report::Failed { error });
-            TaskEnd::Reported
-        }
-        Err(TaskError::Disconnected) => TaskEnd::Disconnected,
-    }
 }
 
 /// Why a task ended that said nothing itself: the report or the panic of another one, which has ended by now.

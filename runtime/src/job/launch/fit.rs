@@ -12,7 +12,7 @@ use std::fmt;
 use coulee_checkpoint::JobStore;
 use coulee_model::{CheckpointId, OperatorId};
 
-use super::StoredJob;
+use super::stored::StoredJob;
 use crate::graph::{Graph, Node};
 use crate::state::{IfChanged, StateDescriptor};
 use crate::{Error, Result};

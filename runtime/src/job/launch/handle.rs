@@ -9,8 +9,8 @@ use coulee_model::{CheckpointId, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::JobOutcome;
-use super::snapshots::Savepoint;
+use super::snapshots::{Savepoint, SnapshotFigures};
+use super::spec::JobOutcome;
 use crate::metrics::{JobMetrics, SubtaskFigures};
 use crate::state::MemoryBudget;
 use crate::{Error, Result};
@@ -67,21 +67,6 @@ impl JobStatus {
             subtasks: metrics.iter().map(|metrics| metrics.read()).collect(),
         }
     }
-}
-
-/// What a snapshot was.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SnapshotFigures {
-    /// Of which checkpoint.
-    pub checkpoint: CheckpointId,
-    /// When it was complete.
-    pub at: Timestamp,
-    /// From the start of its links to its manifest.
-    pub took: Duration,
-    /// Bytes that it refers to.
-    pub bytes: u64,
-    /// Of those, bytes that had to be uploaded.
-    pub uploaded_bytes: u64,
 }
 
 /// What the driver tells of its checkpoints and snapshots.

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use coulee_checkpoint::snapshot::{Manifest, SnapshotKind, SnapshotName, SnapshotRequest, SnapshotStore};
 use coulee_checkpoint::{CheckpointRecord, JobStore};
-use coulee_model::{CheckpointId, Clock, JobName, Stopwatch};
+use coulee_model::{CheckpointId, Clock, JobName, Stopwatch, Timestamp};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::SnapshotFigures;
 use super::hard_links::{clear, link_tree};
 use crate::failpoints::injected;
 use crate::job::executor::{Executor, Running, Tokio};
@@ -50,6 +49,21 @@ pub(super) struct Savepoint {
     pub(super) name: String,
     pub(super) note: Option<String>,
     pub(super) answer: oneshot::Sender<Result<Manifest>>,
+}
+
+/// What a snapshot was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotFigures {
+    /// Of which checkpoint.
+    pub checkpoint: CheckpointId,
+    /// When it was complete.
+    pub at: Timestamp,
+    /// From the start of its links to its manifest.
+    pub took: Duration,
+    /// Bytes that it refers to.
+    pub bytes: u64,
+    /// Of those, bytes that had to be uploaded.
+    pub uploaded_bytes: u64,
 }
 
 /// A periodic snapshot that was tried.

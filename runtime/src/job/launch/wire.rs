@@ -10,8 +10,9 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::driver::{TaskEnd, report_failure};
-use super::{Committer, Environment, JobSpec, StoredJob, Tasks};
+use super::spec::{Environment, JobSpec};
+use super::stored::StoredJob;
+use super::tasks::{Committer, TaskEnd, Tasks, report_failure};
 use crate::batch::BATCH_ROWS;
 use crate::channel::{Receiver, Sender, channel};
 use crate::connector::{

@@ -12,7 +12,7 @@ use datafusion_common::{Result, exec_err};
 use super::Failing;
 use super::print::print_value;
 use crate::flink_types::decimal;
-use crate::types::type_name;
+use crate::flink_types::type_name;
 
 /// A number of any type, as far as casts tell numbers apart.
 #[derive(Clone, Copy)]

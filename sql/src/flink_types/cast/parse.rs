@@ -14,7 +14,7 @@ use datafusion_common::{Result, exec_err};
 use super::Failing;
 use crate::flink_types::calendar::per_second;
 use crate::flink_types::decimal;
-use crate::types::type_name;
+use crate::flink_types::type_name;
 
 /// Text to numbers: what is behind the point is cut off for whole numbers and rounded half up for decimals.
 pub(super) fn numbers(array: &ArrayRef, to: &DataType, failing: Failing) -> Result<ArrayRef> {

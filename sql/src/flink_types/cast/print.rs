@@ -74,7 +74,7 @@ pub(crate) fn print_value(array: &dyn Array, row: usize, out: &mut String) -> Re
                 print_value(entries.column(1), item, out)
             })?;
         }
-        other => return datafusion_common::exec_err!("cannot cast {} to STRING", crate::types::type_name(other)),
+        other => return datafusion_common::exec_err!("cannot cast {} to STRING", crate::flink_types::type_name(other)),
     }
     Ok(())
 }

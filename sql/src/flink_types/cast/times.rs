@@ -12,7 +12,7 @@ use datafusion_common::{Result, exec_err};
 use super::Failing;
 use super::print::{instant, print_value};
 use crate::flink_types::calendar::{digits_of, per_second};
-use crate::types::type_name;
+use crate::flink_types::type_name;
 
 /// Casts between any two of them. Digits that the target does not have are cut off.
 pub(super) fn between(array: &ArrayRef, to: &DataType, failing: Failing) -> Result<ArrayRef> {
