@@ -9,7 +9,7 @@ use super::{BrokenWorld, Planted, Run, simulate};
 use crate::planted::Bug;
 
 /// How many seeds an ordinary run of the tests takes.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 40;
 
 /// Within how many seeds each planted bug must be found.
 const SEEDS_TO_FIND: u64 = 100;
@@ -68,7 +68,7 @@ fn every_job_delivers_exactly_once() {
 
 #[test]
 fn a_seed_repeats_its_trace() {
-    for_each_seed(0..number("COULEE_SIM_SEEDS").map_or(12, |seeds| seeds / 10), |seed| {
+    for_each_seed(0..number("COULEE_SIM_SEEDS").map_or(6, |seeds| seeds / 10), |seed| {
         let (first, second) = (simulate(seed, None).trace, simulate(seed, None).trace);
         let differs = first.iter().zip(&second).position(|(first, second)| first != second);
         if let Some(line) = differs {
