@@ -69,12 +69,10 @@ impl SnapshotStore {
             std::fs::remove_dir_all(&partial).map_err(failed(&partial))?;
         }
         std::fs::create_dir_all(&partial).map_err(failed(&partial))?;
-        let mut folders = BTreeSet::from([partial.clone()]);
-        for file in &manifest.files {
-            let target = partial.join(checked(&name, file)?);
-            let folder = target.parent().unwrap_or(&partial).to_owned();
-            std::fs::create_dir_all(&folder).map_err(failed(&folder))?;
-            folders.insert(folder);
+        let paths = manifest.files.iter().map(|file| checked(&name, file)).collect::<Result<Vec<_>>>()?;
+        let folders = folders_of(&paths, &partial);
+        for folder in &folders {
+            std::fs::create_dir_all(folder).map_err(failed(folder))?;
         }
         let (name, partial) = (&name, &partial);
         let files: Vec<_> =
@@ -145,6 +143,12 @@ fn checked<'a>(name: &SnapshotName, file: &'a ManifestFile) -> Result<&'a Path> 
     Err(Error::DamagedSnapshot { name: name.to_string(), file: file.path.clone(), reason })
 }
 
+/// Every folder at or below `root` that holds one of the files or a folder of them: each has names that a power loss must not take.
+fn folders_of(files: &[&Path], root: &Path) -> BTreeSet<PathBuf> {
+    let above = files.iter().flat_map(|file| file.ancestors().skip(1).map(|folder| root.join(folder)));
+    above.chain([root.to_owned()]).collect()
+}
+
 fn partial(dir: &Path) -> PathBuf {
     let mut name = dir.as_os_str().to_owned();
     name.push(".partial");
@@ -154,4 +158,18 @@ fn partial(dir: &Path) -> PathBuf {
 /// A name for the pin of a restore that no other restore uses, in any process.
 fn holder(name: &SnapshotName) -> String {
     format!("restore-{name}-{}-{:016x}", std::process::id(), coulee_model::unique_u64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_that_hold_only_folders_are_made_durable_too() {
+        let files = ["spool/sink/0/roll-1", "state/CURRENT", "state/000012.sst"].map(Path::new);
+        let folders: Vec<PathBuf> = folders_of(&files, Path::new("/r")).into_iter().collect();
+        let expected = ["/r", "/r/spool", "/r/spool/sink", "/r/spool/sink/0", "/r/state"];
+        // `Path` joins an empty path with a slash, which compares as the path without it.
+        assert_eq!(folders, expected.map(PathBuf::from));
+    }
 }

@@ -4,6 +4,7 @@ mod driver;
 mod fit;
 mod handle;
 mod hard_links;
+mod restore;
 mod snapshots;
 mod spec;
 mod stored;
@@ -12,7 +13,8 @@ mod wire;
 
 pub use fit::StateMismatch;
 pub use handle::{JobHandle, JobStatus};
-pub use snapshots::{SPOOL_FOLDER, STATE_FOLDER, SnapshotFigures, Snapshots, restore, savepoint_at_rest};
+pub use restore::restore;
+pub use snapshots::{SPOOL_FOLDER, STATE_FOLDER, SnapshotFigures, Snapshots, savepoint_at_rest};
 pub use spec::{Environment, JobOutcome, JobSettings, JobSpec};
 pub use stored::stored_states;
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coulee_checkpoint::snapshot::{Manifest, SnapshotKind, SnapshotName, SnapshotRequest, SnapshotStore};
+use coulee_checkpoint::snapshot::{Manifest, SnapshotKind, SnapshotRequest, SnapshotStore};
 use coulee_checkpoint::{CheckpointRecord, JobStore};
 use coulee_model::{CheckpointId, Clock, JobName, Stopwatch, Timestamp};
 use tokio::sync::oneshot;
@@ -355,40 +355,6 @@ pub async fn savepoint_at_rest(
     snapshot_taker.want(Savepoint { store: to.clone(), name, note, answer });
     snapshot_taker.checkpoint(&record, false).await?;
     answered.await.map_err(|_| Error::internal("a savepoint was torn down"))?
-}
-
-/// Puts the state and the spool of a snapshot where a job that has neither will look for them: `state` and `spool` must not exist.
-///
-/// # Errors
-/// `Invalid` when they exist or there is no such snapshot; `Corrupt` when it is damaged; `Unavailable` when the object store does not answer.
-pub async fn restore(from: &SnapshotStore, name: &SnapshotName, state: &Path, spool: &Path) -> Result<Manifest> {
-    for folder in [state, spool] {
-        if folder.exists() {
-            return Err(Error::invalid(format!(
-                "{} exists: a snapshot is restored only where a job has no state",
-                folder.display()
-            )));
-        }
-    }
-    let folder = state.with_extension("restoring");
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder).map_err(|e| Error::io(folder.display(), e))?;
-    }
-    let manifest = from.restore(name, &folder).await?;
-    let (state, spool) = (state.to_owned(), spool.to_owned());
-    let into_place = move || {
-        // The state last: with it the job has one.
-        for (part, to) in [(SPOOL_FOLDER, &spool), (STATE_FOLDER, &state)] {
-            let part = folder.join(part);
-            if part.exists() {
-                std::fs::rename(&part, to).map_err(|e| Error::io(to.display(), e))?;
-            }
-        }
-        std::fs::remove_dir_all(&folder).map_err(|e| Error::io(folder.display(), e))
-    };
-    let executor: &dyn Executor = &Tokio;
-    executor.blocking("work on files", into_place).await?;
-    Ok(manifest)
 }
 
 /// Links the state and the spool into the new folder `into`.
