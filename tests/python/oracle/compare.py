@@ -11,7 +11,7 @@ def _comparable(row, exact):
 
 def _close(a, b):
     if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-6)
+        return math.isclose(a, b, rel_tol=1e-8, abs_tol=1e-6)
     return a == b
 
 

@@ -63,11 +63,9 @@ class Maker:
             value = dice.choice([0, 1, 2, 7, dice.randrange(1000), -dice.randrange(1, 100)])
             return Expr(f"({value})" if value < 0 else str(value), f"({value})", INT, abs(value))
         if family == "decimal":
-            digits = str(dice.randrange(1, 10_000)).rjust(3, "0")
-            text, scale = f"{digits[:-2]}.{digits[-2:]}", 2
-            text = text.lstrip("0") if len(text) > 4 else text
-            precision = len(text.lstrip("0").replace(".", ""))
-            return expr(text, text, decimal(max(precision, scale), scale), 100)
+            text = f"{dice.randrange(1, 10_000) / 100:.2f}"
+            # As written: the 0 in front of the point is a digit.
+            return expr(text, text, decimal(len(text) - 1, 2), 100)
         if family == "double":
             value = dice.randrange(0, 80) / 8
             return Expr(f"{value}E0", f"CAST({value} AS DOUBLE)", DOUBLE, 10)
@@ -448,7 +446,8 @@ def starts_with(maker, depth):
 def connective(maker, depth):
     a, b = maker.condition(depth), maker.condition(depth)
     word = maker.dice.choice(["AND", "OR"])
-    return Expr(f"({a.flink} {word} {b.flink})", f"({a.duck} {word} {b.duck})", BOOLEAN)
+    # In a cast, as DuckDB joins chains of one connective and does not find a key among them.
+    return expr(f"({a.flink} {word} {b.flink})", f"({a.duck} {word} {b.duck})", BOOLEAN)
 
 
 def negation(maker, depth):
