@@ -8,9 +8,7 @@ mod tail;
 
 /// The messages, the client and the server that `proto/coulee.proto` describes.
 #[allow(missing_docs, clippy::all, reason = "generated; documented in the .proto file")]
-pub mod proto {
-    tonic::include_proto!("coulee.v1");
-}
+pub mod proto;
 
 pub(crate) use convert::status_error;
 use json::state_word;

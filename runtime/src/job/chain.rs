@@ -6,7 +6,7 @@ use coulee_checkpoint::Changes;
 use coulee_model::{CheckpointId, OperatorId, Stopwatch, SubtaskIndex, Timestamp};
 use futures::future::BoxFuture;
 
-use super::committer::{Committable, committable_key};
+use super::committable::{Committable, committable_key};
 use super::route::{Route, TaskError};
 use crate::channel::{Barrier, Element};
 use crate::connector::{Prepared, SinkWriter};

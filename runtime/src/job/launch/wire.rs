@@ -21,7 +21,8 @@ use crate::connector::{
 };
 use crate::graph::{Graph, Node, NodeKind, Partitioning, SourceNode};
 use crate::job::chain::{Chain, Link, SinkEnd};
-use crate::job::committer::{COMMITTABLES, CommitterTask};
+use crate::job::committable::COMMITTABLES;
+use crate::job::committer::CommitterTask;
 use crate::job::enumerator::{EnumeratorTask, Finished};
 use crate::job::executor::Executor;
 use crate::job::route::Route;

@@ -1,0 +1,3 @@
+//! Generated from `proto/coulee.proto`.
+
+tonic::include_proto!("coulee.v1");
