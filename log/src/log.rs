@@ -1,4 +1,4 @@
-//! The log: a folder of streams, and the threads that write them.
+//! Layer 6: the log. It opens a folder of streams, starts the threads that write them, and begins and ends transactions.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -80,6 +80,7 @@ impl JournalFile {
     /// # Errors
     /// When neither the new file nor the old one can be appended to any more.
     pub(crate) fn replace(&mut self, content: &[u8]) -> Result<()> {
+        self.undetermined = true;
         match Self::create(&self.path, &self.storage, content) {
             Ok(replaced) => *self = replaced,
             Err(error) => {
@@ -90,6 +91,7 @@ impl JournalFile {
                 let found = fs::metadata(&self.path).map_err(|e| LogError::io("look at", &self.path, e))?;
                 self.bytes = found.len();
                 storage::sync_folder(&*self.storage, self.path.parent().unwrap_or(&self.path))?;
+                self.undetermined = false;
             }
         }
         Ok(())

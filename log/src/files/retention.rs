@@ -1,7 +1,7 @@
-//! Removes the oldest segments, whole, by age and by size. The last segment of a shard always stays.
+//! Retention: removes the oldest segments of a shard, whole, by age and by size. The last segment always stays.
 //!
-//! Age is counted from the append. Counted from the records' own timestamps, replaying history would remove it on
-//! arrival, and one record from the far future would keep everything before it forever.
+//! The age of a segment is counted from its last append, not from the timestamps of its records. By those, old records that
+//! are appended now would be removed at once, and one record with a timestamp in the future would keep every segment.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Walks a segment file batch by batch, checking everything, and judges what is wrong at its end.
+//! A scan walks a segment file batch by batch and checks every byte. At the first fault it tells a torn write, which a crash
+//! leaves at the end of a file, from damage to batches that were synced.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -57,8 +58,8 @@ pub(crate) fn scan(
 
 /// The position of a sound batch after a fault at `from`, where `expected` should have begun.
 ///
-/// Damage to what was acknowledged may have something sound behind it, and must not be cut off. Neither must it be taken for a torn write of several
-/// batches: see [`was_torn`].
+/// Damage to acknowledged batches may have a sound batch behind it, and must not be cut off. A torn write of several
+/// batches may look the same: see [`was_torn`].
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -85,8 +86,9 @@ pub(crate) fn sound_batch_after(path: &Path, from: u64, limit: u64, expected: u6
     Ok(None)
 }
 
-/// Whether the fault at `from`, in a file of `limit` bytes, is of a write that was never synced, although a sound batch stands at `to`: a part of what is between them was never written.
-/// `expected` should have begun at `from`.
+/// Whether the fault at `from`, in a file of `limit` bytes, is of a write that was never synced, although a sound batch
+/// stands at `to`: a sector between the two was never written. A batch with the number `expected` should have begun at
+/// `from`.
 ///
 /// # Errors
 /// When the file cannot be read.

@@ -1,6 +1,7 @@
-//! One segment: a file of batches, what it holds, and its index once somebody reads it.
+//! One segment of a shard: a file of batches, a summary of what it holds, and its index once a reader needs it.
 //!
-//! The last segment of a shard grows; readers see what [`Segment::grow`] has published, never what is being written.
+//! The last segment of a shard grows. A reader sees the batches that [`Segment::grow`] has added to the index, never those
+//! that are being written.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

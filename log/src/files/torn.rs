@@ -1,19 +1,22 @@
 //! What a power loss leaves of a write that was not synced, told apart from damage.
 //!
-//! A file system may make a file longer before it has written the bytes, and writes sectors in any order. So of a write of several batches an early one may be
-//! missing while a later one is whole. What is missing reads as zeros: appends go to places that held nothing before. Damage to what was
-//! written and synced changes bytes; it does not turn a whole sector into zeros.
+//! A file system may make a file longer before it has written the bytes, and writes sectors in any order. So a write of
+//! several batches may leave an early batch out while a later one is whole. The sectors that are missing read as zeros,
+//! since appends go to places that held nothing before. Damage to bytes that were written and synced changes them; it does
+//! not turn a whole sector into zeros.
 
 /// The least that a disk writes at once.
 const SECTOR_BYTES: u64 = 512;
 
-/// The end of the sector in which `position` lies: the first bytes of something sound may be zeros, so that it seems to begin in a sector that was lost.
+/// The end of the sector in which `position` lies. The first bytes of a sound batch may be zeros, so that the batch seems
+/// to begin in a sector that was lost.
 pub(crate) fn sector_end(position: u64) -> u64 {
     (position / SECTOR_BYTES + 1) * SECTOR_BYTES
 }
 
-/// Whether a sector of `bytes` was never written. They begin at position `from` of a file, where something should have begun that is not sound, and end with
-/// the sector in which something sound begins. `shows`: whether the first so many bytes of what should have begun cannot all be zeros.
+/// Whether a sector of `bytes` was never written. `bytes` begin at position `from` of a file, where a batch or record should
+/// have begun that is not sound, and end with the sector in which a sound one begins. `shows` says whether the first so
+/// many bytes of the one that should have begun cannot all be zeros.
 pub(crate) fn has_unwritten_sector(bytes: &[u8], from: u64, shows: impl Fn(usize) -> bool) -> bool {
     let mut start = 0;
     while start < bytes.len() {

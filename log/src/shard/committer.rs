@@ -1,7 +1,8 @@
-//! The threads that write and sync. Each shard belongs to one of them, so its writes need no further order.
+//! The committer threads: they write the queues of shards to their segments, and sync them. Each shard belongs to one
+//! thread, so the writes of a shard are in order.
 //!
-//! There is no linger: a thread that is free takes what waits at once, and while it syncs, the next group gathers.
-//! Without work the threads sleep.
+//! A committer does not linger. It takes all appends that wait in a shard's queue, up to a limit, writes them at once and
+//! syncs them once. The appends that come meanwhile are its next group. A committer without work sleeps.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,4 @@
-//! Where on the disk lies the damage that a reader has met.
+//! Names the file and the byte of a damaged batch, for a reader that has met one.
 
 use std::path::PathBuf;
 
@@ -8,9 +8,9 @@ use crate::error::{LogError, Result};
 use crate::shard::shard::Shard;
 
 impl Shard {
-    /// Names the file of a batch that did not decode, and the byte where the batch begins: a [`LogError::DamagedBatch`] of what was read from
-    /// this shard becomes a [`LogError::Corrupt`]. Any other error is returned as it is, and so is this one when its segment has been removed.
-    /// Blocks for the disk.
+    /// Names the file of a batch that did not decode, and the byte where the batch begins: a [`LogError::DamagedBatch`] of a
+    /// batch that was read from this shard becomes a [`LogError::Corrupt`]. Any other error is returned as it is, and so is
+    /// this one when its segment has been removed. Blocks for the disk.
     pub fn locate(&self, error: LogError) -> LogError {
         let LogError::DamagedBatch { base, reason } = error else { return error };
         match self.position_of(base) {

@@ -1,10 +1,10 @@
-//! What a shard remembers of idempotent producers, so that a batch sent twice is stored once (KIP-98), and which of
-//! them have a transaction open.
+//! The producer state of a shard (KIP-98): the last batches of each idempotent producer, so that a batch sent twice is
+//! stored once; and which producers have a transaction open.
 //!
-//! A producer of a single transaction is forgotten with its marker.
+//! A producer id that was given to a single transaction is forgotten with the transaction's marker.
 //!
-//! SUBTLE: a batch of an unknown producer must begin at 0. Taking any first number, as Kafka did until KAFKA-15591,
-//! turns a lost first batch into silence.
+//! SUBTLE: the first batch of an unknown producer must have the number 0. If the shard took any first number, as Kafka did
+//! until KAFKA-15591, nobody would notice that the first batch was lost.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What readers ask of a shard.
+//! What readers ask of a shard: where it begins and ends, where a time is, and the batches from a sequence number on.
 
 use std::sync::Arc;
 

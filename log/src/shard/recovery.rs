@@ -1,4 +1,4 @@
-//! Brings a shard's folder to a state that can be appended to.
+//! Recovery: reads the folder of a shard when the shard is first used, and brings it to a state that can be appended to.
 //!
 //! Recovery believes a closed segment whose index fits its length. It believes the last segment if the log was shut down
 //! in order: a shutdown leaves an index of exactly the segment's length and a file with the producers as of its end. Both
@@ -31,6 +31,8 @@ pub(crate) struct Recovered {
     pub(crate) producers: Producers,
     /// The aborted transactions, in order of their markers.
     pub(crate) aborted: Vec<TransactionRange>,
+    /// Whether the last segment had to be checked, since the log was not shut down in order.
+    pub(crate) was_checked: bool,
 }
 
 /// What is known of producers and their transactions at some moment.
@@ -50,13 +52,15 @@ pub(crate) fn recover(context: &ShardContext) -> Result<Recovered> {
     for (&base, &next) in closed.iter().zip(&listing.bases[1..]) {
         segments.push(Arc::new(Segment::closed(&context.storage, &context.folder, base, next, interval)?));
     }
-    let (index, (producers, aborted)) = match shut_down_in_order(context, last) {
+    let in_order = shut_down_in_order(context, last);
+    let was_checked = in_order.is_none();
+    let (index, (producers, aborted)) = match in_order {
         Some(found) => found,
         None => recover_last(context, last, closed)?,
     };
     listing.remove_leftovers(&*context.storage, last, index.summary.end);
     segments.push(Arc::new(Segment::growing(&context.storage, &context.folder, index)));
-    Ok(Recovered { segments, producers, aborted })
+    Ok(Recovered { segments, producers, aborted, was_checked })
 }
 
 fn fresh(context: &ShardContext, listing: &Listing) -> Result<Recovered> {
@@ -65,7 +69,7 @@ fn fresh(context: &ShardContext, listing: &Listing) -> Result<Recovered> {
     }
     let index = Index::empty(0, context.settings.index_interval_bytes);
     let segments = vec![Arc::new(Segment::growing(&context.storage, &context.folder, index))];
-    Ok(Recovered { segments, producers: Producers::default(), aborted: Vec::new() })
+    Ok(Recovered { segments, producers: Producers::default(), aborted: Vec::new(), was_checked: false })
 }
 
 fn shut_down_in_order(context: &ShardContext, base: u64) -> Option<(Index, Known)> {

@@ -277,7 +277,7 @@ impl Shard {
                 tracing::error!(stream = %self.stream(), shard = %self.id(), %error, "a shard cannot be opened");
             })?;
             let active = recovered.segments.last().expect("there is always a last segment");
-            let mut writer = Writer::new(Arc::clone(active), recovered.producers);
+            let mut writer = Writer::new(Arc::clone(active), recovered.producers, recovered.was_checked);
             let last_stable_offset =
                 Mutex::new(LastStableOffset::new(writer.producers().first_open(), recovered.aborted));
             let segments = RwLock::new(recovered.segments);

@@ -1,4 +1,4 @@
-//! QueuedAppend for the end of a shard to move, without asking again and again.
+//! A reader that has read a shard to its end waits here for more: it is woken when the end moves, and does not poll.
 
 use std::sync::Arc;
 

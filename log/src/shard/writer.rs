@@ -1,4 +1,5 @@
-//! Writes groups of batches to the last segment of a shard, and begins the next one when it is full.
+//! The writer of a shard: it writes groups of batches to the last segment, syncs them if the stream's policy says so, and
+//! begins the next segment when the last one is full. After a failure whose effect is unknown it writes nothing more.
 
 use std::collections::VecDeque;
 use std::io;
@@ -33,6 +34,8 @@ pub(crate) struct Writer {
     retired: bool,
     /// Why nothing may be written any more.
     poisoned: Option<LogError>,
+    /// Whether recovery had to check the last segment, and so will the next start unless the shutdown leaves an index.
+    was_checked: bool,
 }
 
 /// What was written of a group.
@@ -44,8 +47,9 @@ pub(crate) struct Written {
 }
 
 impl Writer {
-    pub(crate) fn new(active: Arc<Segment>, producers: Producers) -> Self {
-        Writer { active, file: None, producers, unsynced: false, retired: false, poisoned: None }
+    /// `was_checked` says whether recovery had to check the last segment.
+    pub(crate) fn new(active: Arc<Segment>, producers: Producers, was_checked: bool) -> Self {
+        Writer { active, file: None, producers, unsynced: false, retired: false, poisoned: None, was_checked }
     }
 
     /// The sequence number after the last stored record.
@@ -70,8 +74,8 @@ impl Writer {
         self.unsynced
     }
 
-    /// Writes the front of `group`, as much as goes into one segment, and publishes it to readers. `aborted` are the
-    /// shard's aborted transactions, which are saved when a segment is begun.
+    /// Writes the front of `group`, as much as goes into one segment, and adds it to the segment's index. When that begins a
+    /// segment, the aborted transactions in `last_stable_offset` are saved with the producers.
     pub(crate) fn write(
         &mut self,
         context: &ShardContext,
@@ -123,7 +127,8 @@ impl Writer {
     ///
     /// SUBTLE: a failed sync is never tried again on its descriptor, since the system has forgotten which pages it lost
     /// (PostgreSQL's "fsyncgate"). The shorter file is synced through a descriptor of its own, read back from the disk
-    /// rather than from memory, and takes no more: the next write begins a segment.
+    /// rather than from memory, and takes no more: the next write begins a segment. Reading it back also covers records
+    /// before `position` that a former policy of the stream acknowledged without a sync.
     fn cut_back(&mut self, context: &ShardContext, position: u64) -> Result<()> {
         let path = self.active.path().to_owned();
         self.file = None;
@@ -192,7 +197,9 @@ impl Writer {
         last_stable_offset: &Mutex<LastStableOffset>,
     ) -> Result<(), WriteFailure> {
         self.sync(context)?;
-        if self.file.take().is_some() {
+        // Of a segment without a batch there may be no file, and so must be no index.
+        let was_written = self.file.take().is_some();
+        if was_written || self.was_checked && self.active.summary().bytes > 0 {
             recovery::shut_down(context, &self.active, &self.producers, last_stable_offset.lock().all_aborted());
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! The folder of a log: who may use it, and which version of the format it has.
+//! The folder of a log: the lock that keeps other processes out, the version of its format, and the folders of its streams,
+//! which are made and removed so that a crash leaves each whole or absent.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! A stream: its settings and its shards.
+//! A stream: a named set of shards, the settings that they share, and the map that gives each record its shard.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -453,6 +453,28 @@ fn streams_that_do_not_sync_can_be_asked_for_durable_records() {
 }
 
 #[test]
+fn what_a_killed_process_left_in_memory_is_synced_before_anybody_reads_it() {
+    let mut fixture = Fixture::new();
+    fixture.stream.sync = SyncPolicy::Os;
+    let (_log, shard) = fixture.open();
+    append(&shard, 0..3);
+    let disk = FaultyDisk::default();
+    let killed = Fixture { storage: Arc::new(disk.clone()), ..fixture.crashed() };
+    disk.0.lock().failed_syncs = 1;
+    let log = killed.try_open().expect("the journal is written anew by a draft");
+    let error = log.stream(&name()).expect("the stream").shard(coulee_model::ShardId(0)).unwrap_err();
+    assert!(matches!(error, LogError::Io { action: "sync", .. }), "{error}");
+    drop(log);
+    let (log, shard) = killed.open();
+    assert_eq!((disk.0.lock().syncs, all_values(&shard)), (2, vec![0, 1, 2]));
+    drop((log, shard));
+    // After an orderly stop there is nothing to sync.
+    let syncs = disk.0.lock().syncs;
+    assert_eq!(all_values(&killed.open().1).len(), 3);
+    assert_eq!(disk.0.lock().syncs, syncs);
+}
+
+#[test]
 fn a_sync_policy_that_changes_takes_effect_at_once() {
     let (mut fixture, disk) = faulty();
     fixture.stream.sync = SyncPolicy::Os;

@@ -1,12 +1,12 @@
-//! Which transactions were committed, as runs of producer ids: their numbers are given out in order and most are
-//! committed, so that few runs say all.
+//! Which transactions were committed, as runs of producer ids. Each transaction has a producer id of its own, ids are given
+//! out in order, and most transactions are committed. So a few runs of ids say all.
 
 use std::collections::BTreeMap;
 
 /// Only aborts, and restarts, end a run. Beyond this many the oldest are forgotten: 1 MiB of memory.
 const RUNS_MAX: usize = 65_536;
 
-/// CommittedTransactions transactions.
+/// The producer ids of committed transactions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CommittedTransactions {
     /// The last number of each run, by its first. Runs do not touch.

@@ -46,30 +46,30 @@ impl TransactionCoordinator {
         // SUBTLE: producer ids begin at a random number, so that a log that was made anew does not take a transaction of
         // its predecessor for one of its own.
         let fresh = ProducerId::OF_ONE_TRANSACTION + (i64::from(seed) << 24);
-        let (journal, memory) = TransactionJournal::open(path, storage, |memory| {
-            let (first, below) = memory.given.unwrap_or((fresh, fresh));
+        let (journal, journaled) = TransactionJournal::open(path, storage, |journaled| {
+            let (first, below) = journaled.given.unwrap_or((fresh, fresh));
             JournalRecord::Reserved { first, below: below + RESERVED_IDS }
         })?;
-        let (first, below) = memory.given.unwrap_or((fresh, fresh));
-        let state = State::new(first, below - RESERVED_IDS..below, memory.committed.clone());
+        let (first, below) = journaled.given.unwrap_or((fresh, fresh));
+        let state = State::new(first, below - RESERVED_IDS..below, journaled.committed.clone());
         let coordinator = Arc::new(TransactionCoordinator {
             state: Mutex::new(state),
             wake: Condvar::new(),
             journal: Mutex::new(journal),
             thread: Mutex::new(None),
         });
-        Ok((coordinator, memory))
+        Ok((coordinator, journaled))
     }
 
     /// Takes over the transactions that were open at the end of the last process, and carries out what was decided. Waits
     /// for that. `find` finds the shards that still exist.
     pub(crate) fn resume(
         self: &Arc<Self>,
-        memory: JournalState,
+        journaled: JournalState,
         find: impl Fn(&Place) -> Option<Arc<Shard>>,
     ) -> Result<()> {
         let mut decided = Vec::new();
-        for (producer, prepared) in memory.open {
+        for (producer, prepared) in journaled.open {
             let shards = prepared.places.iter().filter_map(&find).collect();
             let phase = prepared.outcome.map_or(Phase::Prepared, Phase::Decided);
             let appends = Arc::new(PartitionAppends::resumed(shards));
@@ -153,7 +153,7 @@ impl TransactionCoordinator {
                 entry.logged = true;
                 Ok(entry.appends.shards().iter().map(|shard| shard.place().clone()).collect())
             }
-            // It is about to end, or has: the handle's own memory of it says why.
+            // The transaction is about to end, or has ended: the handle knows why.
             _ => Err(appends.close(ABORTED).error(transaction)),
         };
         match result {

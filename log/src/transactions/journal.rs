@@ -124,8 +124,6 @@ pub(crate) struct TransactionJournal {
     compact_at: u64,
     /// What the file says, kept for writing it anew.
     state: JournalState,
-    /// Why nobody knows what the disk holds, once that is so.
-    poisoned: Option<LogError>,
 }
 
 impl TransactionJournal {
@@ -144,7 +142,7 @@ impl TransactionJournal {
         state.apply(record);
         let file = JournalFile::create(path, storage, &state.content())?;
         let compact_at = compact_at(&file);
-        Ok((TransactionJournal { file, compact_at, state: state.clone(), poisoned: None }, state))
+        Ok((TransactionJournal { file, compact_at, state: state.clone() }, state))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -154,12 +152,9 @@ impl TransactionJournal {
     /// Adds records, and makes them durable if `sync` says so.
     ///
     /// # Errors
-    /// After [`WriteFailure::Undetermined`] nothing is added until the log is opened again: what was added would stand before or amid records that may be
-    /// there, and make them look damaged.
+    /// After [`WriteFailure::Undetermined`] nothing is added until the log is opened again: records that were added would stand
+    /// before or amid others that may be there, and make them look damaged.
     pub(crate) fn append(&mut self, records: &[JournalRecord], sync: bool) -> Result<(), WriteFailure> {
-        if let Some(error) = &self.poisoned {
-            return Err(WriteFailure::Undetermined(error.clone()));
-        }
         let mut bytes = Vec::new();
         records.iter().for_each(|record| encode(record, &mut bytes));
         self.file.append(&bytes, sync).map_err(|failure| match failure {
@@ -174,11 +169,9 @@ impl TransactionJournal {
         Ok(())
     }
 
-    fn undetermined(&mut self, source: io::Error) -> WriteFailure {
+    fn undetermined(&self, source: io::Error) -> WriteFailure {
         let path = self.path().to_owned();
-        let error = LogError::TransactionsPoisoned { path, source: Arc::new(source) };
-        self.poisoned = Some(error.clone());
-        WriteFailure::Undetermined(error)
+        WriteFailure::Undetermined(LogError::TransactionsPoisoned { path, source: Arc::new(source) })
     }
 }
 
@@ -296,11 +289,11 @@ mod tests {
 
     fn open(path: &Path) -> Result<JournalState> {
         let storage: Arc<dyn Storage> = Arc::new(Disk);
-        let reserve = |memory: &JournalState| match memory.given {
+        let reserve = |journaled: &JournalState| match journaled.given {
             None => JournalRecord::Reserved { first: 10, below: 20 },
             Some((first, below)) => JournalRecord::Reserved { first, below },
         };
-        TransactionJournal::open(path, &storage, reserve).map(|(_, memory)| memory)
+        TransactionJournal::open(path, &storage, reserve).map(|(_, journaled)| journaled)
     }
 
     fn written(path: &Path) -> Vec<u8> {
@@ -316,13 +309,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("transactions");
         let long = written(&path).len();
-        let memory = open(&path).expect("sound");
-        assert_eq!(memory.given, Some((10, 20)));
-        assert_eq!(memory.committed.runs().collect::<Vec<_>>(), [(10, 11)]);
-        let open_ones: Vec<_> = memory.open.iter().map(|(producer, open)| (producer.0, open.outcome)).collect();
+        let journaled = open(&path).expect("sound");
+        assert_eq!(journaled.given, Some((10, 20)));
+        assert_eq!(journaled.committed.runs().collect::<Vec<_>>(), [(10, 11)]);
+        let open_ones: Vec<_> = journaled.open.iter().map(|(producer, open)| (producer.0, open.outcome)).collect();
         assert_eq!(open_ones, [(12, Some(TransactionOutcome::Abort)), (13, None)]);
         assert!(std::fs::metadata(&path).expect("a file").len() < long as u64, "shorter");
-        assert_eq!(open(&path).expect("sound"), memory);
+        assert_eq!(open(&path).expect("sound"), journaled);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Transactions: batches in several shards that become visible together, or never.
+//! A transaction in the hands of its owner: batches in several shards that become visible together, or never.
 //!
 //! ```text
 //! Log::transaction ─▶ append … append ─▶ prepare ─▶ TransactionRef ─▶ Log::commit_transaction   (in this process or a later one)
@@ -15,8 +15,8 @@
 //! - A decision is durable before the first marker. Once it is, no reader sees a part of the transaction: the markers of
 //!   all shards are durable before any shard shows the records. After a crash in between, [`Log::open`](crate::Log::open)
 //!   completes it before it returns.
-//! - What was not prepared when the process ended is aborted: its shards write the markers when they are opened, before
-//!   any reader.
+//! - A transaction that was not prepared when the process ended is aborted: its shards write the markers when they are
+//!   opened, before any reader.
 
 use std::fmt;
 use std::future::Future;
