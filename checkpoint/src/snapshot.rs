@@ -35,6 +35,7 @@
 //! half of `grace`, or clocks (of this machine and of the store) that differ by as much: choose `grace` in hours. The first condition of (a), to
 //! have been found unused at least `grace` ago, spares the objects of uploads that failed and will be tried again.
 
+mod blocking;
 mod catalog;
 mod content;
 mod garbage;
@@ -55,7 +56,9 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions}
 use parking_lot::Mutex;
 
 use crate::{Error, Result};
+use blocking::Threads;
 
+pub use blocking::Blocking;
 pub use garbage::GcReport;
 pub use generation::Generation;
 pub use manifest::{ContentHash, Manifest, ManifestFile, SnapshotKind, SnapshotName, SnapshotRequest};
@@ -85,12 +88,20 @@ pub struct SnapshotStore {
     known: Arc<Mutex<content::Known>>,
     /// Objects that nobody names, and since when.
     unused: Arc<Mutex<HashMap<ObjectPath, Timestamp>>>,
+    /// Where work on files is done.
+    files: Arc<dyn Blocking>,
 }
 
 impl SnapshotStore {
     /// Snapshots under `prefix` of `objects`. The prefix belongs to one job.
     pub fn new(objects: Arc<dyn ObjectStore>, prefix: ObjectPath) -> Self {
-        SnapshotStore { objects, prefix, known: Arc::default(), unused: Arc::default() }
+        SnapshotStore { objects, prefix, known: Arc::default(), unused: Arc::default(), files: Arc::new(Threads) }
+    }
+
+    /// The same, with the work on files done elsewhere than on threads of tokio.
+    #[must_use]
+    pub fn with_blocking(self, files: Arc<dyn Blocking>) -> Self {
+        SnapshotStore { files, ..self }
     }
 
     fn folder(&self, name: &str) -> ObjectPath {

@@ -17,6 +17,8 @@ pub(crate) enum Bug {
     CommittablesNotStored,
     /// Sinks are told to commit before the checkpoint is written.
     CommitBeforeDurable,
+    /// Sinks that wait for a snapshot are told to commit when the checkpoint is written.
+    SnapshotNotWaitedFor,
     /// A subtask does not take over the last of its key groups.
     KeyGroupForgotten,
 }

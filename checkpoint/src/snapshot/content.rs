@@ -1,12 +1,14 @@
 //! Which files a folder holds, and what is in them.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use tokio::io::AsyncReadExt;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::blocking::{self, Blocking};
 use super::{ContentHash, ManifestFile, SnapshotStore};
 use crate::{Error, Result};
 
@@ -39,15 +41,14 @@ impl SnapshotStore {
     /// Every file below `dir` with its content, by path. Reads those that are not known from the last time.
     pub(super) async fn contents(&self, dir: &Path) -> Result<Vec<ManifestFile>> {
         let folder = dir.to_owned();
-        let listed = tokio::task::spawn_blocking(move || found_below(&folder)).await;
-        let found = listed.map_err(|e| Error::File { path: dir.to_owned(), source: std::io::Error::other(e) })??;
+        let found = blocking::run(&*self.files, dir, move || Ok(found_below(&folder))).await??;
         let mut files = Vec::with_capacity(found.len());
         let mut known = Known::new();
         for file in found {
             let before = file.identity.as_ref().and_then(|identity| self.known.lock().get(identity).copied());
             let hash = match before {
                 Some(hash) => hash,
-                None => hash_of(&file.path, file.bytes).await?,
+                None => self.hash_of(&file.path, file.bytes).await?,
             };
             known.extend(file.identity.map(|identity| (identity, hash)));
             files.push(ManifestFile { path: file.relative, bytes: file.bytes, hash });
@@ -55,6 +56,13 @@ impl SnapshotStore {
         // What is not in the folder any more will not come back.
         *self.known.lock() = known;
         Ok(files)
+    }
+
+    /// The hash of the first `bytes` of a file.
+    async fn hash_of(&self, path: &Path, bytes: u64) -> Result<ContentHash> {
+        let mut reader = Prefix::open(&self.files, path, bytes).await?;
+        while reader.next().await?.is_some() {}
+        Ok(reader.hash())
     }
 }
 
@@ -87,25 +95,21 @@ fn found_below(dir: &Path) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// The hash of the first `bytes` of a file.
-async fn hash_of(path: &Path, bytes: u64) -> Result<ContentHash> {
-    let mut reader = Prefix::open(path, bytes).await?;
-    while reader.next().await?.is_some() {}
-    Ok(reader.hash())
-}
-
 /// Reads the first so many bytes of a file, hashing as it goes.
 pub(super) struct Prefix {
     path: PathBuf,
-    file: tokio::fs::File,
+    file: Arc<File>,
+    read: u64,
     left: u64,
     hasher: Box<Xxh3>,
+    files: Arc<dyn Blocking>,
 }
 
 impl Prefix {
-    pub(super) async fn open(path: &Path, bytes: u64) -> Result<Self> {
-        let file = tokio::fs::File::open(path).await.map_err(|source| Error::File { path: path.to_owned(), source })?;
-        Ok(Prefix { path: path.to_owned(), file, left: bytes, hasher: Box::default() })
+    pub(super) async fn open(files: &Arc<dyn Blocking>, path: &Path, bytes: u64) -> Result<Self> {
+        let (opened, files) = (path.to_owned(), files.clone());
+        let file = Arc::new(blocking::run(&*files, path, move || File::open(opened)).await?);
+        Ok(Prefix { path: path.to_owned(), file, read: 0, left: bytes, hasher: Box::default(), files })
     }
 
     /// The next at most [`READ_BYTES`] bytes; `None` at the end of the prefix.
@@ -117,14 +121,19 @@ impl Prefix {
             return Ok(None);
         }
         let wanted = self.left.min(READ_BYTES as u64);
-        let mut buffer = Vec::with_capacity(wanted as usize);
-        let read = (&mut self.file).take(wanted).read_to_end(&mut buffer).await;
-        let read = read.map_err(|source| Error::File { path: self.path.clone(), source })? as u64;
-        if read < wanted {
-            let source = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it became shorter while it was read");
-            return Err(Error::File { path: self.path.clone(), source });
-        }
-        self.left -= read;
+        let (file, at) = (self.file.clone(), self.read);
+        let read = move || {
+            let mut buffer = vec![0; wanted as usize];
+            match file.read_exact_at(&mut buffer, at) {
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    Err(std::io::Error::new(error.kind(), "it became shorter while it was read"))
+                }
+                read => read.map(|()| buffer),
+            }
+        };
+        let buffer = blocking::run(&*self.files, &self.path, read).await?;
+        self.read += wanted;
+        self.left -= wanted;
         self.hasher.update(&buffer);
         Ok(Some(buffer.into()))
     }

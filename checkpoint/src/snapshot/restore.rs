@@ -1,15 +1,18 @@
 //! Bringing a snapshot back to a disk.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
-use tokio::io::AsyncWriteExt;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::blocking;
 use super::pin::Pin;
 use super::{ContentHash, Manifest, ManifestFile, SnapshotName, SnapshotStore};
 use crate::{Error, Result};
@@ -61,19 +64,16 @@ impl SnapshotStore {
     async fn download(&self, manifest: &Manifest, dir: &Path, pin: &mut Pin) -> Result<()> {
         let name = manifest.name();
         let partial = partial(dir);
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::File { path, source }
-        };
-        if partial.exists() {
-            std::fs::remove_dir_all(&partial).map_err(failed(&partial))?;
-        }
-        std::fs::create_dir_all(&partial).map_err(failed(&partial))?;
         let paths = manifest.files.iter().map(|file| checked(&name, file)).collect::<Result<Vec<_>>>()?;
         let folders = folders_of(&paths, &partial);
-        for folder in &folders {
-            std::fs::create_dir_all(folder).map_err(failed(folder))?;
-        }
+        let (made, root) = (folders.clone(), partial.clone());
+        let make = move || {
+            if root.exists() {
+                std::fs::remove_dir_all(&root)?;
+            }
+            made.iter().try_for_each(std::fs::create_dir_all)
+        };
+        blocking::run(&*self.files, &partial, make).await?;
         let (name, partial) = (&name, &partial);
         let files: Vec<_> =
             manifest.files.iter().map(|file| self.download_file(name, file, partial.join(&file.path))).collect();
@@ -81,31 +81,34 @@ impl SnapshotStore {
         while files.try_next().await?.is_some() {
             self.renew(pin).await?;
         }
-        // Names must be as durable as the bytes before the folder gets its own.
-        for folder in &folders {
-            std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))?;
-        }
-        std::fs::rename(partial, dir).map_err(failed(dir))?;
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed(parent))
+        let (partial, target) = (partial.clone(), dir.to_owned());
+        let name_it = move || {
+            // Names must be as durable as the bytes before the folder gets its own.
+            folders.iter().try_for_each(|folder| File::open(folder)?.sync_all())?;
+            std::fs::rename(partial, &target)?;
+            let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            File::open(parent)?.sync_all()
+        };
+        blocking::run(&*self.files, dir, name_it).await
     }
 
     async fn download_file(&self, name: &SnapshotName, file: &ManifestFile, target: PathBuf) -> Result<()> {
-        let failed = |source| Error::File { path: target.clone(), source };
         let mut parts = self.content(file).await.map_err(|error| missing(name, file, error))?;
-        let mut out = tokio::fs::File::create(&target).await.map_err(failed)?;
+        let created = target.clone();
+        let out = Arc::new(blocking::run(&*self.files, &target, move || File::create(created)).await?);
         let (mut bytes, mut hasher) = (0, Box::<Xxh3>::default());
         while let Some(part) = parts.try_next().await? {
-            bytes += part.len() as u64;
             hasher.update(&part);
-            out.write_all(&part).await.map_err(failed)?;
+            let (at, out) = (bytes, out.clone());
+            bytes += part.len() as u64;
+            blocking::run(&*self.files, &target, move || out.write_all_at(&part, at)).await?;
         }
         let hash = ContentHash(hasher.digest128());
         if (bytes, hash) != (file.bytes, file.hash) {
             let reason = format!("{bytes} bytes with hash {hash}; its manifest says {} and {}", file.bytes, file.hash);
             return Err(Error::DamagedSnapshot { name: name.to_string(), file: file.path.clone(), reason });
         }
-        out.sync_all().await.map_err(failed)
+        blocking::run(&*self.files, &target, move || out.sync_all()).await
     }
 
     /// The bytes of a file of a snapshot.

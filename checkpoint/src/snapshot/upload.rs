@@ -110,9 +110,11 @@ impl SnapshotStore {
         self.refuse_condemned(wanted).await?;
         let present: BTreeSet<ObjectPath> =
             self.listing(OBJECTS).await?.into_iter().map(|meta| meta.location).collect();
+        // By their names, so that a run can be repeated: RocksDB's files have other contents, and hashes, each time.
+        let mut missing: Vec<_> = wanted.iter().filter(|(object, _)| !present.contains(object)).collect();
+        missing.sort_by(|(_, a), (_, b)| a.path.cmp(&b.path));
         // Collected, as a closure over borrows within the future would keep it from being `Send`.
-        let missing = wanted.iter().filter(|(object, _)| !present.contains(object));
-        let puts: Vec<_> = missing.map(|(object, file)| self.put_file(object, file, from)).collect();
+        let puts: Vec<_> = missing.into_iter().map(|(object, file)| self.put_file(object, file, from)).collect();
         let mut puts = futures::stream::iter(puts).buffer_unordered(FILES_AT_ONCE);
         let mut uploaded = 0;
         while let Some(bytes) = puts.try_next().await? {
@@ -175,7 +177,7 @@ impl SnapshotStore {
     }
 
     async fn put_local(&self, object: &ObjectPath, file: &ManifestFile, path: &Path) -> Result<()> {
-        let mut source = Prefix::open(path, file.bytes).await?;
+        let mut source = Prefix::open(&self.files, path, file.bytes).await?;
         let mut target = Target::new(self, object, file.bytes).await?;
         while let Some(part) = source.next().await? {
             target.write(part).await?;

@@ -14,6 +14,8 @@ mod wire;
 pub use fit::StateMismatch;
 pub use handle::{JobHandle, JobStatus};
 pub use restore::restore;
+#[cfg(test)]
+pub(super) use restore::restore_on;
 pub use snapshots::{SPOOL_FOLDER, STATE_FOLDER, SnapshotFigures, Snapshots, savepoint_at_rest};
 pub use spec::{Environment, JobOutcome, JobSettings, JobSpec};
 pub use stored::stored_states;

@@ -10,6 +10,7 @@
 //! | `scenario` | what a seed draws before anything runs |
 //! | `world` | what outlives a power cut: the sinks' transactions, faults that are left |
 //! | `source`, `sink`, `functions` | the job's connectors and user functions |
+//! | `objects` | the object store of its snapshots |
 //! | `graph` | the job |
 //! | `disk` | the job's state on disk, and how a commit is torn |
 //! | `oracle` | what must have come out |
@@ -20,6 +21,7 @@ mod disk;
 mod functions;
 mod graph;
 mod machine;
+mod objects;
 mod oracle;
 mod scenario;
 mod sink;
@@ -28,14 +30,15 @@ mod tests;
 mod world;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use coulee_model::JobName;
 use rand::Rng;
 
 use super::executor::Executor;
-use super::launch::launch_on;
-use super::{Environment, JobHandle, JobOutcome, JobSettings, JobSpec};
+use super::launch::{launch_on, restore_on};
+use super::{Environment, JobHandle, JobOutcome, JobSettings, JobSpec, Snapshots};
 use crate::planted::{Bug, plant};
 use disk::StateDisk;
 use graph::Parallelism;
@@ -89,6 +92,8 @@ struct Simulation {
     scenario: Arc<Scenario>,
     disk: StateDisk,
     stops_left: parking_lot::Mutex<u32>,
+    /// Whether the state is to be taken from a snapshot.
+    is_lost: std::sync::atomic::AtomicBool,
 }
 
 /// Runs one seed.
@@ -104,7 +109,7 @@ fn simulate(seed: u64, planted: Option<Planted>) -> Run {
     let world = World::new(machine.clone(), scenario.clone(), in_world);
     let disk = StateDisk::new(machine.clone(), in_world == Some(BrokenWorld::DiskDoesNotSync));
     let stops_left = parking_lot::Mutex::new(scenario.stops);
-    let simulation = Simulation { machine, world, scenario, disk, stops_left };
+    let simulation = Simulation { machine, world, scenario, disk, stops_left, is_lost: false.into() };
     let verdict = simulation.run();
     plant(None);
     Run { trace: simulation.machine.take_trace(), verdict }
@@ -113,7 +118,7 @@ fn simulate(seed: u64, planted: Option<Planted>) -> Run {
 impl Simulation {
     fn run(&self) -> Result<(), String> {
         self.machine.trace(format_args!("{:?}", self.scenario));
-        let mut cuts = 0;
+        let (mut cuts, mut losses) = (0, self.scenario.disk_losses);
         loop {
             self.machine.plan_cut((cuts < self.scenario.cuts).then(|| self.draw_cut()));
             self.disk.watch();
@@ -129,6 +134,11 @@ impl Simulation {
                         return Err("the state is held open after everything was dropped".to_owned());
                     }
                     self.disk.lose_power(cut);
+                    if losses > 0 && self.machine.once_in(2) {
+                        losses -= 1;
+                        self.disk.lose_all();
+                        self.is_lost.store(true, Ordering::SeqCst);
+                    }
                     let down = self.machine.draw(|random| random.random_range(1..400));
                     self.machine.pass(Duration::from_millis(down));
                     cuts += 1;
@@ -148,6 +158,7 @@ impl Simulation {
 
     /// One life of the process: starts the job again and again, until it has finished. Says how many rows its sources counted.
     async fn live(&self) -> Result<u64, String> {
+        self.restore().await?;
         loop {
             let (job, sources) = self.launch()?;
             let outcome = self.outcome(&job).await?;
@@ -171,6 +182,29 @@ impl Simulation {
         }
     }
 
+    /// After the disk was lost: brings back the newest snapshot, if there is one.
+    async fn restore(&self) -> Result<(), String> {
+        while self.is_lost.load(Ordering::SeqCst) && !self.disk.folder("state").exists() {
+            self.machine.trace(format_args!("the disk was lost"));
+            match self.restore_newest().await {
+                Ok(()) => self.is_lost.store(false, Ordering::SeqCst),
+                Err(error) if error.to_string().contains(world::SIMULATED) => {}
+                Err(error) => return Err(format!("a snapshot cannot be restored: {error}")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn restore_newest(&self) -> crate::Result<()> {
+        let snapshots = self.world.snapshots();
+        let newest = snapshots.list().await?.into_iter().max_by_key(|manifest| manifest.checkpoint());
+        let Some(newest) = newest else { return Ok(()) };
+        let (state, spool) = (self.disk.folder("state"), self.disk.folder("spool"));
+        restore_on(&self.machine, &snapshots, &newest.name(), (&state, &spool)).await?;
+        self.machine.trace(format_args!("the snapshot of checkpoint {} is restored", newest.checkpoint()));
+        Ok(())
+    }
+
     fn launch(&self) -> Result<(JobHandle, u32), String> {
         let parallelism = self.machine.draw(Parallelism::draw);
         self.machine.trace(format_args!("an attempt begins at {parallelism:?}"));
@@ -192,7 +226,12 @@ impl Simulation {
             spool: self.disk.folder("spool"),
             scratch: self.disk.folder("scratch"),
             clock: Arc::new(self.machine.clone()),
-            snapshots: None,
+            snapshots: self.scenario.snapshots.map(|interval| Snapshots {
+                store: self.world.snapshots(),
+                interval,
+                keep: 2,
+                grace: Duration::from_secs(3600),
+            }),
         };
         let job = launch_on(Arc::new(self.machine.clone()), spec, environment);
         Ok((job.map_err(|error| format!("the job cannot begin: {error}"))?, self.scenario.sources.len() as u32))

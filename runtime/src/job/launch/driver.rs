@@ -250,6 +250,9 @@ impl Driver {
                 }
                 Action::Notify(id) => {
                     tasks.commit(CommitOn::Checkpoint, id);
+                    if is_planted(Bug::SnapshotNotWaitedFor) {
+                        tasks.commit(CommitOn::Snapshot, id);
+                    }
                     fail::fail_point!("job.notify.after", |_| Err(injected("job.notify.after")));
                 }
                 Action::Finish { last, input_ended } => {

@@ -14,6 +14,16 @@ use crate::{Error, Result};
 /// # Errors
 /// `Invalid` when they exist or there is no such snapshot; `Corrupt` when it is damaged; `Unavailable` when the object store does not answer.
 pub async fn restore(from: &SnapshotStore, name: &SnapshotName, state: &Path, spool: &Path) -> Result<Manifest> {
+    restore_on(&Tokio, from, name, (state, spool)).await
+}
+
+/// As [`restore`], with the work on files done by `executor`.
+pub(in crate::job) async fn restore_on(
+    executor: &dyn Executor,
+    from: &SnapshotStore,
+    name: &SnapshotName,
+    (state, spool): (&Path, &Path),
+) -> Result<Manifest> {
     for folder in [state, spool] {
         if folder.exists() {
             return Err(Error::invalid(format!(
@@ -38,7 +48,6 @@ pub async fn restore(from: &SnapshotStore, name: &SnapshotName, state: &Path, sp
         }
         std::fs::remove_dir_all(&folder).map_err(|e| Error::io(folder.display(), e))
     };
-    let executor: &dyn Executor = &Tokio;
     executor.blocking("work on files", into_place).await?;
     Ok(manifest)
 }

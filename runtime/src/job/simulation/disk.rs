@@ -78,6 +78,13 @@ impl StateDisk {
         }));
     }
 
+    /// All of it is lost.
+    pub(super) fn lose_all(&self) {
+        for entry in std::fs::read_dir(self.folder.path()).expect("a folder").flatten() {
+            std::fs::remove_dir_all(entry.path()).expect("a folder that can be removed");
+        }
+    }
+
     /// What is not synced is lost, or torn.
     pub(super) fn lose_power(&self, cut: Cut) {
         let mut commits = std::mem::take(&mut *self.commits.lock());

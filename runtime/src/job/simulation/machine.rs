@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use coulee_checkpoint::snapshot::Blocking;
 use coulee_model::{Clock, Timestamp};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -386,6 +387,13 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         self.machine.state.lock().sleeps.remove(&self.key);
+    }
+}
+
+/// Snapshots work on files as the rest of the job does.
+impl Blocking for Machine {
+    fn block(&self, work: Box<dyn FnOnce() + Send>) {
+        Executor::block(self, "work on files", work);
     }
 }
 

@@ -73,6 +73,11 @@ pub(super) struct Scenario {
     pub(super) batch_rows: Option<usize>,
     /// Between two checkpoints.
     pub(super) interval: Duration,
+    /// Between two snapshots, where there are some; and whether sinks wait for them.
+    pub(super) snapshots: Option<Duration>,
+    pub(super) commits_on_snapshots: bool,
+    /// How often the disk is lost with the power: only a job whose sinks wait for snapshots bears that.
+    pub(super) disk_losses: u32,
     /// The most microseconds that a committer takes.
     pub(super) commit_micros: u64,
     /// How often the power goes off, how often the job is stopped, and how often something fails.
@@ -93,6 +98,9 @@ impl std::fmt::Debug for Scenario {
             .field("two_stages", &self.two_stages)
             .field("batch_rows", &self.batch_rows)
             .field("interval", &self.interval)
+            .field("snapshots", &self.snapshots)
+            .field("commits_on_snapshots", &self.commits_on_snapshots)
+            .field("disk_losses", &self.disk_losses)
             .field("cuts", &self.cuts)
             .field("stops", &self.stops)
             .field("faults", &self.faults)
@@ -113,6 +121,8 @@ impl Scenario {
             let mut draw = Draw { random: &mut *random, disorder, pauses, next_id, keys };
             sources.push(draw.source(name, grows));
         }
+        let snapshots = random.random_bool(0.4).then(|| Duration::from_millis(random.random_range(100..700)));
+        let commits_on_snapshots = snapshots.is_some() && random.random_bool(0.6);
         let may_be_late = idle_timeout.is_some() || sources.iter().any(|source| source.grows);
         Scenario {
             disorder,
@@ -122,6 +132,9 @@ impl Scenario {
             two_stages: !may_be_late && random.random_bool(0.5),
             batch_rows: [None, Some(1), Some(7)][random.random_range(0..3)],
             interval: Duration::from_millis(random.random_range(10..200)),
+            snapshots,
+            commits_on_snapshots,
+            disk_losses: if commits_on_snapshots { random.random_range(0..=2) } else { 0 },
             commit_micros: if random.random_bool(0.5) { 2_000 } else { 200_000 },
             cuts: random.random_range(0..=4),
             stops: random.random_range(0..=2),

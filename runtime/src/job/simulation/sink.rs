@@ -9,7 +9,7 @@ use coulee_model::{CheckpointId, Clock, SubtaskIndex, Timestamp};
 
 use super::BrokenWorld;
 use super::world::World;
-use crate::connector::{Prepared, Sink, SinkCommitter, SinkContext, SinkWriter};
+use crate::connector::{CommitOn, Prepared, Sink, SinkCommitter, SinkContext, SinkWriter};
 use crate::metrics::SubtaskMetrics;
 use crate::{Batch, Error, Result};
 
@@ -39,6 +39,10 @@ impl SimulatedSink {
 impl Sink for SimulatedSink {
     fn describe(&self) -> String {
         format!("Simulated: {}", self.name)
+    }
+
+    fn commit_on(&self) -> CommitOn {
+        if self.world.scenario.commits_on_snapshots { CommitOn::Snapshot } else { CommitOn::Checkpoint }
     }
 
     async fn recover(&self, _: &SinkContext, _: &[Bytes], committables: &[Bytes]) -> Result<()> {

@@ -79,6 +79,19 @@ fn a_seed_repeats_its_trace() {
     });
 }
 
+/// Nothing that differs between two processes (addresses, hash seeds, names of files) may reach the trace.
+#[test]
+fn another_process_has_the_same_trace() {
+    const SEED: u64 = 3;
+    let program = std::env::current_exe().expect("this program");
+    let mut other = std::process::Command::new(program);
+    other.args(["--exact", "job::simulation::tests::every_job_delivers_exactly_once", "--nocapture"]);
+    let output = other.env("COULEE_SIM_SEED", SEED.to_string()).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let trace = simulate(SEED, None).trace.join("\n");
+    assert!(text.contains(&trace), "{text}\ndiffers from\n{trace}");
+}
+
 /// The first seed that finds a bug, and what it says.
 fn found(bug: Planted) -> Option<(u64, String)> {
     (0..SEEDS_TO_FIND).find_map(|seed| Some((seed, simulate(seed, Some(bug)).verdict.err()?)))
@@ -93,6 +106,7 @@ fn planted_bugs_are_found() {
         Planted::Runtime(Bug::TimersNotStored),
         Planted::Runtime(Bug::CommittablesNotStored),
         Planted::Runtime(Bug::CommitBeforeDurable),
+        Planted::Runtime(Bug::SnapshotNotWaitedFor),
         Planted::Runtime(Bug::KeyGroupForgotten),
         Planted::World(BrokenWorld::DiskDoesNotSync),
         Planted::World(BrokenWorld::SourceForgetsPosition),

@@ -1,14 +1,19 @@
-//! What outlives the simulated process: the transactions of its sinks, the faults that are still to come, and what the test knows.
+//! What outlives the simulated process: the transactions of its sinks, its snapshots, the faults that are still to come, and what the test knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use coulee_checkpoint::JobStore;
+use coulee_checkpoint::snapshot::SnapshotStore;
+use futures::{FutureExt, StreamExt};
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
 use parking_lot::Mutex;
 
 use super::BrokenWorld;
 use super::machine::Machine;
+use super::objects::SimulatedObjects;
 use super::scenario::{Scenario, Split};
 use crate::{Error, Result};
 
@@ -57,12 +62,13 @@ pub(super) struct World {
     pub(super) scenario: Arc<Scenario>,
     broken: Option<BrokenWorld>,
     state: Arc<Mutex<State>>,
+    objects: Arc<InMemory>,
 }
 
 impl World {
     pub(super) fn new(machine: Machine, scenario: Arc<Scenario>, broken: Option<BrokenWorld>) -> Self {
         let state = State { faults_left: scenario.faults, ..State::default() };
-        World { machine, scenario, broken, state: Arc::new(Mutex::new(state)) }
+        World { machine, scenario, broken, state: Arc::new(Mutex::new(state)), objects: Arc::default() }
     }
 
     pub(super) fn is_broken(&self, how: BrokenWorld) -> bool {
@@ -103,6 +109,20 @@ impl World {
         store.and_then(|store| store.last_checkpoint()).map_or(0, |record| record.id.0)
     }
 
+    /// The job's snapshots, as a process sees them that has just begun.
+    pub(super) fn snapshots(&self) -> SnapshotStore {
+        let objects = SimulatedObjects { world: self.clone(), inner: self.objects.clone() };
+        SnapshotStore::new(Arc::new(objects), "job".into()).with_blocking(Arc::new(self.machine.clone()))
+    }
+
+    /// The last checkpoint of which there is a snapshot.
+    fn in_snapshots(&self) -> u64 {
+        let manifests = self.objects.list(Some(&"job/snapshots".into())).collect::<Vec<_>>().now_or_never();
+        let names =
+            manifests.into_iter().flatten().flatten().filter_map(|meta| meta.location.filename().map(str::to_owned));
+        names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).max().unwrap_or(0)
+    }
+
     /// A sink has made rows safe. The number of the transaction that holds them.
     pub(super) fn prepare(&self, sink: &str, checkpoint: u64, rows: Vec<String>) -> u64 {
         let mut state = self.state.lock();
@@ -120,7 +140,8 @@ impl World {
     /// Makes a transaction visible, once.
     pub(super) fn commit(&self, sink: &str, number: u64) {
         let found = self.state.lock().transactions.get(&(sink.to_owned(), number)).cloned();
-        let durable = self.durable();
+        let on_snapshots = self.scenario.commits_on_snapshots;
+        let durable = if on_snapshots { self.in_snapshots() } else { self.durable() };
         match found {
             None => self.accuse(format!("sink '{sink}' commits transaction {number}, which was never prepared")),
             Some(Transaction { state: TransactionState::Aborted, rows, .. }) => {
