@@ -54,7 +54,7 @@ pub(crate) fn check_brackets(words: &[TokenWithSpan]) -> Result<()> {
 }
 
 fn is_type_with_items(token: &Token) -> bool {
-    ["ARRAY", "MAP", "ROW", "MULTISET", "STRUCT"].iter().any(|word| is_word(token, word))
+    ["ARRAY", "MAP", "ROW", "STRUCT"].iter().any(|word| is_word(token, word))
 }
 
 /// The fault of a statement that nests too deep at this word.

@@ -90,7 +90,7 @@ fn nested_type(words: &mut Words<'_>, depth: usize) -> Result<DataType> {
         "TIMESTAMP" => timestamp(words)?,
         "TIMESTAMP_LTZ" => timestamp_of_precision(time_precision(words)?.unwrap_or(TIMESTAMP_PRECISION), true),
         "ROW" => row(words, depth)?,
-        "ARRAY" | "MULTISET" => {
+        "ARRAY" => {
             words.expect(&Token::Lt)?;
             let item = nested_type(words, depth + 1)?;
             let nullable = !not_null(words);

@@ -83,7 +83,8 @@ pub fn as_window(expr: &Expr) -> Option<(Tumbling, Bound)> {
     };
     let window = Tumbling::new(number(1)?, number(2)?).ok()?;
     let bound = match number(3)? {
-        0 => Bound::Start,
+        // SUBTLE: the first instant of a window of one millisecond is its last one, too, which is an event time.
+        0 if window.size_millis > 1 => Bound::Start,
         shift if shift == window.size_millis => Bound::End,
         _ => Bound::Time,
     };

@@ -41,11 +41,36 @@ class Table:
     name: str
     columns: list
     delay_ms: int
+    # Whether the event time is computed: records hold the milliseconds since 1970.
+    computed: bool = False
     rows: list = field(default_factory=list)
 
     @property
+    def time(self):
+        return self.columns[-1].name
+
+    @property
+    def stored(self):
+        """The columns that records have."""
+        return [*self.columns[:-1], Column(f"{self.time}_ms", BIGINT, 0, 0.0, None)] if self.computed else self.columns
+
+    @property
     def declared(self):
-        return ", ".join(f"{column.name} {column.type.flink}" for column in self.columns)
+        """The stored columns in Flink's SQL."""
+        return ", ".join(f"{column.name} {column.type.flink}" for column in self.stored)
+
+    @property
+    def event_time(self):
+        """The computed column, if there is one, and the watermark."""
+        instant = f"TO_TIMESTAMP_LTZ({self.time}_ms, 3)"
+        column = f"{self.time} AS CAST({instant} AS TIMESTAMP(3)), " if self.computed else ""
+        return f"{column}WATERMARK FOR {self.time} AS {self.time} - INTERVAL '{self.delay_ms / 1000:.3f}' SECOND"
+
+    def records(self, rows):
+        """Rows as they are stored."""
+        epoch = datetime.datetime(1970, 1, 1)
+        to_ms = lambda at: None if at is None else (at - epoch) // MILLISECOND
+        return [(*row[:-1], to_ms(row[-1])) for row in rows] if self.computed else rows
 
     def deal(self, dice, shards):
         """The rows as so many lists, each in the table's order; some may be empty."""
@@ -90,7 +115,7 @@ def table(dice, name, prefix):
     """A random table of up to 300 rows."""
     delay_ms = dice.choice([1, 500, 5_000])
     columns = _columns(dice, prefix)
-    made = Table(name, [*columns, Column(prefix + "ts", TIME, 0, 0.0, None)], delay_ms)
+    made = Table(name, [*columns, Column(prefix + "ts", TIME, 0, 0.0, None)], delay_ms, dice.random() < 0.3)
     origin = datetime.datetime.fromisoformat(dice.choice(ORIGINS))
     span_ms, count = dice.choice([1, 60_000, 600_000]), dice.choice([0, 1, 20, 150, 300, 300])
     timeless = dice.choice([0.0, 0.05])

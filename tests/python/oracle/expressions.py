@@ -377,6 +377,10 @@ def longer_text(maker, depth):
             ("RPAD({}, 3, '_')", "rpad({}, 3, '_')", 3),
             ("REPEAT({}, 2)", "repeat({}, 2)", 2 * a.bound),
             ("MD5({})", "md5({})", 32),
+            # A character has up to three bytes.
+            ("HEX({})", "hex({})", 6 * a.bound),
+            ("TO_BASE64({})", "to_base64(encode({}))", 4 * a.bound + 4),
+            ("SPLIT_INDEX({}, 'b', 1)", "string_split({}, 'b')[2]", a.bound),
             ("SHA256({})", "sha256({})", 64),
         ]
     )

@@ -91,7 +91,7 @@ class Queries:
 
     def __init__(self, dice, tables):
         self.dice, self.count = dice, 0
-        self.tables = [Relation(tuple(c.expr for c in table.columns), table.columns[-1].name, table.name) for table in tables]
+        self.tables = [Relation(tuple(c.expr for c in table.columns), table.time, table.name) for table in tables]
 
     def _name(self, prefix):
         self.count += 1

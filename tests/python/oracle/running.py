@@ -1,5 +1,6 @@
 """Runs a case with the real binary, in one of many ways, and reads what it delivered."""
 
+import csv
 import json
 import os
 import re
@@ -68,7 +69,7 @@ def ways(seed):
     killed = [Life(dice.randrange(1, 4), dice.choice(BATCH_ROWS), _kill(dice)) for _ in range(dice.choice([1, 2, 3]))]
     every = [*quiet, (*killed, Life(dice.randrange(1, 4), dice.choice(BATCH_ROWS)))]
     return [
-        Way(lives, dice.choice(["json", "csv", "parquet", "stream"]), dice.choice(["parquet", "parquet", "json", "stream"]), dice.choice([1, 2, 3, 5]), number)
+        Way(lives, dice.choice(["json", "csv", "parquet", "stream"]), dice.choice(["parquet", "json", "csv", "stream"]), dice.choice([1, 2, 3, 5]), number)
         for number, lives in enumerate(every)
     ]
 
@@ -108,7 +109,7 @@ class Run:
             for name, rows in zip(names, dealt, strict=True):
                 path = self.folder / "in" / table.name / f"{name:02}.{self._format}"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                data.write(path, self._format, table.columns, rows, dice)
+                data.write(path, self._format, table.stored, table.records(rows), dice)
 
     @property
     def _format(self):
@@ -127,15 +128,18 @@ class Run:
         for index, query in enumerate(self.case.queries):
             lines += [f"CREATE VIEW view{index} AS {query.text('flink')}", f"DESCRIBE view{index}"]
             columns = ", ".join(f"x{i} {type_.flink}" for i, type_ in enumerate(query.types))
-            sink = "" if self.way.sink == "stream" else f"'connector' = 'filesystem', 'path' = 'out/{index}', 'format' = '{self.way.sink}', "
+            sink = "" if self.way.sink == "stream" else f"'connector' = 'filesystem', 'path' = 'out/{index}', 'format' = '{self.way.sink}'{self._null(self.way.sink)}, "
             lines.append(f"CREATE TABLE out{index} ({columns}) WITH ({sink}'format.on-error' = 'fail')")
         inserts = "".join(f"INSERT INTO out{index} {query.text('flink')};\n" for index, query in enumerate(self.case.queries))
         lines.append("SET 'pipeline.name' = 'oracle'")
         return ";\n".join(lines) + f";\nEXECUTE STATEMENT SET BEGIN\n{inserts}END;\n"
 
     def _files(self, table):
-        null = f", 'csv.null-literal' = '{data.CSV_NULL}'" if self._format == "csv" else ""
+        null = self._null(self._format)
         return f"'connector' = 'filesystem', 'path' = 'in/{table.name}', 'format' = '{self._format}', 'format.on-error' = 'fail'{null}"
+
+    def _null(self, format_):
+        return f", 'csv.null-literal' = '{data.CSV_NULL}'" if format_ == "csv" else ""
 
     def _load(self):
         """Fills the streams from the files, each shard in the file's order; done once, whatever is killed."""
@@ -148,12 +152,10 @@ class Run:
         return [*lines, "SET 'pipeline.name' = 'load'", f"EXECUTE STATEMENT SET BEGIN\n{inserts}END"]
 
     def _source(self, table, life):
-        time = table.columns[-1].name
-        watermark = f"WATERMARK FOR {time} AS {time} - INTERVAL '{table.delay_ms / 1000:.3f}' SECOND"
         rate = f", 'scan.rate-limit' = '{RATE}'" if life.kill else ""
         stream = f"'stream' = '{table.name}', 'scan.bounded.mode' = 'latest-offset', 'format.on-error' = 'fail'"
         options = stream if self.way.source == "stream" else self._files(table)
-        return f"CREATE TABLE {table.name} ({table.declared}, {watermark}) WITH ({options}{rate})"
+        return f"CREATE TABLE {table.name} ({table.declared}, {table.event_time}) WITH ({options}{rate})"
 
     def _live(self, life):
         script = self.folder / "job.sql"
@@ -188,6 +190,8 @@ class Run:
         files = sorted((self.folder / f"out/{index}").rglob("part-*"))
         if self.way.sink == "json":
             return [_row(line, types) for file in files for line in file.read_text().splitlines()]
+        if self.way.sink == "csv":
+            return [row for file in files for row in _csv_rows(file, types)]
         if not files:
             return []
         names = ", ".join(f"x{i}" for i in range(len(types)))
@@ -204,10 +208,21 @@ def _row(line, types):
     return tuple(_value(values.get(f"x{i}"), type_) for i, type_ in enumerate(types))
 
 
+def _csv_rows(file, types):
+    """The rows behind the line of names."""
+    with open(file, newline="") as lines:
+        for fields in list(csv.reader(lines))[1:]:
+            values = (None if field == data.CSV_NULL else field for field in fields)
+            yield tuple(_value(value, type_) for value, type_ in zip(values, types, strict=True))
+
+
 def _value(value, type_):
     if value is None:
         return None
     readers = {"decimal": Decimal, "double": float, "date": date.fromisoformat, "time": datetime.fromisoformat}
+    if isinstance(value, str):
+        # CSV has texts only.
+        readers |= {"int": int, "bool": {"true": True, "false": False}.get}
     return readers.get(type_.family, lambda same: same)(value)
 
 
