@@ -1,7 +1,6 @@
 """The grammar of aggregates: each call as Flink has it and as DuckDB has it, with its type as in Flink."""
 
-from .expressions import quoted
-from .sql_types import BIGINT, DOUBLE, INT, decimal, expr
+from .sql_types import BIGINT, DOUBLE, INT, decimal, expr, quoted
 
 # No window has more rows than a table, and no union of two more than this.
 ROWS = 700

@@ -1,6 +1,6 @@
 """Random queries: projections and windowed aggregations over tables, views, subqueries, unions, and the windows of other windows."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from . import aggregates
 from .expressions import Maker

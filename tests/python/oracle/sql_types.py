@@ -94,3 +94,17 @@ class Expr:
 def expr(flink, duck, type_, bound=0, exact=True):
     """An expression whose DuckDB form is brought to the type that Flink's has."""
     return Expr(flink, f"CAST({duck} AS {type_.duck})", type_, bound, exact)
+
+
+def quoted(text):
+    return "'" + text.replace("'", "''") + "'"
+
+
+def args(made, of="flink"):
+    """Expressions as arguments."""
+    return ", ".join(getattr(e, of) for e in made)
+
+
+def fits(type_, bound):
+    """Whether an integer type holds all numbers up to a bound."""
+    return bound <= type_.most
