@@ -37,6 +37,7 @@
 
 mod blocking;
 mod catalog;
+pub mod conformance;
 mod content;
 mod garbage;
 mod generation;

@@ -396,3 +396,12 @@ async fn a_manifest_put_whose_answer_is_lost_is_recognised() {
     faulty.fail_put_of("generations/", Fault::LoseAnswer);
     assert_eq!(snapshots.claim("one", Timestamp(1)).await.unwrap().number, 1);
 }
+
+/// A store that says of a put that it failed although it did not, as a proxy with a time limit does, keeps no contract: the test of stores must say so.
+#[tokio::test]
+#[should_panic(expected = "a put that is to create")]
+async fn a_store_that_loses_an_answer_does_not_conform() {
+    let faulty = Arc::new(Faulty::new(Arc::new(InMemory::new())));
+    faulty.fail_put_of("manifest.json", Fault::LoseAnswer);
+    super::conformance::object_store_conforms(faulty, "x").await;
+}
