@@ -73,11 +73,8 @@ impl Written {
 /// What a disk may hold of the commit that was under way: `kept` says which of its sectors were written.
 fn torn(written: &Written, kept: impl Fn(usize) -> bool) -> Vec<u8> {
     let mut bytes = written.bytes.clone();
-    for at in written.ends[1]..written.ends[2] {
-        if !kept(at / SECTOR_BYTES) {
-            bytes[at] = 0;
-        }
-    }
+    let torn = bytes.iter_mut().enumerate().take(written.ends[2]).skip(written.ends[1]);
+    torn.filter(|(at, _)| !kept(at / SECTOR_BYTES)).for_each(|(_, byte)| *byte = 0);
     bytes
 }
 

@@ -112,19 +112,19 @@ impl Change {
 /// Names that change together: the folder, the name, and what it leads to from then on.
 type Renaming = Vec<(usize, String, Option<Node>)>;
 
-/// What a disk forgets to do, for tests that must notice.
+/// What a disk forgets to sync, for tests that must notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Broken {
+enum NotSynced {
     /// Appended records are acknowledged without a sync.
-    SegmentsNotSynced,
+    Segments,
     /// The decision about a transaction is not synced before its markers are written.
-    JournalNotSynced,
+    Journal,
     /// A small file gets its name before its content is synced.
-    DraftsNotSynced,
+    Drafts,
     /// New names are not made durable.
-    FoldersNotSynced,
+    Folders,
     /// A sync leaves out the last write before it.
-    LastWriteNotSynced,
+    LastWrite,
 }
 
 #[derive(Debug)]
@@ -137,7 +137,7 @@ struct Platters {
     /// The operation at which the power goes off, counted from the start.
     cut_at: Option<u64>,
     is_off: bool,
-    broken: Option<Broken>,
+    broken: Option<NotSynced>,
 }
 
 /// See the module. Clones are the same disk.
@@ -150,7 +150,7 @@ fn off() -> io::Error {
 
 impl Platters {
     /// A disk that holds what is in a folder now, all of it synced.
-    fn new(root: &Path, broken: Option<Broken>) -> Self {
+    fn new(root: &Path, broken: Option<NotSynced>) -> Self {
         let mut platters = Platters {
             root: root.to_owned(),
             folders: vec![FolderData::default()],
@@ -354,7 +354,7 @@ impl Storage for PowerDisk {
         let mut platters = self.0.lock();
         platters.operate()?;
         match platters.find(path) {
-            Some(Node::Folder(folder)) if platters.broken != Some(Broken::FoldersNotSynced) => {
+            Some(Node::Folder(folder)) if platters.broken != Some(NotSynced::Folders) => {
                 platters.sync_folder(folder);
             }
             // Above the log's folder all names are there.
@@ -379,10 +379,10 @@ impl PowerFile {
     fn is_broken(&self, platters: &Platters) -> bool {
         let ends = |ending| self.path.extension().is_some_and(|found| found == ending);
         match platters.broken {
-            Some(Broken::SegmentsNotSynced) => ends("log"),
-            Some(Broken::JournalNotSynced) => ends("journal"),
-            Some(Broken::DraftsNotSynced) => ends("tmp"),
-            Some(Broken::FoldersNotSynced | Broken::LastWriteNotSynced) | None => false,
+            Some(NotSynced::Segments) => ends("log"),
+            Some(NotSynced::Journal) => ends("journal"),
+            Some(NotSynced::Drafts) => ends("tmp"),
+            Some(NotSynced::Folders | NotSynced::LastWrite) | None => false,
         }
     }
 }
@@ -397,7 +397,7 @@ impl SegmentFile for PowerFile {
         let mut platters = self.disk.0.lock();
         platters.operate()?;
         if !self.is_broken(&platters) {
-            let kept = usize::from(platters.broken == Some(Broken::LastWriteNotSynced));
+            let kept = usize::from(platters.broken == Some(NotSynced::LastWrite));
             let file = &mut platters.files[self.number];
             let synced = file.unsynced.len().saturating_sub(kept);
             for change in file.unsynced.drain(..synced) {
@@ -464,7 +464,7 @@ struct World {
     others: BTreeMap<String, Option<bool>>,
     next_value: u64,
     with_retention: bool,
-    broken: Option<Broken>,
+    broken: Option<NotSynced>,
 }
 
 fn stream(name: &str) -> StreamName {
@@ -472,7 +472,7 @@ fn stream(name: &str) -> StreamName {
 }
 
 impl World {
-    fn new(seed: u64, broken: Option<Broken>) -> Self {
+    fn new(seed: u64, broken: Option<NotSynced>) -> Self {
         let mut random = Random::new(seed);
         let mut fixture = Fixture::in_memory();
         // One thread that writes: the order of the disk's operations is the seed's.
@@ -793,7 +793,7 @@ impl World {
 }
 
 /// Runs one seed, and panics when something is wrong.
-fn run(seed: u64, broken: Option<Broken>) {
+fn run(seed: u64, broken: Option<NotSynced>) {
     let mut world = World::new(seed, broken);
     let lives = 2 + world.random.below(5);
     for _ in 0..lives {
@@ -832,9 +832,9 @@ fn what_was_acknowledged_survives_a_power_cut() {
 
 #[test]
 fn a_disk_that_forgets_a_sync_is_noticed() {
-    use Broken::{DraftsNotSynced, FoldersNotSynced, JournalNotSynced, LastWriteNotSynced, SegmentsNotSynced};
+    use NotSynced::{Drafts, Folders, Journal, LastWrite, Segments};
     let mut missed = Vec::new();
-    for broken in [SegmentsNotSynced, JournalNotSynced, DraftsNotSynced, FoldersNotSynced, LastWriteNotSynced] {
+    for broken in [Segments, Journal, Drafts, Folders, LastWrite] {
         let found = (0..SEEDS_TO_FIND).find(|seed| std::panic::catch_unwind(|| run(*seed, Some(broken))).is_err());
         match found {
             Some(seed) => println!("{broken:?}: found by seed {seed}"),

@@ -19,6 +19,9 @@ use super::machine::{CommitMoment, Cut, Machine};
 /// A length of a file.
 type Length = (PathBuf, u64);
 
+/// RocksDB's log before and after a commit.
+type Commit = (Option<Length>, Option<Length>);
+
 /// See the module.
 pub(super) struct StateDisk {
     machine: Machine,
@@ -26,7 +29,7 @@ pub(super) struct StateDisk {
     /// A disk that does not do what a sync asks for.
     does_not_sync: bool,
     /// RocksDB's log before and after each commit since the power came.
-    commits: Arc<Mutex<Vec<(Option<Length>, Option<Length>)>>>,
+    commits: Arc<Mutex<Vec<Commit>>>,
 }
 
 /// RocksDB's newest log.
