@@ -47,7 +47,7 @@ pub(crate) static REGEX: &[Function] = &[
     Function::new(
         "REGEXP_EXTRACT_ALL",
         "REGEXP_EXTRACT_ALL(text, expression[, group])",
-        "a group (the first) of all matches: REGEXP_EXTRACT_ALL('a1b2', '[a-z]([0-9])') = ARRAY['1', '2']",
+        "a group (the first) of all matches: `REGEXP_EXTRACT_ALL('a1b2', '[a-z]([0-9])') = ARRAY['1', '2']`",
         Takes::These(2, &[Text, Text, Whole]),
         gives::texts,
         Nulls::Own,

@@ -1,4 +1,4 @@
-"""The files of a crate do not import each other in circles: whoever reads one knows what it stands on.
+"""The shape of the tree: the guides name files that are there, and the files of a crate do not import each other in circles.
 
 A file is a module; `use` and paths in the code are its imports, and what a module re-exports counts as an import of the file that has it. Tests and examples
 are left out. What remains are recursions of the matter itself, listed in HONEST.
@@ -131,3 +131,16 @@ def test_a_circle_is_seen():
     assert list(leaves("crate::a::{self, b::{C, D as E}, f}")) == [
         ("crate", "a", "self"), ("crate", "a", "b", "C"), ("crate", "a", "b", "D"), ("crate", "a", "f"),
     ]
+
+
+def test_the_files_that_the_guides_name_are_there():
+    guides = [ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    missing = []
+    for guide in guides:
+        text = guide.read_text()
+        named = re.findall(r"`((?:%s|tests|bench|examples|scripts)/[\w./-]+)`" % "|".join(CRATES), text)
+        prose = re.sub(r"(?s)```.*?```|`[^`\n]*`", "", text)
+        linked = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", prose)
+        missing += [f"{guide.name}: {path}" for path in named if not (ROOT / path).exists()]
+        missing += [f"{guide.name}: {link}" for link in linked if not (guide.parent / link).exists()]
+    assert not missing
