@@ -117,7 +117,7 @@ def table(dice, name, prefix):
     columns = _columns(dice, prefix)
     made = Table(name, [*columns, Column(prefix + "ts", TIME, 0, 0.0, None)], delay_ms, dice.random() < 0.3)
     origin = datetime.datetime.fromisoformat(dice.choice(ORIGINS))
-    span_ms, count = dice.choice([1, 60_000, 600_000]), dice.choice([0, 1, 20, 150, 300, 300])
+    span_ms, count = dice.choice([1, 60_000, 600_000]), dice.choice([0, 1, 20, 150, 150, 300, 300, 300, 300, 300])
     timeless = dice.choice([0.0, 0.05])
     # On a grid, so that many rows share a time and windows begin and end on rows.
     grid = dice.choice([1, 250, 1_000])

@@ -145,7 +145,7 @@ class Queries:
 
     def projection(self, source, inner=False):
         maker = Maker(self.dice, source.scope)
-        where = tuple(maker.condition() for _ in range(self.dice.choice([0, 1, 1, 2])))
+        where = self._where(maker)
         items = [maker.any(2) for _ in range(self.dice.choice([1, 3, 5]))]
         if inner or self.dice.random() < 0.3:
             items += [self.dice.choice(source.scope) for _ in range(3)]
@@ -163,7 +163,7 @@ class Queries:
         if inner:
             columns = [*columns, "window_time"] if "window_time" not in columns else columns
         keys = self._keys(maker, source)
-        where = tuple(maker.condition() for _ in range(dice.choice([0, 0, 1])))
+        where = self._where(maker)
         calls = [aggregates.call(maker) for _ in range(dice.choice([1, 2, 4]))]
         scope = [*keys, *calls, *(Expr(name, name, TIME) for name in columns)]
         over = Maker(dice, scope)
@@ -172,9 +172,13 @@ class Queries:
             items += [Expr(name, name, TIME) for name in columns[:2]]
         dice.shuffle(items)
         items = _exact(items) or [keys[0] if keys else Expr(columns[0], columns[0], TIME)] if inner else items
-        having = (over.condition(1),) if dice.random() < 0.25 else ()
+        having = (over.condition(1),) if dice.random() < 0.15 else ()
         time = Expr("window_time", "window_time", TIME) if inner else None
         return Query(source, tuple(items), self._names(items), where, (size, offset), tuple(columns), tuple(keys), having, time)
+
+    def _where(self, maker):
+        """No condition, or one, most of which let some rows through."""
+        return (maker.condition(self.dice.choice([1, 2])),) if self.dice.random() < 0.4 else ()
 
     def _keys(self, maker, source):
         """Columns and expressions of columns; a literal would be a position."""
