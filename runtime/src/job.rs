@@ -22,11 +22,11 @@ pub(crate) mod executor;
 mod launch;
 mod messages;
 mod route;
-#[cfg(test)]
-mod simulation;
 mod source_task;
 mod source_watermark;
 mod task;
+#[cfg(test)]
+mod tests;
 mod watermark_alignment;
 
 pub use coordinator::{Action, CheckpointCoordinator, Event, Phase};

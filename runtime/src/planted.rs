@@ -1,4 +1,4 @@
-//! Bugs that tests plant in the runtime, to see that the simulation of a job (`job/simulation`) finds them.
+//! Bugs that tests plant in the runtime, to see that the simulation of a job (`job/tests/simulation`) finds them.
 //!
 //! Outside of this crate's own tests nothing can be planted: [`is_planted`] is `false` at compile time, and the compiler removes what stands behind it.
 

@@ -1,7 +1,7 @@
 //! What the tasks of a job run on: the threads and timers of tokio, or a simulation of both.
 //!
 //! Whatever of a job runs beside something else, waits for time to pass, or blocks its thread, does so through [`Executor`]. The simulation of a job
-//! (`job/simulation`, tests only) replaces it by one thread, a clock of its own and a schedule drawn from a seed. A direct call of `tokio::spawn`,
+//! (`job/tests/simulation`, tests only) replaces it by one thread, a clock of its own and a schedule drawn from a seed. A direct call of `tokio::spawn`,
 //! `tokio::time::sleep` or `spawn_blocking` in this crate, or a `select!` that is not `biased`, would make the same seed run differently.
 
 use std::any::Any;

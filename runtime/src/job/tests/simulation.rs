@@ -36,9 +36,9 @@ use std::time::Duration;
 use coulee_model::JobName;
 use rand::Rng;
 
-use super::executor::Executor;
-use super::launch::{launch_on, restore_on};
-use super::{Environment, JobHandle, JobOutcome, JobSettings, JobSpec, Snapshots};
+use crate::job::executor::Executor;
+use crate::job::launch::{launch_on, restore_on};
+use crate::job::{Environment, JobHandle, JobOutcome, JobSettings, JobSpec, Snapshots};
 use crate::planted::{Bug, plant};
 use disk::StateDisk;
 use graph::Parallelism;

@@ -1,0 +1,3 @@
+//! Whole jobs under test.
+
+mod simulation;
