@@ -1,9 +1,9 @@
 //! A commit that a power loss tore: found at the end of RocksDB's write-ahead log, and cut off.
 //!
 //! RocksDB takes a log that ends within a record for one that a crash cut short. But a file system may have made the file longer before it wrote all of the
-//! bytes: then the record is complete by its length and has zeros, or old bytes, in it. RocksDB takes that for damage and does not open. It is damage only
-//! if a later record follows: commits are synced one after the other, so that whatever stands before the beginning of a later one was acknowledged, and
-//! what stands behind the end of the last acknowledged one was not.
+//! bytes: then the record is complete by its length and has sectors of zeros in it. RocksDB takes that for damage and does not open. It is
+//! damage if a later record follows, as commits are synced one after the other: whatever stands before the beginning of a later one was acknowledged. It is
+//! damage as well if no sector is missing.
 //!
 //! The format (RocksDB, `db/log_format.h`): blocks of 32 KiB of records, `crc32c u32 (masked) | length u16 | type u8 | payload`, little-endian. The checksum
 //! is that of type and payload. A commit is one record of type 1, or a sequence 2, 3, …, 4.
@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 const BLOCK_BYTES: usize = 32 << 10;
 const HEADER_BYTES: usize = 7;
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
 
 const FULL: u8 = 1;
 const FIRST: u8 = 2;
@@ -61,7 +63,8 @@ fn torn_commit(log: &[u8]) -> Option<usize> {
         }
         let Some((kind, length)) = record(log, at) else {
             let begins_commit = |at: usize| matches!(record(log, at), Some((FULL | FIRST, _)));
-            return (!(at + 1..log.len()).any(begins_commit)).then_some(commit);
+            let is_last = !(at + 1..log.len()).any(begins_commit);
+            return (is_last && has_hole(log, commit)).then_some(commit);
         };
         if matches!(kind, FULL | FIRST) {
             commit = at;
@@ -72,6 +75,22 @@ fn torn_commit(log: &[u8]) -> Option<usize> {
         }
     }
     None
+}
+
+/// Whether a sector behind `from`, or the part of it that is there, holds only zeros.
+///
+/// SUBTLE: a byte that flipped within the last commit is damage, not a power loss, and the commit was acknowledged. A new
+/// part of a file reads as zeros until its sectors are written; RocksDB's logs are not recycled, so that there are no old bytes.
+fn has_hole(log: &[u8], from: usize) -> bool {
+    let mut at = from;
+    while at < log.len() {
+        let end = (at - at % SECTOR_BYTES + SECTOR_BYTES).min(log.len());
+        if log[at..end].iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        at = end;
+    }
+    false
 }
 
 /// The type and the payload's length of the record at `at`, if it is whole.

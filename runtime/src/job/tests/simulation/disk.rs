@@ -119,7 +119,7 @@ const SECTOR_BYTES: u64 = 512;
 enum Tear {
     /// The file ends here.
     Shortened(u64),
-    /// The file has its length, and zeros from here on.
+    /// The file has its length, and zeros from the sector of this byte on.
     Zeros(u64),
     /// The file has its length, and zeros in some of its sectors, drawn from this.
     Holes(u64),
@@ -129,7 +129,7 @@ fn tear(path: &Path, (before, after): (u64, u64), how: Tear) -> std::io::Result<
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let is_lost = |at: u64| match how {
         Tear::Shortened(_) => false,
-        Tear::Zeros(from) => at >= from,
+        Tear::Zeros(from) => at / SECTOR_BYTES >= from / SECTOR_BYTES,
         Tear::Holes(seed) => (at / SECTOR_BYTES + 1).wrapping_mul(seed | 1) >> 40 & 1 == 0,
     };
     let mut bytes = vec![0; (after - before) as usize];
