@@ -85,7 +85,8 @@ fn another_process_has_the_same_trace() {
     const SEED: u64 = 3;
     let program = std::env::current_exe().expect("this program");
     let mut other = std::process::Command::new(program);
-    other.args(["--exact", "job::simulation::tests::every_job_delivers_exactly_once", "--nocapture"]);
+    let (_, module) = module_path!().split_once("::").expect("a module within the crate");
+    other.args(["--exact", &format!("{module}::every_job_delivers_exactly_once"), "--nocapture"]);
     let output = other.env("COULEE_SIM_SEED", SEED.to_string()).output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout);
     let trace = simulate(SEED, None).trace.join("\n");
