@@ -182,11 +182,11 @@ fn a_panic_of_the_journal_thread_leaves_nobody_waiting() {
     let world = World::new();
     let (one, two) = (world.prepared(1), world.prepared(2));
     let mut three = world.begin(3);
-    fail::cfg("log.txn.journal-thread", "panic").expect("a failpoint");
+    fail::cfg("log.txn.test.journal-thread", "panic").expect("a failpoint");
     let error = world.log.commit_transaction(&one).wait().unwrap_err();
     assert!(matches!(error, LogError::Internal { .. }), "{error}");
     assert_eq!(error.kind(), ErrorKind::Internal);
-    fail::remove("log.txn.journal-thread");
+    fail::remove("log.txn.test.journal-thread");
     // The thread is gone: whoever comes later is told so, too.
     for error in [
         world.log.commit_transaction(&one).wait().unwrap_err(),

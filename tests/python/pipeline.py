@@ -64,7 +64,7 @@ class Oracle:
 
 
 def failpoints():
-    """The points that the code of the commit protocol has, of which the pipeline passes each."""
+    """The points that the code of the commit protocol has, of which the pipeline passes each. Points named `….test.…` serve unit tests, which let threads panic."""
     found = set()
     for room in ("log", "checkpoint", "runtime", "connectors"):
         for file in (ROOT / room / "src").rglob("*.rs"):

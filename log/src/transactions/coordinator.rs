@@ -364,7 +364,7 @@ impl TransactionCoordinator {
         if queued.is_empty() {
             return;
         }
-        fail::fail_point!("log.txn.journal-thread");
+        fail::fail_point!("log.txn.test.journal-thread");
         let (records, thens): (Vec<JournalRecord>, Vec<AfterWrite>) = queued.into_iter().unzip();
         let sync = thens.iter().any(|then| !matches!(then, AfterWrite::Nothing));
         let result = self.journal.lock().append(&records, sync).map_err(|failure| match failure {
