@@ -44,7 +44,7 @@ def test_a_lost_disk_is_replaced_from_s3_and_no_row_is_there_twice(lake, server,
 
 def test_savepoints_in_s3_are_made_listed_described_copied_and_deleted(lake, server, tmp_path):
     places = {**COPIES, "execution.checkpointing.savepoint-dir": "s3://lake/kept"}
-    server.run("job", "submit", hours(tmp_path / "slow/hours.sql", tmp_path / "out", places, rate=6000))
+    server.run("job", "submit", hours(tmp_path / "slow/hours.sql", tmp_path / "out", places, rate=2000))
     wait_until(lambda: list((tmp_path / "out").rglob("*.parquet")))
     # Of the running job, and of the job at rest.
     first = server.run("savepoint", "create", "hours", "--name", "v1", "--note", "at work").stdout.strip()
