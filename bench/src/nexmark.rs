@@ -37,7 +37,7 @@ pub fn run() -> Result<()> {
     let data = tempfile::tempdir_in(".")?;
     // Makes it a data folder.
     let folder = data.path().canonicalize()?.join("data");
-    run_process(&["stream", "ls", "--data-dir", &folder.display().to_string()], data.path())?;
+    run_process(&["stream", "create", "made", "--data-dir", &folder.display().to_string()], data.path())?;
     fill(&folder.join("log"))?;
     // Only bids are decoded to the end: other events have no `bid`.
     let stored = format!(
