@@ -365,11 +365,12 @@ async fn an_idle_input_that_brings_rows_holds_event_time_back_again() {
         assert_eq!(recorder.watermarks(), [10, 20], "rows pass: {passes}");
         a_says.rows(0, &[(Some(30), 6)]);
         recorder.until(&job, Seen::Watermark(30)).await;
-        // The other way round, and by a watermark.
-        b_says.caught_up(0);
+        // The other way round: `b` holds the watermark back until it is idle.
         a_says.rows(0, &[(Some(60), 7)]);
+        recorder.until(&job, Seen::Watermark(40)).await;
+        b_says.caught_up(0);
         recorder.until(&job, Seen::Watermark(60)).await;
-        assert_eq!(recorder.watermarks(), [10, 20, 30, 60]);
+        assert_eq!(recorder.watermarks(), [10, 20, 30, 40, 60]);
     }
 }
 
