@@ -1,26 +1,33 @@
 //! Windowed aggregation over event time: rows are grouped by window and keys, and a window's result is emitted once, when
 //! the watermark passes its end.
 //!
-//! Each open window (a tumbling window is one slice) holds a hash table of partial aggregates. At a checkpoint the table is emptied into a
+//! Windows tumble, hop or cumulate ([`kind`]). Windows that overlap share *slices*: a row enters one slice, and a window is the merge of its slices when it
+//! fires. A tumbling window is one slice. A row is late when the last window that holds it has fired; until then it enters those that are open.
+//!
+//! Each slice holds a hash table of partial aggregates. At a checkpoint the table is emptied into a
 //! *run*, a batch of partial results that is stored as one columnar blob; runs merge as in a log-structured tree, so that a
-//! window keeps logarithmically many and each row is rewritten logarithmically often. Firing merges what there is.
+//! slice keeps logarithmically many and each row is rewritten logarithmically often. Firing merges what there is.
 //!
 //! Over a changelog a window holds rows and how often each is there, and aggregates them when it fires: see `layout`.
 //!
 //! With several subtasks a stateless *partial* stage aggregates before the shuffle, and the *final* stage merges: equal keys cross the
-//! network of channels once per window and checkpoint instead of once per row.
+//! network of channels once per slice and checkpoint instead of once per row.
+//!
+//! [`table_function`] assigns windows to rows without aggregating.
 
 pub mod assign;
 mod describe;
+pub mod kind;
 mod late;
 mod layout;
 mod partial;
 mod slices;
 mod spec;
+pub mod table_function;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{FieldRef, Int64Type, SchemaRef};
 use coulee_checkpoint::Changes;
 use coulee_model::{CheckpointId, SubtaskIndex, Timestamp};
@@ -35,13 +42,15 @@ use crate::state::OperatorState;
 use crate::watermark::HeldWatermark;
 use crate::{Batch, Result};
 
-use late::{by_window, sort_out, window_ends};
+use late::{by_slice, slices_of, sort_out};
 use layout::Layout;
 use partial::{PartialAggregate, partial_schema};
 use slices::Slices;
 use spec::NOT_FOR_CHANGELOGS;
 
+pub use kind::{WindowKind, Windows};
 pub use spec::{WindowAggregateSpec, WindowColumn};
+pub use table_function::{WindowRowsSpec, window_rows};
 
 /// The whole aggregation in one stage.
 pub fn window_single(spec: WindowAggregateSpec) -> Arc<dyn OperatorFactory> {
@@ -144,7 +153,7 @@ struct WindowAggregate {
 
 impl WindowAggregate {
     fn new(spec: WindowAggregateSpec, stage: Stage) -> Result<Self> {
-        let slices = Slices::new(Layout::new(&spec)?)?;
+        let slices = Slices::new(Layout::new(&spec)?, spec.windows);
         Ok(WindowAggregate { spec, stage, slices, watermark: HeldWatermark::at(Timestamp::MIN), metrics: None })
     }
 
@@ -171,8 +180,8 @@ impl WindowAggregate {
     }
 
     fn update_piece(&mut self, mut batch: Batch, out: &mut Output) -> Result<(), Failed> {
-        let ends = window_ends(&self.spec.window_end, batch.rows())?;
-        let sorted = sort_out(&ends, self.watermark.reached())?;
+        let slices = slices_of(&self.spec.slice_end, &self.spec.windows, batch.rows())?;
+        let sorted = sort_out(&slices, &self.spec.windows, self.watermark.reached())?;
         let mut late = None;
         if let Some(keep) = &sorted.keep {
             late = Some(batch.filter(&arrow::compute::not(keep)?)?);
@@ -185,10 +194,10 @@ impl WindowAggregate {
             out.emit_to(Port::LATE, late);
         }
         let Some(inputs) = inputs else { return Ok(()) };
-        for (end, rows) in by_window(&sorted.ends) {
+        for (end, rows) in by_slice(&sorted.slices) {
             let slice = self.slices.slice(end)?;
             match rows {
-                None => slice.update(&inputs, sorted.ends.len())?,
+                None => slice.update(&inputs, sorted.slices.len())?,
                 Some(rows) => slice.update(&inputs.take(&rows)?, rows.len())?,
             }
         }
@@ -197,7 +206,8 @@ impl WindowAggregate {
 
     fn merge(&mut self, batch: &Batch) -> Result<()> {
         let mut rows = batch.rows().clone();
-        let sorted = sort_out(rows.column(0).as_primitive::<Int64Type>(), self.watermark.reached())?;
+        let slices = rows.column(0).as_primitive::<Int64Type>();
+        let sorted = sort_out(slices, &self.spec.windows, self.watermark.reached())?;
         if let Some(keep) = &sorted.keep {
             let counts = rows.column(rows.num_columns() - 1);
             let late = arrow::compute::filter(counts, &arrow::compute::not(keep)?)?;
@@ -206,7 +216,7 @@ impl WindowAggregate {
             rows = arrow::compute::filter_record_batch(&rows, keep)?;
         }
         let states = &rows.columns()[1..rows.num_columns() - 1];
-        for (end, rows) in by_window(&sorted.ends) {
+        for (end, rows) in by_slice(&sorted.slices) {
             match rows {
                 None => self.slices.merge(end, states)?,
                 Some(rows) => {
@@ -244,13 +254,12 @@ impl Operator for WindowAggregate {
         Ok(())
     }
 
-    /// Emits the windows that are over, one by one, and then the watermark.
+    /// Fires the windows that are over, one by one, and then the watermark.
     fn more(&mut self, out: &mut Output) -> Result<bool> {
         let Some(watermark) = self.watermark.held() else { return Ok(false) };
         if let Some((end, closed)) = self.slices.take_due(watermark)? {
-            let rows = closed.columns.first().map_or(0, |column| column.len());
-            if rows > 0 {
-                out.emit(self.spec.result(&Int64Array::from(vec![end; rows]), &closed.columns)?);
+            if closed.columns.first().is_some_and(|column| !column.is_empty()) {
+                out.emit(self.spec.result(end, &closed.columns)?);
             }
             if let Some(failed) = closed.failed {
                 out.reject(self.spec.rejected(end, failed)?);

@@ -190,8 +190,8 @@ fn spec(aggregate: &Aggregate, groups: &Groups<'_>, input: &DFSchema) -> Result<
     }
     let aggregates = aggregate.aggr_expr.iter().map(|expr| lowered(expr, input));
     Ok(WindowAggregateSpec {
-        window_end: physical(&groups.end, input)?,
-        window_millis: groups.window.size_millis(),
+        slice_end: physical(&groups.end, input)?,
+        windows: groups.window.into(),
         keys,
         aggregates: aggregates.collect::<Result<_>>()?,
         changelog: None,

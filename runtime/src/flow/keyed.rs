@@ -16,9 +16,9 @@ use crate::Result;
 use crate::graph::{NodeKind, OperatorFactory, Partitioning, Port};
 use crate::group_table::Aggregate;
 use crate::keyed::{Keyed, KeyedFunction};
-use crate::window::assign::{Bound, Tumbling};
 use crate::window::{
-    WindowAggregateSpec, WindowColumn, partial_key_columns, window_final, window_partial, window_single,
+    WindowAggregateSpec, WindowColumn, WindowKind, Windows, partial_key_columns, window_final, window_partial,
+    window_single,
 };
 
 /// Rows whose equal keys are brought together by the next step.
@@ -97,7 +97,21 @@ impl<'a> KeyedFlow<'a> {
         size: Duration,
         aggregates: impl IntoIterator<Item = Expr>,
     ) -> Result<Flow<'a>> {
-        let spec = self.window(time, size.as_millis() as i64, aggregates)?;
+        self.window(name, time, tumbling(size)?, aggregates)
+    }
+
+    /// As [`KeyedFlow::tumble`], of any [`Windows`]: those that overlap, too. A row of overlapping windows is in the result of each.
+    ///
+    /// # Errors
+    /// When a column or aggregate does not fit.
+    pub fn window(
+        self,
+        name: &str,
+        time: &str,
+        windows: Windows,
+        aggregates: impl IntoIterator<Item = Expr>,
+    ) -> Result<Flow<'a>> {
+        let spec = self.window_spec(time, windows, aggregates)?;
         let schema = spec.schema.clone();
         if self.flow.parallelism == 1 {
             let id = self.flow.step(name, NodeKind::Operator(window_single(spec)), Partitioning::Forward)?;
@@ -123,22 +137,21 @@ impl<'a> KeyedFlow<'a> {
         size: Duration,
         aggregates: impl IntoIterator<Item = Expr>,
     ) -> Result<Flow<'a>> {
-        let spec = self.window(time, size.as_millis() as i64, aggregates)?;
+        let spec = self.window_spec(time, tumbling(size)?, aggregates)?;
         let (schema, late) = (spec.schema.clone(), self.flow.schema.clone());
         let keys = Partitioning::Hash(self.key_columns()?);
         let id = self.flow.step(name, NodeKind::Operator(window_single(spec)), keys)?;
         Ok(self.flow.continued(id, schema, vec![("late".to_owned(), Port::LATE, late)]))
     }
 
-    fn window(
+    fn window_spec(
         &self,
         time: &str,
-        millis: i64,
+        windows: Windows,
         aggregates: impl IntoIterator<Item = Expr>,
     ) -> Result<WindowAggregateSpec> {
         let flow = &self.flow;
         let schema = flow.df_schema()?;
-        let end = Tumbling::new(millis, 0)?.bound(Bound::End, flow.timestamp(time)?);
         let instant = |name: &str| Arc::new(Field::new(name, DataType::Timestamp(TimeUnit::Millisecond, None), false));
         let mut fields: Vec<FieldRef> = vec![instant("window_start"), instant("window_end")];
         fields.extend(self.keys.iter().cloned());
@@ -155,8 +168,8 @@ impl<'a> KeyedFlow<'a> {
             lowered.push(Aggregate { function: built.aggregate, filter: built.filter });
         }
         Ok(WindowAggregateSpec {
-            window_end: flow.physical(end)?,
-            window_millis: millis,
+            slice_end: flow.physical(windows.slice_end(flow.timestamp(time)?))?,
+            windows,
             keys: self.key_columns()?.into_iter().zip(self.keys.iter().cloned()).collect(),
             aggregates: lowered,
             changelog: flow.is_changelog().then(|| flow.schema.clone()),
@@ -164,4 +177,8 @@ impl<'a> KeyedFlow<'a> {
             schema: Arc::new(Schema::new(fields)),
         })
     }
+}
+
+fn tumbling(size: Duration) -> Result<Windows> {
+    Windows::new(WindowKind::Tumbling { size_millis: size.as_millis() as i64 }, 0)
 }

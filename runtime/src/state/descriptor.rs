@@ -82,7 +82,7 @@ impl StateColumn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FreedBy {
-    /// The watermark, when it passes the end of the entry's window.
+    /// The watermark, when it passes the end of the entry's window; of the last one, where windows share the entry.
     WindowEnd,
     /// The wall clock, so many milliseconds after the entry's last change.
     Ttl {

@@ -1,4 +1,4 @@
-//! Which tumbling window a row belongs to, as a scalar function over its event time.
+//! Which tumbling window, or which slice of other windows, a row belongs to, as a scalar function over its event time.
 //!
 //! A bound of a window is an expression like any other, which an optimizer may move and prune; [`as_window`] finds it again.
 
@@ -40,12 +40,22 @@ impl Tumbling {
         if size_millis <= 0 {
             return Err(Error::invalid(format!("the size of a window is {size_millis} ms, expected more than 0")));
         }
-        Ok(Tumbling { size_millis, offset_millis: offset_millis.rem_euclid(size_millis) })
+        Ok(Self::valid(size_millis, offset_millis))
+    }
+
+    /// The same of a size that is known to be above 0.
+    pub(super) fn valid(size_millis: i64, offset_millis: i64) -> Self {
+        Tumbling { size_millis, offset_millis: offset_millis.rem_euclid(size_millis) }
     }
 
     /// How long a window is.
     pub fn size_millis(self) -> i64 {
         self.size_millis
+    }
+
+    /// By how much windows are shifted: at least 0, and less than their size.
+    pub fn offset_millis(self) -> i64 {
+        self.offset_millis
     }
 
     /// An instant of the window that holds `time`, a timestamp of any precision: one in milliseconds, without a time zone; null for null.
@@ -59,7 +69,7 @@ impl Tumbling {
     }
 
     /// The start of the window that holds an instant; `None` when it lies before every instant that there is.
-    fn start(self, millis: i64) -> Option<i64> {
+    pub(super) fn start(self, millis: i64) -> Option<i64> {
         // Both remainders are below the size, so that their difference is exact.
         let into = millis.rem_euclid(self.size_millis) - self.offset_millis;
         millis.checked_sub(into.rem_euclid(self.size_millis))

@@ -1,5 +1,6 @@
 //! What a window keeps, and what gives it its meaning.
 
+use super::kind::WindowKind;
 use super::spec::{WindowAggregateSpec, WindowColumn};
 use crate::graph::Lineage;
 use crate::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable, span};
@@ -11,7 +12,7 @@ pub(super) fn state(spec: &WindowAggregateSpec, input: &Lineage) -> OperatorStat
     let aggregates = spec.aggregates.iter().map(|aggregate| input.aggregate(aggregate)).collect();
     let changes = if spec.changelog.is_some() { "inserts, updates and deletes" } else { "inserts" };
     let facets = vec![
-        Facet::new("window", window(spec, input)),
+        Facet::new("window", windows(spec, input)),
         Facet::new("keys", or_none(keys)),
         Facet::new("aggregates", or_none(aggregates)),
         // Windows are aligned to the epoch, and instants have no zone.
@@ -19,7 +20,7 @@ pub(super) fn state(spec: &WindowAggregateSpec, input: &Lineage) -> OperatorStat
         Facet::new("changelog", changes),
         Facet::new("input", input.rows()),
     ];
-    OperatorState { kind: "window", tables: vec![windows(spec), watermark()], facets }
+    OperatorState { kind: "window", tables: vec![slices(spec), watermark()], facets }
 }
 
 /// Where the rows of a window's result come from.
@@ -27,7 +28,7 @@ pub(super) fn lineage(spec: &WindowAggregateSpec, input: &Lineage) -> Lineage {
     let keys: Vec<String> = spec.keys.iter().map(|(expr, _)| input.text(expr)).collect();
     let aggregates: Vec<String> = spec.aggregates.iter().map(|aggregate| input.aggregate(aggregate)).collect();
     let by = if keys.is_empty() { String::new() } else { format!(" BY {}", keys.join(", ")) };
-    let from = format!("[{}{by}: {} OF {}]", window(spec, input), aggregates.join(", "), input.rows());
+    let from = format!("[{}{by}: {} OF {}]", windows(spec, input), aggregates.join(", "), input.rows());
     let columns = spec.output.iter().map(|column| match column {
         WindowColumn::Start => "window_start".to_owned(),
         WindowColumn::End => "window_end".to_owned(),
@@ -67,18 +68,24 @@ fn order(texts: impl Iterator<Item = String>) -> Vec<usize> {
     order
 }
 
-/// The window: `TUMBLE(flights.departed_at, 1 h)`.
-fn window(spec: &WindowAggregateSpec, input: &Lineage) -> String {
-    let text = input.text(&spec.window_end);
-    let size = span(spec.window_millis.unsigned_abs());
-    let Some((mut time, arguments)) = bound(&text, &size) else { return text };
-    // The end of the window that another bound of it is in.
-    while let Some((inner, same)) = bound(time, &size)
-        && same == arguments
-    {
-        time = inner;
+/// The windows: `TUMBLE(flights.departed_at, 1 h)`, `HOP(flights.departed_at, 10 min, 1 h)`.
+fn windows(spec: &WindowAggregateSpec, input: &Lineage) -> String {
+    let text = input.text(&spec.slice_end);
+    let slice = span(spec.windows.slice_millis().unsigned_abs());
+    match (spec.windows.kind(), bound(&text, &slice)) {
+        (WindowKind::Tumbling { .. }, None) => text,
+        (WindowKind::Tumbling { .. }, Some((mut time, arguments))) => {
+            // The end of the window that another bound of it is in.
+            while let Some((inner, same)) = bound(time, &slice)
+                && same == arguments
+            {
+                time = inner;
+            }
+            format!("TUMBLE({time}{arguments})")
+        }
+        // The arguments are those of the slice, which say less than the windows do.
+        (_, found) => spec.windows.called_with(found.map_or(&text, |(time, _)| time)),
     }
-    format!("TUMBLE({time}{arguments})")
 }
 
 /// The time that a bound of a window is of, and the other arguments, in canonical text.
@@ -90,17 +97,21 @@ fn bound<'a>(text: &'a str, size: &str) -> Option<(&'a str, &'a str)> {
     (time.matches('(').count() == time.matches(')').count()).then_some((time, others))
 }
 
-fn windows(spec: &WindowAggregateSpec) -> StateTable {
-    let mut key = vec![StateColumn::new("window_end", "Timestamp(ms)")];
+fn slices(spec: &WindowAggregateSpec) -> StateTable {
+    let (end, spans) = match spec.windows.kind() {
+        WindowKind::Tumbling { .. } => ("window_end", "open windows"),
+        WindowKind::Hopping { .. } | WindowKind::Cumulating { .. } => ("slice_end", "slices of open windows"),
+    };
+    let mut key = vec![StateColumn::new(end, "Timestamp(ms)")];
     key.extend(spec.keys.iter().map(|(_, field)| StateColumn::new(field.name(), field.data_type())));
     let aggregates = || {
         spec.aggregates
             .iter()
             .map(|aggregate| StateColumn::new(aggregate.function.name(), aggregate.function.field().data_type()))
     };
-    let per_key = if spec.keys.is_empty() { "open windows" } else { "keys × open windows" };
+    let per_key = if spec.keys.is_empty() { spans.to_owned() } else { format!("keys × {spans}") };
     let (value, bound) = match &spec.changelog {
-        None => (aggregates().collect(), per_key.to_owned()),
+        None => (aggregates().collect(), per_key),
         Some(_) => {
             key.extend(
                 aggregates().map(|column| StateColumn::new(format!("arguments of {}", column.name), "as given")),

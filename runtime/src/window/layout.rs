@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array};
 use arrow::compute::kernels::cmp::{gt, neq};
 use arrow::compute::{filter, sum};
-use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::ScalarValue;
 use datafusion_functions_aggregate::count::count_udaf;
@@ -28,6 +28,10 @@ use crate::{Batch, Result};
 pub(super) struct Layout {
     /// What tables, runs and the partial stage's output are made by.
     pub(super) grouping: Grouping,
+    /// The columns of a partial result: `Grouping::state_schema`.
+    pub(super) schema: SchemaRef,
+    /// How many state columns each aggregate has.
+    widths: Vec<usize>,
     /// How many of the grouping's first keys are the window's: they alone decide the key group, so that all rows of a key meet.
     pub(super) key_count: usize,
     /// The grouping's keys over the input.
@@ -75,9 +79,19 @@ impl Layout {
         let exprs = spec.keys.iter().map(|(expr, _)| expr.clone()).collect();
         let key_count = spec.keys.len();
         match &spec.changelog {
-            None => Ok(Layout { grouping: of_keys, key_count, exprs, of_rows: None }),
+            None => Self::made(of_keys, key_count, exprs, None),
             Some(input) => Self::of_rows(of_keys, exprs, input),
         }
+    }
+
+    fn made(
+        grouping: Grouping,
+        key_count: usize,
+        exprs: Vec<Arc<dyn PhysicalExpr>>,
+        of_rows: Option<OfRows>,
+    ) -> Result<Self> {
+        let (schema, widths) = (grouping.state_schema()?, grouping.state_widths()?);
+        Ok(Layout { grouping, schema, widths, key_count, exprs, of_rows })
     }
 
     fn of_rows(of_keys: Grouping, mut exprs: Vec<Arc<dyn PhysicalExpr>>, input: &Schema) -> Result<Self> {
@@ -94,7 +108,31 @@ impl Layout {
             keys.push(Arc::new(field) as FieldRef);
         }
         let grouping = Grouping { keys, aggregates: vec![net_count()?] };
-        Ok(Layout { grouping, key_count, exprs, of_rows: Some(OfRows { grouping: of_keys, arguments, filters }) })
+        Self::made(grouping, key_count, exprs, Some(OfRows { grouping: of_keys, arguments, filters }))
+    }
+
+    /// An empty table.
+    pub(super) fn table(&self) -> Result<GroupTable> {
+        GroupTable::new(&self.grouping)
+    }
+
+    /// Merges a partial result into a table.
+    pub(super) fn merge(&self, table: &mut GroupTable, states: &[ArrayRef]) -> Result<()> {
+        table.merge(states, self.grouping.keys.len(), &self.widths)
+    }
+
+    /// Empties a table into a partial result.
+    pub(super) fn take(&self, table: &mut GroupTable) -> Result<RecordBatch> {
+        Ok(RecordBatch::try_new(self.schema.clone(), table.take_state()?)?)
+    }
+
+    /// Empties a table into a partial result to be stored: without the rows of which none is left. They add nothing to what other partial results say of them.
+    pub(super) fn take_stored(&self, table: &mut GroupTable) -> Result<RecordBatch> {
+        let mut states = table.take_state()?;
+        if let (Some(_), Some(net)) = (&self.of_rows, states.last()) {
+            states = filtered(&states, &neq(net, &Int64Array::new_scalar(0))?)?;
+        }
+        Ok(RecordBatch::try_new(self.schema.clone(), states)?)
     }
 
     /// What a table takes of these rows.
@@ -106,14 +144,6 @@ impl Layout {
         inputs.arguments.push(vec![Arc::new(batch.signs())]);
         inputs.filters.push(None);
         Ok(inputs)
-    }
-
-    /// A partial result to be stored: without the rows of which none is left. They add nothing to what other partial results say of them.
-    pub(super) fn stored(&self, state: Vec<ArrayRef>) -> Result<Vec<ArrayRef>> {
-        match (&self.of_rows, state.last()) {
-            (Some(_), Some(net)) => filtered(&state, &neq(net, &Int64Array::new_scalar(0))?),
-            _ => Ok(state),
-        }
     }
 
     /// The result of a table.

@@ -8,7 +8,8 @@ use arrow::record_batch::RecordBatch;
 use coulee_checkpoint::Changes;
 use coulee_model::{CheckpointId, Timestamp};
 
-use super::late::{sort_out, window_ends};
+use super::kind::is_over;
+use super::late::{slices_of, sort_out};
 use super::layout::Layout;
 use super::spec::WindowAggregateSpec;
 use crate::group_table::GroupTable;
@@ -20,13 +21,13 @@ use crate::{Batch, Result};
 /// Groups that are held before they are sent on: enough to combine hot keys, few enough to stay in the cache.
 const GROUPS_MAX: usize = 32_768;
 
-/// In the partial stage's output: the window's end, then the grouping's state columns, then how many rows are in it.
-pub(super) const PARTIAL_WINDOW_END: &str = "window_end";
+/// In the partial stage's output: the slice (by its end), then the grouping's state columns, then how many rows are in it.
+pub(super) const PARTIAL_SLICE_END: &str = "slice_end";
 pub(super) const PARTIAL_ROWS: &str = "rows";
 
 /// The partial stage's output.
 pub(super) fn partial_schema(spec: &WindowAggregateSpec) -> Result<SchemaRef> {
-    let mut fields: Vec<FieldRef> = vec![Arc::new(Field::new(PARTIAL_WINDOW_END, DataType::Int64, false))];
+    let mut fields: Vec<FieldRef> = vec![Arc::new(Field::new(PARTIAL_SLICE_END, DataType::Int64, false))];
     fields.extend(Layout::new(spec)?.grouping.state_schema()?.fields().iter().cloned());
     fields.push(Arc::new(Field::new(PARTIAL_ROWS, DataType::Int64, false)));
     Ok(Arc::new(Schema::new(fields)))
@@ -36,12 +37,12 @@ pub(super) struct PartialAggregate {
     spec: WindowAggregateSpec,
     schema: SchemaRef,
     layout: Layout,
-    /// Groups by (window end, keys…).
+    /// Groups by (slice, keys…).
     table: GroupTable,
     /// Rows in each group: a late partial result must be counted as the rows that it stands for.
     rows: Vec<i64>,
-    /// The first window end in the table.
-    first_end: i64,
+    /// The first slice in the table.
+    first_slice: i64,
     metrics: Option<Arc<SubtaskMetrics>>,
 }
 
@@ -49,15 +50,15 @@ impl PartialAggregate {
     pub(super) fn new(spec: WindowAggregateSpec) -> Result<Self> {
         let (schema, layout) = (partial_schema(&spec)?, Layout::new(&spec)?);
         let mut grouping = layout.grouping.clone();
-        grouping.keys.insert(0, Arc::new(Field::new(PARTIAL_WINDOW_END, DataType::Int64, false)));
+        grouping.keys.insert(0, Arc::new(Field::new(PARTIAL_SLICE_END, DataType::Int64, false)));
         let table = GroupTable::new(&grouping)?;
-        Ok(PartialAggregate { spec, schema, layout, table, rows: Vec::new(), first_end: i64::MAX, metrics: None })
+        Ok(PartialAggregate { spec, schema, layout, table, rows: Vec::new(), first_slice: i64::MAX, metrics: None })
     }
 
     fn update(&mut self, batch: Batch) -> Result<(), Failed> {
-        let ends = window_ends(&self.spec.window_end, batch.rows())?;
+        let slices = slices_of(&self.spec.slice_end, &self.spec.windows, batch.rows())?;
         // Lateness is the final stage's to judge: its watermark is the one of all inputs.
-        let sorted = sort_out(&ends, Timestamp::MIN)?;
+        let sorted = sort_out(&slices, &self.spec.windows, Timestamp::MIN)?;
         let rows = match &sorted.keep {
             Some(keep) => batch.filter(keep)?,
             None => batch,
@@ -66,9 +67,9 @@ impl PartialAggregate {
         if let Some(metrics) = &self.metrics {
             metrics.add_timeless_rows(sorted.timeless);
         }
-        let (Some(mut inputs), Some(first)) = (inputs, arrow::compute::min(&sorted.ends)) else { return Ok(()) };
-        self.first_end = self.first_end.min(first);
-        inputs.keys.insert(0, Arc::new(sorted.ends) as ArrayRef);
+        let (Some(mut inputs), Some(first)) = (inputs, arrow::compute::min(&sorted.slices)) else { return Ok(()) };
+        self.first_slice = self.first_slice.min(first);
+        inputs.keys.insert(0, Arc::new(sorted.slices) as ArrayRef);
         self.table.update(&inputs, rows.len())?;
         self.rows.resize(self.table.len(), 0);
         for group in self.table.group_of_row() {
@@ -83,7 +84,7 @@ impl PartialAggregate {
         }
         let mut columns = self.table.take_state()?;
         columns.push(Arc::new(Int64Array::from(std::mem::take(&mut self.rows))));
-        self.first_end = i64::MAX;
+        self.first_slice = i64::MAX;
         out.emit(Batch::inserts(RecordBatch::try_new(self.schema.clone(), columns)?));
         Ok(())
     }
@@ -109,8 +110,8 @@ impl Operator for PartialAggregate {
     }
 
     fn watermark(&mut self, watermark: Timestamp, out: &mut Output) -> Result<()> {
-        // Windows that stay open on the other side may wait here as well.
-        if self.first_end.saturating_sub(1) <= watermark.0 {
+        // Slices of which no window is over may wait here as well.
+        if is_over(self.first_slice, watermark) {
             self.flush(out)?;
         }
         out.watermark(watermark);

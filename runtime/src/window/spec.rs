@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, TimestampMillisecondArray};
+use arrow::array::{ArrayRef, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use datafusion_physical_expr::PhysicalExpr;
 
+use super::kind::Windows;
 use crate::group_table::{Aggregate, FailedGroups};
 use crate::row_errors::{self, RejectedRows};
 use crate::{Batch, Error, Result};
@@ -29,13 +30,14 @@ pub enum WindowColumn {
     Aggregate(usize),
 }
 
-/// A tumbling-window aggregation.
+/// A windowed aggregation.
 #[derive(Debug, Clone)]
 pub struct WindowAggregateSpec {
-    /// The end of the row's window, over the operator's input; a timestamp in milliseconds, null for a row without event time.
-    pub window_end: Arc<dyn PhysicalExpr>,
-    /// How long a window is, in milliseconds.
-    pub window_millis: i64,
+    /// The end of the row's slice ([`Windows::slice_end`]; of tumbling windows that is the window's end), over the operator's input; a timestamp in milliseconds,
+    /// null for a row without event time.
+    pub slice_end: Arc<dyn PhysicalExpr>,
+    /// The windows.
+    pub windows: Windows,
     /// The keys beside the window, over the operator's input, and their names and types.
     pub keys: Vec<(Arc<dyn PhysicalExpr>, FieldRef)>,
     /// The aggregates, over the operator's input.
@@ -62,7 +64,7 @@ impl WindowAggregateSpec {
         let aggregates: Vec<&str> = self.aggregates.iter().map(|a| a.function.name()).collect();
         let by = if keys.is_empty() { String::new() } else { format!(" by {}", keys.join(", ")) };
         let of = if self.changelog.is_some() { " of a changelog" } else { "" };
-        format!("WindowAggregate{of}{stage}: tumbling {} ms{by}: {}", self.window_millis, aggregates.join(", "))
+        format!("WindowAggregate{of}{stage}: {}{by}: {}", self.windows.kind(), aggregates.join(", "))
     }
 
     /// The groups of a window that have no result: its bounds and their keys.
@@ -71,21 +73,22 @@ impl WindowAggregateSpec {
         let mut fields: Vec<FieldRef> = vec![instant("window_start"), instant("window_end")];
         fields.extend(self.keys.iter().map(|(_, field)| field.clone()));
         let bound = |at: i64| Arc::new(TimestampMillisecondArray::from(vec![at; failed.failures.len()])) as ArrayRef;
-        let mut columns = vec![bound(end - self.window_millis), bound(end)];
+        let mut columns = vec![bound(self.windows.start_of(end)), bound(end)];
         columns.extend(failed.keys);
         let rows = Batch::inserts(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?);
         Ok(RejectedRows { rows, failures: failed.failures, stage: row_errors::Stage::Expression })
     }
 
-    /// The result's columns from the window ends and `[keys…, aggregates…]`.
-    pub(super) fn result(&self, ends: &Int64Array, columns: &[ArrayRef]) -> Result<Batch> {
-        let shifted = |by: i64| -> TimestampMillisecondArray { ends.unary(|end| end - by) };
+    /// The result of the window that ends at `end`, from its `[keys…, aggregates…]`.
+    pub(super) fn result(&self, end: i64, columns: &[ArrayRef]) -> Result<Batch> {
+        let rows = columns.first().map_or(0, |column| column.len());
+        let instant = |millis: i64| -> ArrayRef { Arc::new(TimestampMillisecondArray::from(vec![millis; rows])) };
         let mut out = Vec::with_capacity(self.output.len());
         for (column, field) in self.output.iter().zip(self.schema.fields()) {
-            let array: ArrayRef = match column {
-                WindowColumn::Start => Arc::new(shifted(self.window_millis)),
-                WindowColumn::End => Arc::new(shifted(0)),
-                WindowColumn::Time => Arc::new(shifted(1)),
+            let array = match column {
+                WindowColumn::Start => instant(self.windows.start_of(end)),
+                WindowColumn::End => instant(end),
+                WindowColumn::Time => instant(end - 1),
                 WindowColumn::Key(index) => columns[*index].clone(),
                 WindowColumn::Aggregate(index) => columns[self.keys.len() + index].clone(),
             };

@@ -5,6 +5,7 @@ mod contracts;
 mod identity;
 mod jobs;
 mod keyed;
+mod overlapping_windows;
 mod row_errors;
 mod savepoints;
 mod time;
