@@ -13,7 +13,7 @@
 //! With several subtasks a stateless *partial* stage aggregates before the shuffle, and the *final* stage merges: equal keys cross the
 //! network of channels once per slice and checkpoint instead of once per row.
 //!
-//! [`table_function`] assigns windows to rows without aggregating.
+//! [`session`] aggregates by windows that the rows themselves make. [`table_function`] assigns windows to rows without aggregating.
 
 pub mod assign;
 mod describe;
@@ -21,6 +21,7 @@ pub mod kind;
 mod late;
 mod layout;
 mod partial;
+pub mod session;
 mod slices;
 mod spec;
 pub mod table_function;
@@ -49,6 +50,7 @@ use slices::Slices;
 use spec::NOT_FOR_CHANGELOGS;
 
 pub use kind::{WindowKind, Windows};
+pub use session::{SessionAggregateSpec, session_aggregate};
 pub use spec::{WindowAggregateSpec, WindowColumn};
 pub use table_function::{WindowRowsSpec, window_rows};
 

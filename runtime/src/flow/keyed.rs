@@ -17,8 +17,8 @@ use crate::graph::{NodeKind, OperatorFactory, Partitioning, Port};
 use crate::group_table::Aggregate;
 use crate::keyed::{Keyed, KeyedFunction};
 use crate::window::{
-    WindowAggregateSpec, WindowColumn, WindowKind, Windows, partial_key_columns, window_final, window_partial,
-    window_single,
+    SessionAggregateSpec, WindowAggregateSpec, WindowColumn, WindowKind, Windows, partial_key_columns,
+    session_aggregate, window_final, window_partial, window_single,
 };
 
 /// Rows whose equal keys are brought together by the next step.
@@ -144,12 +144,54 @@ impl<'a> KeyedFlow<'a> {
         Ok(self.flow.continued(id, schema, vec![("late".to_owned(), Port::LATE, late)]))
     }
 
+    /// Aggregates per key and session: rows of a key that follow each other within `gap` are one window. The result has the columns of
+    /// [`KeyedFlow::tumble`], and a side output `late` of the rows whose session is over and of those without an event time.
+    ///
+    /// # Errors
+    /// When a column or aggregate does not fit, or the rows are a changelog.
+    pub fn session(
+        self,
+        name: &str,
+        time: &str,
+        gap: Duration,
+        aggregates: impl IntoIterator<Item = Expr>,
+    ) -> Result<Flow<'a>> {
+        let WindowResult { output, schema, aggregates } = self.results(aggregates)?;
+        let spec = SessionAggregateSpec {
+            time: self.flow.physical(self.flow.timestamp(time)?)?,
+            gap_millis: gap.as_millis() as i64,
+            keys: self.key_columns()?.into_iter().zip(self.keys.iter().cloned()).collect(),
+            aggregates,
+            output,
+            schema: schema.clone(),
+        };
+        let keys = Partitioning::Hash(self.key_columns()?);
+        let late = self.flow.schema.clone();
+        let id = self.flow.step(name, NodeKind::Operator(session_aggregate(spec)), keys)?;
+        Ok(self.flow.continued(id, schema, vec![("late".to_owned(), Port::LATE, late)]))
+    }
+
     fn window_spec(
         &self,
         time: &str,
         windows: Windows,
         aggregates: impl IntoIterator<Item = Expr>,
     ) -> Result<WindowAggregateSpec> {
+        let flow = &self.flow;
+        let WindowResult { output, schema, aggregates } = self.results(aggregates)?;
+        Ok(WindowAggregateSpec {
+            slice_end: flow.physical(windows.slice_end(flow.timestamp(time)?))?,
+            windows,
+            keys: self.key_columns()?.into_iter().zip(self.keys.iter().cloned()).collect(),
+            aggregates,
+            changelog: flow.is_changelog().then(|| flow.schema.clone()),
+            output,
+            schema,
+        })
+    }
+
+    /// The columns of a window's result: its bounds, the keys, the aggregates.
+    fn results(&self, aggregates: impl IntoIterator<Item = Expr>) -> Result<WindowResult> {
         let flow = &self.flow;
         let schema = flow.df_schema()?;
         let instant = |name: &str| Arc::new(Field::new(name, DataType::Timestamp(TimeUnit::Millisecond, None), false));
@@ -167,16 +209,15 @@ impl<'a> KeyedFlow<'a> {
             output.push(WindowColumn::Aggregate(index));
             lowered.push(Aggregate { function: built.aggregate, filter: built.filter });
         }
-        Ok(WindowAggregateSpec {
-            slice_end: flow.physical(windows.slice_end(flow.timestamp(time)?))?,
-            windows,
-            keys: self.key_columns()?.into_iter().zip(self.keys.iter().cloned()).collect(),
-            aggregates: lowered,
-            changelog: flow.is_changelog().then(|| flow.schema.clone()),
-            output,
-            schema: Arc::new(Schema::new(fields)),
-        })
+        Ok(WindowResult { output, schema: Arc::new(Schema::new(fields)), aggregates: lowered })
     }
+}
+
+/// What the result of a window is made of.
+struct WindowResult {
+    output: Vec<WindowColumn>,
+    schema: SchemaRef,
+    aggregates: Vec<Aggregate>,
 }
 
 fn tumbling(size: Duration) -> Result<Windows> {

@@ -1,8 +1,14 @@
 //! What a window keeps, and what gives it its meaning.
 
+use std::sync::Arc;
+
+use arrow::datatypes::FieldRef;
+use datafusion_physical_expr::PhysicalExpr;
+
 use super::kind::WindowKind;
 use super::spec::{WindowAggregateSpec, WindowColumn};
 use crate::graph::Lineage;
+use crate::group_table::Aggregate;
 use crate::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable, span};
 
 /// The state of a window over rows of `input`.
@@ -44,19 +50,29 @@ impl WindowAggregateSpec {
     /// order a query names them. The result's columns stay as they are.
     #[must_use]
     pub fn in_canonical_order(mut self, input: &Lineage) -> Self {
-        let keys = order(self.keys.iter().map(|(expr, _)| input.typed(expr)));
-        let aggregates = order(self.aggregates.iter().map(|aggregate| input.aggregate(aggregate)));
-        self.keys = keys.iter().map(|old| self.keys[*old].clone()).collect();
-        self.aggregates = aggregates.iter().map(|old| self.aggregates[*old].clone()).collect();
-        let moved = |order: &[usize], old: usize| order.iter().position(|at| *at == old).unwrap_or(old);
-        for column in &mut self.output {
-            *column = match *column {
-                WindowColumn::Key(old) => WindowColumn::Key(moved(&keys, old)),
-                WindowColumn::Aggregate(old) => WindowColumn::Aggregate(moved(&aggregates, old)),
-                other => other,
-            };
-        }
+        sort_canonically(&mut self.keys, &mut self.aggregates, &mut self.output, input);
         self
+    }
+}
+
+/// Sorts keys and aggregates by what they are over the source's columns, and lets the result's columns find them again.
+pub(super) fn sort_canonically(
+    keys: &mut Vec<(Arc<dyn PhysicalExpr>, FieldRef)>,
+    aggregates: &mut Vec<Aggregate>,
+    output: &mut [WindowColumn],
+    input: &Lineage,
+) {
+    let key_order = order(keys.iter().map(|(expr, _)| input.typed(expr)));
+    let aggregate_order = order(aggregates.iter().map(|aggregate| input.aggregate(aggregate)));
+    *keys = key_order.iter().map(|old| keys[*old].clone()).collect();
+    *aggregates = aggregate_order.iter().map(|old| aggregates[*old].clone()).collect();
+    let moved = |order: &[usize], old: usize| order.iter().position(|at| *at == old).unwrap_or(old);
+    for column in output {
+        *column = match *column {
+            WindowColumn::Key(old) => WindowColumn::Key(moved(&key_order, old)),
+            WindowColumn::Aggregate(old) => WindowColumn::Aggregate(moved(&aggregate_order, old)),
+            other => other,
+        };
     }
 }
 

@@ -203,7 +203,7 @@ fn place(expr: &Arc<dyn PhysicalExpr>, exprs: &mut Vec<Arc<dyn PhysicalExpr>>) -
 }
 
 /// How many rows there are.
-fn row_count() -> Result<Aggregate> {
+pub(super) fn row_count() -> Result<Aggregate> {
     let one: Arc<dyn PhysicalExpr> = Arc::new(Literal::new(ScalarValue::Int64(Some(1))));
     let schema = Arc::new(Schema::empty());
     let function = AggregateExprBuilder::new(count_udaf(), vec![one]).schema(schema).alias("rows").build()?;

@@ -8,6 +8,7 @@ mod keyed;
 mod overlapping_windows;
 mod row_errors;
 mod savepoints;
+mod sessions;
 mod time;
 mod windows;
 
