@@ -1,5 +1,7 @@
 //! Groups and their aggregates in columns: DataFusion's group values and group accumulators, fed vectorised.
 
+mod accumulators;
+mod interner;
 mod repeated;
 mod results;
 
@@ -8,16 +10,14 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BooleanArray};
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use datafusion_expr::{EmitTo, GroupsAccumulator};
-use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
-use datafusion_physical_plan::aggregates::group_values::{GroupValues, new_group_values};
-use datafusion_physical_plan::aggregates::order::GroupOrdering;
 
 use crate::Result;
 use crate::row_errors::evaluate::{Failed, evaluate, evaluate_condition, evaluate_selected};
 
+pub(crate) use accumulators::Accumulators;
+pub(crate) use interner::Interner;
 pub use results::{FailedGroups, Results};
 
 /// One aggregate of a query: the function over its arguments, and the rows that it sees.
@@ -131,12 +131,8 @@ impl Inputs {
 
 /// A hash table of groups with their accumulators.
 pub struct GroupTable {
-    /// `None` when there are no keys: one group, which exists once a row came.
-    groups: Option<Box<dyn GroupValues>>,
-    accumulators: Vec<Box<dyn GroupsAccumulator>>,
-    functions: Vec<Arc<AggregateFunctionExpr>>,
-    group_of_row: Vec<usize>,
-    single_group_exists: bool,
+    groups: Interner,
+    accumulators: Accumulators,
 }
 
 impl GroupTable {
@@ -145,20 +141,13 @@ impl GroupTable {
     /// # Errors
     /// When an accumulator cannot be made.
     pub fn new(grouping: &Grouping) -> Result<Self> {
-        let groups = if grouping.keys.is_empty() {
-            None
-        } else {
-            Some(new_group_values(Arc::new(Schema::new(grouping.keys.clone())), &GroupOrdering::None)?)
-        };
-        let accumulators =
-            grouping.aggregates.iter().map(|aggregate| accumulator(&aggregate.function)).collect::<Result<_>>()?;
-        let functions = grouping.aggregates.iter().map(|aggregate| aggregate.function.clone()).collect();
-        Ok(GroupTable { groups, accumulators, functions, group_of_row: Vec::new(), single_group_exists: false })
+        let groups = Interner::new(&grouping.keys)?;
+        Ok(GroupTable { groups, accumulators: Accumulators::new(&grouping.aggregates)? })
     }
 
     /// How many groups.
     pub fn len(&self) -> usize {
-        self.groups.as_ref().map_or(usize::from(self.single_group_exists), |groups| groups.len())
+        self.groups.len()
     }
 
     /// Whether there is no group.
@@ -168,28 +157,12 @@ impl GroupTable {
 
     /// Bytes in memory, roughly.
     pub fn bytes(&self) -> usize {
-        self.groups.as_ref().map_or(0, |groups| groups.size())
-            + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+        self.groups.bytes() + self.accumulators.bytes()
     }
 
     /// The group of each row of the last [`GroupTable::update`].
     pub fn group_of_row(&self) -> &[usize] {
-        &self.group_of_row
-    }
-
-    fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<usize> {
-        match &mut self.groups {
-            Some(groups) => {
-                groups.intern(keys, &mut self.group_of_row)?;
-                Ok(groups.len())
-            }
-            None => {
-                self.group_of_row.clear();
-                self.group_of_row.resize(rows, 0);
-                self.single_group_exists |= rows > 0;
-                Ok(usize::from(self.single_group_exists))
-            }
-        }
+        self.groups.of_row()
     }
 
     /// Aggregates `rows` input rows.
@@ -197,12 +170,8 @@ impl GroupTable {
     /// # Errors
     /// When an accumulator fails on the data (an overflow).
     pub fn update(&mut self, inputs: &Inputs, rows: usize) -> Result<()> {
-        let groups = self.intern(&inputs.keys, rows)?;
-        for (index, accumulator) in self.accumulators.iter_mut().enumerate() {
-            let filter = inputs.filters[index].as_ref();
-            accumulator.update_batch(&inputs.arguments[index], &self.group_of_row, filter, groups)?;
-        }
-        Ok(())
+        let groups = self.groups.intern(&inputs.keys, rows)?;
+        self.accumulators.update(&inputs.arguments, &inputs.filters, (self.groups.of_row(), groups))
     }
 
     /// Merges a partial result: columns as in [`Grouping::state_schema`].
@@ -211,22 +180,8 @@ impl GroupTable {
     /// As [`GroupTable::update`].
     pub fn merge(&mut self, columns: &[ArrayRef], key_count: usize, widths: &[usize]) -> Result<()> {
         let rows = columns.first().map_or(0, |column| column.len());
-        let groups = self.intern(&columns[..key_count], rows)?;
-        let mut next = key_count;
-        for (accumulator, width) in self.accumulators.iter_mut().zip(widths) {
-            accumulator.merge_batch(&columns[next..next + width], &self.group_of_row, groups)?;
-            next += width;
-        }
-        Ok(())
-    }
-
-    fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
-        self.single_group_exists = false;
-        let Some(groups) = &mut self.groups else { return Ok(Vec::new()) };
-        let keys = groups.emit(EmitTo::All)?;
-        // SUBTLE: emitting takes the values, but some implementations keep the hash table that points to them.
-        groups.clear_shrink(0);
-        Ok(keys)
+        let groups = self.groups.intern(&columns[..key_count], rows)?;
+        self.accumulators.merge(&columns[key_count..], widths, (self.groups.of_row(), groups))
     }
 
     /// Empties the table into a partial result: columns as in [`Grouping::state_schema`].
@@ -234,18 +189,8 @@ impl GroupTable {
     /// # Errors
     /// When an accumulator cannot give its state.
     pub fn take_state(&mut self) -> Result<Vec<ArrayRef>> {
-        let mut columns = self.take_keys()?;
-        for accumulator in &mut self.accumulators {
-            columns.extend(accumulator.state(EmitTo::All)?);
-        }
+        let mut columns = self.groups.take_keys()?;
+        columns.extend(self.accumulators.take_state()?);
         Ok(columns)
     }
-}
-
-fn accumulator(function: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
-    if function.groups_accumulator_supported() {
-        return Ok(function.create_groups_accumulator()?);
-    }
-    let function = function.clone();
-    Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
 }

@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt32Arr
 use arrow::compute::take;
 use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
 
-use super::{Aggregate, GroupTable, Inputs};
+use super::{Accumulators, Aggregate, GroupTable, Inputs};
 use crate::Result;
 
 /// Rows that are written out at a time.
@@ -41,16 +41,32 @@ impl GroupTable {
     /// # Errors
     /// As [`GroupTable::update`].
     pub fn update_repeated(&mut self, aggregates: &[Aggregate], inputs: &Inputs, times: &Int64Array) -> Result<()> {
-        let groups = self.intern(&inputs.keys, times.len())?;
+        let groups = self.groups.intern(&inputs.keys, times.len())?;
+        self.accumulators.update_repeated(aggregates, inputs, times, (self.groups.of_row(), groups))
+    }
+}
+
+impl Accumulators {
+    /// Aggregates rows of which each is there `times` times, at least once. `aggregates` are those that the accumulators were made of.
+    ///
+    /// # Errors
+    /// When an accumulator fails on the data.
+    pub(crate) fn update_repeated(
+        &mut self,
+        aggregates: &[Aggregate],
+        inputs: &Inputs,
+        times: &Int64Array,
+        (group_of_row, groups): (&[usize], usize),
+    ) -> Result<()> {
         let mut each = Vec::new();
         for (index, aggregate) in aggregates.iter().enumerate() {
             let (arguments, filter) = (&inputs.arguments[index], inputs.filters[index].as_ref());
             let accumulator = &mut self.accumulators[index];
             match Repeats::of(&aggregate.function) {
-                Repeats::Once => accumulator.update_batch(arguments, &self.group_of_row, filter, groups)?,
+                Repeats::Once => accumulator.update_batch(arguments, group_of_row, filter, groups)?,
                 Repeats::Count => {
                     let counts: ArrayRef = Arc::new(counted(times, arguments, filter));
-                    accumulator.merge_batch(&[counts], &self.group_of_row, groups)?;
+                    accumulator.merge_batch(&[counts], group_of_row, groups)?;
                 }
                 Repeats::Each => each.push(index),
             }
@@ -63,16 +79,22 @@ impl GroupTable {
             for _ in 0..*times {
                 rows.push(row as u32);
                 if rows.len() == ROWS_AT_ONCE {
-                    self.update_rows(&each, inputs, std::mem::take(&mut rows), groups)?;
+                    self.update_rows(&each, inputs, std::mem::take(&mut rows), (group_of_row, groups))?;
                 }
             }
         }
-        self.update_rows(&each, inputs, rows, groups)
+        self.update_rows(&each, inputs, rows, (group_of_row, groups))
     }
 
     /// Has some accumulators see these rows, in which one may be several times.
-    fn update_rows(&mut self, accumulators: &[usize], inputs: &Inputs, rows: Vec<u32>, groups: usize) -> Result<()> {
-        let group_of_row: Vec<usize> = rows.iter().map(|row| self.group_of_row[*row as usize]).collect();
+    fn update_rows(
+        &mut self,
+        accumulators: &[usize],
+        inputs: &Inputs,
+        rows: Vec<u32>,
+        (group_of_row, groups): (&[usize], usize),
+    ) -> Result<()> {
+        let group_of_row: Vec<usize> = rows.iter().map(|row| group_of_row[*row as usize]).collect();
         let rows = UInt32Array::from(rows);
         for index in accumulators {
             let taken = |column: &ArrayRef| Ok(take(column, &rows, None)?);

@@ -12,7 +12,8 @@ use datafusion_common::DataFusionError;
 use datafusion_expr::{EmitTo, GroupsAccumulator};
 use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
 
-use super::{GroupTable, accumulator};
+use super::GroupTable;
+use super::accumulators::accumulator;
 use crate::row_errors::{Failure, reason, shortened};
 use crate::{Error, Result};
 
@@ -41,15 +42,10 @@ impl GroupTable {
     /// When an accumulator fails for another reason than the data of a group, or when one that failed has lost its groups.
     pub fn take_results(&mut self) -> Result<Results> {
         let groups = self.len();
-        let mut columns = self.take_keys()?;
+        let mut columns = self.groups.take_keys()?;
         let key_count = columns.len();
-        let mut failures = BTreeMap::new();
-        for (accumulator, function) in self.accumulators.iter_mut().zip(&self.functions) {
-            columns.push(match accumulator.evaluate(EmitTo::All) {
-                Ok(column) => column,
-                Err(error) => by_groups(accumulator.as_mut(), function, groups, error, &mut failures)?,
-            });
-        }
+        let (results, failures) = self.accumulators.take_results(groups)?;
+        columns.extend(results);
         if failures.is_empty() {
             return Ok(Results { columns, failed: None });
         }
@@ -63,7 +59,7 @@ impl GroupTable {
 }
 
 /// The results of an accumulator that failed, with null for the groups that it fails for: found by halves, over its state.
-fn by_groups(
+pub(super) fn by_groups(
     failing: &mut dyn GroupsAccumulator,
     function: &Arc<AggregateFunctionExpr>,
     groups: usize,
