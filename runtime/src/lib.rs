@@ -27,6 +27,7 @@ pub mod operator;
 mod watermark;
 
 pub mod calc;
+pub mod group_aggregate;
 pub mod group_table;
 pub mod keyed;
 pub mod keys;

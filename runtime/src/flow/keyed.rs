@@ -14,6 +14,7 @@ use super::coerce::coerced;
 use super::{Flow, Routed, col};
 use crate::Result;
 use crate::graph::{NodeKind, OperatorFactory, Partitioning, Port};
+use crate::group_aggregate::{GroupAggregateSpec, group_aggregate};
 use crate::group_table::Aggregate;
 use crate::keyed::{Keyed, KeyedFunction};
 use crate::window::{
@@ -35,7 +36,7 @@ impl<'a> KeyedFlow<'a> {
         self.keys.iter().map(|key| self.flow.physical(col(key.name()))).collect()
     }
 
-    /// How long the next function's state of a key lives after its last change, by the wall clock. Without it, for ever.
+    /// How long the next function's or aggregation's state of a key lives after its last change, by the wall clock. Without it, for ever.
     #[must_use]
     pub fn ttl(self, ttl: Duration) -> Self {
         KeyedFlow { ttl: Some(ttl), ..self }
@@ -171,6 +172,40 @@ impl<'a> KeyedFlow<'a> {
         Ok(self.flow.continued(id, schema, vec![("late".to_owned(), Port::LATE, late)]))
     }
 
+    /// Aggregates per key over all rows. The result has the keys and the aggregates by their aliases, and is a changelog: a key's row is inserted with the
+    /// first row of the key and updated as more come, at most once per batch. `name` is the stable identity of the state, which lives as [`KeyedFlow::ttl`] says.
+    ///
+    /// # Errors
+    /// When an aggregate does not fit.
+    pub fn aggregate(self, name: &str, aggregates: impl IntoIterator<Item = Expr>) -> Result<Flow<'a>> {
+        let (keys, aggregates) = (self.key_columns()?, self.lowered(aggregates)?);
+        let mut fields = self.keys.clone();
+        fields.extend(aggregates.iter().map(|aggregate| aggregate.function.field()));
+        let schema = Arc::new(Schema::new(fields));
+        let spec = GroupAggregateSpec {
+            keys: keys.iter().cloned().zip(self.keys.iter().cloned()).collect(),
+            aggregates,
+            input: self.flow.schema.clone(),
+            changelog: self.flow.is_changelog(),
+            update_before: true,
+            schema: schema.clone(),
+            ttl_millis: self.ttl.map(|ttl| ttl.as_millis() as i64),
+        };
+        let id = self.flow.step(name, NodeKind::Operator(group_aggregate(spec)), Partitioning::Hash(keys))?;
+        Ok(self.flow.continued(id, schema, Vec::new()))
+    }
+
+    fn lowered(&self, aggregates: impl IntoIterator<Item = Expr>) -> Result<Vec<Aggregate>> {
+        let schema = self.flow.df_schema()?;
+        let lower = |expr: Expr| {
+            let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
+            let expr = coerced(expr, &schema)?;
+            let built = LoweredAggregateBuilder::new(&expr, &schema, &self.flow.schema, &props, &context).build()?;
+            Ok(Aggregate { function: built.aggregate, filter: built.filter })
+        };
+        aggregates.into_iter().map(lower).collect()
+    }
+
     fn window_spec(
         &self,
         time: &str,
@@ -192,23 +227,14 @@ impl<'a> KeyedFlow<'a> {
 
     /// The columns of a window's result: its bounds, the keys, the aggregates.
     fn results(&self, aggregates: impl IntoIterator<Item = Expr>) -> Result<WindowResult> {
-        let flow = &self.flow;
-        let schema = flow.df_schema()?;
         let instant = |name: &str| Arc::new(Field::new(name, DataType::Timestamp(TimeUnit::Millisecond, None), false));
         let mut fields: Vec<FieldRef> = vec![instant("window_start"), instant("window_end")];
         fields.extend(self.keys.iter().cloned());
         let mut output = vec![WindowColumn::Start, WindowColumn::End];
         output.extend((0..self.keys.len()).map(WindowColumn::Key));
-        let mut lowered = Vec::new();
-        for (index, expr) in aggregates.into_iter().enumerate() {
-            let props = ExecutionProps::new();
-            let context = PhysicalPlanningContext::default();
-            let expr = coerced(expr, &schema)?;
-            let built = LoweredAggregateBuilder::new(&expr, &schema, &flow.schema, &props, &context).build()?;
-            fields.push(built.aggregate.field());
-            output.push(WindowColumn::Aggregate(index));
-            lowered.push(Aggregate { function: built.aggregate, filter: built.filter });
-        }
+        let lowered = self.lowered(aggregates)?;
+        fields.extend(lowered.iter().map(|aggregate| aggregate.function.field()));
+        output.extend((0..lowered.len()).map(WindowColumn::Aggregate));
         Ok(WindowResult { output, schema: Arc::new(Schema::new(fields)), aggregates: lowered })
     }
 }

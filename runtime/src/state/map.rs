@@ -155,6 +155,9 @@ impl MapTable {
                 missing.push((self.stored_key(*number, map_key)?, *number, *map_key));
             }
         }
+        if missing.is_empty() {
+            return Ok(());
+        }
         missing.sort();
         missing.dedup();
         let keys: Vec<_> = missing.iter().map(|(key, ..)| key.clone()).collect();

@@ -1,5 +1,6 @@
 //! Changelogs: what a graph refuses, windows over rows that change, functions that take and emit changes.
 
+mod aggregates;
 mod functions;
 mod graphs;
 mod windows;

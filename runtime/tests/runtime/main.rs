@@ -2,6 +2,7 @@
 
 mod changelogs;
 mod contracts;
+mod group_aggregate;
 mod identity;
 mod jobs;
 mod keyed;

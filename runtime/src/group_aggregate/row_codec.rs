@@ -1,0 +1,68 @@
+//! Several columns as one value of bytes per row, in Arrow's row format: the form in which keys and states are stored.
+
+use arrow::array::ArrayRef;
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use arrow::row::{RowConverter, Rows, SortField};
+
+use crate::Result;
+
+/// Encodes and decodes rows of fixed column types.
+pub(super) struct RowCodec {
+    types: Vec<DataType>,
+    /// `None` without columns: Arrow has no row format for them.
+    converter: Option<RowConverter>,
+}
+
+/// Encoded rows.
+pub(super) struct EncodedRows(Option<Rows>);
+
+impl EncodedRows {
+    /// The bytes of a row. Rows are equal if their bytes are.
+    pub(super) fn row(&self, index: usize) -> &[u8] {
+        self.0.as_ref().map_or(&[], |rows| rows.row(index).data())
+    }
+}
+
+impl RowCodec {
+    /// A codec for columns of these types.
+    ///
+    /// # Errors
+    /// For a type that Arrow's row format does not know.
+    pub(super) fn new(types: Vec<DataType>) -> Result<Self> {
+        let converter = match &types[..] {
+            [] => None,
+            types => Some(RowConverter::new(types.iter().cloned().map(SortField::new).collect())?),
+        };
+        Ok(RowCodec { types, converter })
+    }
+
+    /// Encodes columns of equal lengths.
+    ///
+    /// # Errors
+    /// When a column cannot be brought to its type.
+    pub(super) fn encode(&self, columns: &[ArrayRef]) -> Result<EncodedRows> {
+        let Some(converter) = &self.converter else { return Ok(EncodedRows(None)) };
+        Ok(EncodedRows(Some(converter.convert_columns(&self.typed(columns)?)?)))
+    }
+
+    /// The columns of encoded rows.
+    ///
+    /// # Errors
+    /// When these are not the bytes of such rows.
+    pub(super) fn decode<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
+        let Some(converter) = &self.converter else { return Ok(Vec::new()) };
+        let (parser, rows): (_, Vec<&[u8]>) = (converter.parser(), rows.into_iter().collect());
+        let columns = converter.convert_rows(rows.into_iter().map(|row| parser.parse(row)))?;
+        // A dictionary comes back as its values.
+        self.typed(&columns)
+    }
+
+    fn typed(&self, columns: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+        let typed = |(column, to): (&ArrayRef, &DataType)| match column.data_type() == to {
+            true => Ok(column.clone()),
+            false => Ok(cast(column, to)?),
+        };
+        columns.iter().zip(&self.types).map(typed).collect()
+    }
+}
