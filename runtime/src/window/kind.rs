@@ -198,6 +198,34 @@ impl Windows {
         matches!(self.kind, WindowKind::Cumulating { .. })
     }
 
+    /// How many slices a window has that other windows have as well; 0 where slices fold.
+    pub(super) fn overlapping_slices(&self) -> i64 {
+        match self.kind {
+            WindowKind::Hopping { size_millis, slide_millis } if slide_millis < size_millis => {
+                size_millis / self.slice_millis()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Slices in a row have numbers in a row.
+    pub(super) fn number_of(&self, slice: i64) -> i64 {
+        let (millis, offset) = self.slice_span();
+        (i128::from(slice) - offset).div_euclid(millis) as i64
+    }
+
+    /// The slice with a number; the first or the last instant for one that is beyond the range of instants.
+    pub(super) fn with_number(&self, number: i128) -> i64 {
+        let (millis, offset) = self.slice_span();
+        (number * millis + offset).clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
+    }
+
+    /// How long a slice is, and by how much slices are shifted: less than that.
+    fn slice_span(&self) -> (i128, i128) {
+        let millis = self.slice_millis();
+        (i128::from(millis), i128::from(self.offset_millis % millis))
+    }
+
     /// The start, inclusive, of the window that ends at `end`. Its slices are those whose end is above that and at most `end`.
     pub fn start_of(&self, end: i64) -> i64 {
         match self.kind {

@@ -5,6 +5,7 @@
 //!
 //! Runs that a durable checkpoint holds can be left to the store when the job is over its memory budget.
 
+mod blocks;
 mod fire;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use arrow::record_batch::RecordBatch;
 use coulee_checkpoint::{Changes, StateKey, TableId};
 use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
 
-use super::kind::Windows;
+use super::kind::{Windows, is_over};
 use super::layout::Layout;
 use crate::group_table::{GroupTable, Inputs};
 use crate::operator::OpenContext;
@@ -23,6 +24,7 @@ use crate::runs::{RunSet, RunTables, Runs};
 use crate::state::MemoryReservation;
 use crate::{Error, Result};
 
+use blocks::Blocks;
 use fire::{Closing, merge_runs};
 
 /// The table of the watermark reached: one entry per subtask.
@@ -74,6 +76,7 @@ pub(super) struct Slices {
     pub(super) layout: Layout,
     windows: Windows,
     open: BTreeMap<i64, Slice>,
+    blocks: Blocks,
     /// The windows that this watermark closes have fired, or are in `closing`.
     fired: Timestamp,
     closing: Option<Closing>,
@@ -93,6 +96,7 @@ impl Slices {
             layout,
             windows,
             open: BTreeMap::new(),
+            blocks: Blocks::default(),
             fired: Timestamp::MIN,
             closing: None,
             runs: None,
@@ -127,13 +131,23 @@ impl Slices {
         Ok(reached)
     }
 
-    /// The slice that ends at `end`, opened if need be.
+    /// The slice that ends at `end`, opened if need be, to be changed.
     pub(super) fn slice(&mut self, end: i64) -> Result<&mut Slice> {
+        self.change(end);
         slice(&mut self.open, &self.layout, end)
+    }
+
+    /// Before a slice is changed.
+    fn change(&mut self, end: i64) {
+        // No window has needed a slice that is not over.
+        if is_over(end, self.fired) {
+            self.blocks.forget(self.windows.number_of(end));
+        }
     }
 
     /// Merges partial results into a slice: columns as in `Grouping::state_schema`.
     pub(super) fn merge(&mut self, end: i64, states: &[ArrayRef]) -> Result<()> {
+        self.change(end);
         let slice = slice(&mut self.open, &self.layout, end)?;
         self.layout.merge(&mut slice.table, states)
     }
@@ -178,6 +192,7 @@ impl Slices {
             return;
         }
         let (mut left, target, durable) = (bytes, reservation.fair() / 2, runs.backend().durable());
+        left -= self.blocks.give_up();
         for slice in self.open.values_mut().rev() {
             if left <= target {
                 break;
@@ -192,7 +207,7 @@ impl Slices {
 
     /// Bytes in memory, roughly.
     pub(super) fn bytes(&self) -> usize {
-        self.open.values().map(Slice::bytes).sum()
+        self.open.values().map(Slice::bytes).sum::<usize>() + self.blocks.bytes()
     }
 }
 

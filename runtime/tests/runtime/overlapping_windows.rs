@@ -40,6 +40,9 @@ fn all_windows() -> Vec<Windows> {
         // No multiple of the slide.
         hopping(25, 10, 4),
         hopping(10, 10, 0),
+        // Many slices: 32, and 50 of 1 ms.
+        hopping(64, 2, 1),
+        hopping(50, 3, 0),
         cumulating(40, 10, -7),
         cumulating(30, 30, 0),
         cumulating(15, 3, 1),

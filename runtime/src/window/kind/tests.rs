@@ -160,3 +160,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn slices_have_numbers_in_a_row() {
+    for windows in [hopping(25, 10, 4), hopping(30, 1, 17), cumulating(30, 10, -7)] {
+        for time in -50..50 {
+            let slice = windows.slice_of(time).unwrap();
+            let number = windows.number_of(slice);
+            assert_eq!(windows.with_number(i128::from(number)), slice);
+            assert_eq!(windows.number_of(slice + windows.slice_millis()), number + 1);
+        }
+    }
+    let windows = hopping(20, 1, 3);
+    assert_eq!(
+        [i64::MIN, i64::MAX].map(|end| windows.with_number(i128::from(windows.number_of(end)))),
+        [i64::MIN, i64::MAX]
+    );
+    assert_eq!(windows.with_number(i128::MAX / 4), i64::MAX);
+    assert_eq!((hopping(25, 10, 0).overlapping_slices(), hopping(10, 10, 0).overlapping_slices()), (5, 0));
+}

@@ -1,7 +1,7 @@
 //! Firing: when the watermark passes the end of a window, the window's slices are merged into its result.
 //!
 //! - A slice is given up when its last window fires. A tumbling window, which is one slice, is closed without a copy.
-//! - A hopping window merges its slices, at most `size / slide` of them (more where the size is no multiple of the slide).
+//! - A hopping window merges its slices: at most `size / slide` of them (more where the size is no multiple of the slide), or the `blocks` that windows share.
 //! - Cumulating windows that begin together grow by one slice each. When one has fired, its slices are *folded* into one, so that the next window merges two.
 //!
 //! The next window to fire is found from the slices that are there, so that a span without rows fires nothing and holds nothing up. A window whose runs
@@ -20,7 +20,7 @@ use crate::window::kind::is_over;
 use crate::window::layout::{Closed, Layout};
 use crate::{Error, Result};
 
-const ALL_GROUPS: Range<u16> = 0..KeyGroup::COUNT;
+pub(super) const ALL_GROUPS: Range<u16> = 0..KeyGroup::COUNT;
 
 /// A window that is being closed, one range of key groups after the other. The tables of its slices are frozen.
 pub(super) struct Closing {
@@ -79,6 +79,15 @@ impl Slices {
     /// A table of all that a window holds. The slices of which this is the last window are gone afterwards.
     fn merged(&mut self, end: i64) -> Result<GroupTable> {
         let (windows, slices) = (self.windows, self.of_window(end));
+        if self.has_blocks() {
+            for (_, slice) in self.open.range_mut(slices) {
+                slice.freeze(&self.layout)?;
+            }
+            let mut table = self.layout.table()?;
+            self.merge_by_blocks(end, &mut table)?;
+            self.give_up(end)?;
+            return Ok(table);
+        }
         let (layout, runs) = (&self.layout, self.runs.as_mut().ok_or_else(not_opened)?);
         let first = self.open.range(slices).next().map(|(slice, _)| *slice);
         let given_up = first.filter(|slice| windows.last_end(*slice) <= end).and_then(|slice| self.open.remove(&slice));
@@ -103,7 +112,8 @@ impl Slices {
     fn give_up(&mut self, end: i64) -> Result<()> {
         let (windows, runs) = (self.windows, self.runs.as_mut().ok_or_else(not_opened)?);
         let is_needed_no_more = |slice: &i64, _: &mut Slice| windows.last_end(*slice) <= end;
-        for (_, slice) in self.open.extract_if(..=end, is_needed_no_more) {
+        for (end, slice) in self.open.extract_if(..=end, is_needed_no_more) {
+            self.blocks.forget(windows.number_of(end));
             // What is left of it is in the store until the next checkpoint.
             let _ = runs.retire(slice.runs);
         }
@@ -168,7 +178,7 @@ impl Slices {
 }
 
 /// Merges what a slice holds beside its table, of a range of key groups, into a table. `frozen` has only rows of that range.
-fn merge_all(
+pub(super) fn merge_all(
     layout: &Layout,
     runs: &Runs,
     table: &mut GroupTable,
