@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array, new_empty_array, new_null_array};
 use arrow::compute::{not, take};
 use arrow::datatypes::DataType;
 use coulee_checkpoint::{Changes, TableId};
@@ -15,9 +15,9 @@ use super::layout::{Computed, How, InputRows, Layout, Place, ROWS};
 use super::partials::{GroupedRows, Partials, Signs};
 use super::retraction::counts;
 use super::spec::GroupAggregateSpec;
-use super::values::{ValueMaps, ValueSet};
+use super::values::{AllValues, ValueMaps, ValueSet};
 use crate::Result;
-use crate::group_table::{Accumulators, Inputs};
+use crate::group_table::{Accumulators, Aggregate, Inputs};
 use crate::row_errors::Failure;
 use crate::state::{Backend, KeyRef};
 
@@ -38,6 +38,7 @@ pub(super) struct GroupStates {
     pub(super) failures: BTreeMap<usize, Failure>,
 }
 
+/// The computation, with the values that it keeps beside the states. States are given and taken: who calls it stores them.
 pub(super) struct Aggregation {
     pub(super) layout: Layout,
     partials: Partials,
@@ -163,22 +164,15 @@ impl Aggregation {
     /// Computes what is computed from the values of groups, and adds it to the state columns. Gives the rows that have no result.
     fn compute(&mut self, numbers: &[u32], columns: &mut Vec<ArrayRef>) -> Result<BTreeMap<usize, Failure>> {
         let (mut results, mut failures) = (Vec::with_capacity(self.layout.computed.len()), BTreeMap::new());
-        for Computed { set, how, .. } in &self.layout.computed {
+        for Computed { set, how, data_type } in &self.layout.computed {
             let values = &self.sets[*set].values;
             results.push(match how {
+                _ if numbers.is_empty() => new_empty_array(data_type),
                 How::End(order) => values.end(&mut self.maps, numbers, *order)?,
                 How::All(aggregate) => {
-                    let all = values.all(&mut self.maps, numbers)?;
-                    let aggregates = std::slice::from_ref(aggregate);
-                    let mut accumulators = Accumulators::new(aggregates)?;
-                    // A group without values must not count as one with a value: see `partials`.
-                    let filter = BooleanArray::from(vec![true; all.times.len()]);
-                    let inputs = Inputs { keys: Vec::new(), arguments: vec![all.columns], filters: vec![Some(filter)] };
-                    let groups = (&all.group_of_row[..], numbers.len());
-                    accumulators.update_repeated(aggregates, &inputs, &all.times, groups)?;
-                    let (mut results, failed) = accumulators.take_results(numbers.len())?;
+                    let (result, failed) = of_all(aggregate, values.all(&mut self.maps, numbers)?, numbers.len())?;
                     failures.extend(failed);
-                    results.remove(0)
+                    result
                 }
             });
         }
@@ -237,6 +231,18 @@ impl Aggregation {
     pub(super) fn bytes(&self) -> usize {
         self.maps.bytes()
     }
+}
+
+/// An aggregate of the values of `groups` groups, and the groups that it fails for.
+fn of_all(aggregate: &Aggregate, values: AllValues, groups: usize) -> Result<(ArrayRef, BTreeMap<usize, Failure>)> {
+    let aggregates = std::slice::from_ref(aggregate);
+    let mut accumulators = Accumulators::new(aggregates)?;
+    // A group without values must not count as one with a value: see `partials`.
+    let filter = BooleanArray::from(vec![true; values.times.len()]);
+    let inputs = Inputs { keys: Vec::new(), arguments: vec![values.columns], filters: vec![Some(filter)] };
+    accumulators.update_repeated(aggregates, &inputs, &values.times, (&values.group_of_row, groups))?;
+    let (mut results, failures) = accumulators.take_results(groups)?;
+    Ok((results.remove(0), failures))
 }
 
 /// A column with a row for some groups, ascending, as one with a row for each: null for the others.

@@ -16,6 +16,8 @@ pub(super) const NOT_FOR_CHANGELOGS: &str =
     "the aggregation was made for rows that are only appended; set `GroupAggregateSpec::changelog`";
 
 /// An updating aggregation: `GROUP BY` without a window.
+///
+/// Whatever the input is, the result is a changelog whose key is `keys`. Over rows that are only appended, a row is deleted only when its result fails.
 #[derive(Debug, Clone)]
 pub struct GroupAggregateSpec {
     /// The keys over the operator's input, and their names and types. Without keys there is one group.

@@ -228,3 +228,80 @@ fn decoded(count: &Bytes) -> Result<i64> {
     let count = count.ok_or_else(|| Error::corrupt("the stored count of a value has not 8 bytes"))?;
     Ok(i64::from_be_bytes(*count))
 }
+
+#[cfg(test)]
+mod tests {
+    use coulee_checkpoint::{CheckpointRecord, JobStore, StoreSettings};
+    use coulee_model::{Clock, ManualClock, OperatorId, SubtaskIndex, Timestamp};
+
+    use super::*;
+    use crate::state::MemoryBudget;
+
+    const KEY: KeyRef<'_> = KeyRef { hash: 7, bytes: b"key" };
+
+    fn open(store: &Arc<JobStore>) -> (ValueMaps, ValueSet) {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp(0)));
+        let budget = MemoryBudget::new(64 << 20);
+        let backend = Backend::new(OperatorId(5), SubtaskIndex(0), 1, store.clone(), budget, clock);
+        let mut maps = ValueMaps::new(TableId(2), None);
+        maps.open(backend).unwrap();
+        (maps, ValueSet::new(3, vec![DataType::Int64], true, true).unwrap())
+    }
+
+    /// Adds or takes back values of the key; gives which of them came and which are gone.
+    fn update(maps: &mut ValueMaps, set: &mut ValueSet, values: &[Option<i64>], is_taken: bool) -> [Vec<bool>; 2] {
+        let column: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
+        let all = |value: bool| BooleanArray::from(vec![value; values.len()]);
+        let (numbers, signs) = (maps.load(&[KEY]), Signs { added: all(!is_taken), taken: all(is_taken) });
+        let groups = (&vec![0; values.len()][..], &numbers[..]);
+        let changed = set.update(maps, (&[column], None), groups, Some(&signs)).unwrap();
+        let bits = |column: &BooleanArray| column.values().iter().collect::<Vec<_>>();
+        [bits(&changed.signs.added), bits(&changed.signs.taken)]
+    }
+
+    fn end(maps: &mut ValueMaps, set: &ValueSet, order: Order) -> Option<i64> {
+        let numbers = maps.load(&[KEY]);
+        let column = set.end(maps, &numbers, order).unwrap();
+        let column = column.as_primitive::<arrow::datatypes::Int64Type>();
+        column.is_valid(0).then(|| column.value(0))
+    }
+
+    #[test]
+    fn a_value_comes_once_and_is_gone_with_the_last_row_that_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(JobStore::open(dir.path(), &StoreSettings::default()).unwrap());
+        let (mut maps, mut set) = open(&store);
+        assert_eq!(end(&mut maps, &set, Order::Ascending), None);
+        let came = update(&mut maps, &mut set, &[Some(4), None, Some(4), Some(-1)], false);
+        assert_eq!(came, [vec![true, true], vec![false, false]]);
+        assert_eq!(update(&mut maps, &mut set, &[Some(4)], true), [[false], [false]]);
+        assert_eq!(end(&mut maps, &set, Order::Descending), Some(4));
+        assert_eq!(update(&mut maps, &mut set, &[Some(4)], true), [[false], [true]]);
+        assert_eq!(end(&mut maps, &set, Order::Descending), Some(-1));
+        // Taken back before it comes.
+        assert_eq!(update(&mut maps, &mut set, &[Some(9)], true), [[false], [false]]);
+        assert_eq!(end(&mut maps, &set, Order::Descending), Some(-1));
+        assert_eq!(update(&mut maps, &mut set, &[Some(9)], false), [[false], [false]]);
+        assert_eq!(end(&mut maps, &set, Order::Descending), Some(-1));
+    }
+
+    #[test]
+    fn the_ends_of_a_large_set_are_read_alone() {
+        const COUNT: i64 = 20_000;
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(JobStore::open(dir.path(), &StoreSettings::default()).unwrap());
+        let (mut maps, mut set) = open(&store);
+        update(&mut maps, &mut set, &(0..COUNT).map(|value| Some(value - 100)).collect::<Vec<_>>(), false);
+        let mut changes = Changes::default();
+        maps.checkpoint(CheckpointId(1), &mut changes);
+        let record = CheckpointRecord { id: CheckpointId(1), at: Timestamp(0), job: String::new() };
+        store.commit(record, [changes]).unwrap();
+        let (mut maps, mut set) = open(&store);
+        assert_eq!(end(&mut maps, &set, Order::Ascending), Some(-100));
+        update(&mut maps, &mut set, &[Some(COUNT - 101)], true);
+        assert_eq!(end(&mut maps, &set, Order::Descending), Some(COUNT - 102));
+        assert!(maps.table.read_entries() <= 512, "{} entries were read", maps.table.read_entries());
+        maps.load(&[KEY]).iter().for_each(|number| maps.clear(*number).unwrap());
+        assert_eq!(end(&mut maps, &set, Order::Ascending), None);
+    }
+}

@@ -364,7 +364,7 @@ async fn a_job_gives_the_naive_result_at_any_parallelism() {
 async fn a_job_that_is_stopped_and_cancelled_at_changing_parallelism_gives_the_naive_result() {
     let input = random_rows(13, 3_000);
     let (folder, sink) = (tempfile::tempdir().unwrap(), MemorySink::default());
-    finish_in_attempts(folder.path(), |attempt| paced(graph(1 + attempt % 3, &input, &sink), 20_000.0)).await;
+    finish_in_attempts(folder.path(), |attempt| paced(graph(1 + attempt % 3, &input, &sink), 5_000.0)).await;
     let mut view = View::new(1);
     view.apply(&sink.batches());
     assert_eq!(view.lines(), naive(&input));

@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::{ArrayRef, Int8Array, Int64Array, StringArray, TimestampMillisecondArray};
+use arrow::record_batch::RecordBatch;
 use coulee_model::{SubtaskIndex, Timestamp};
-use coulee_runtime::Result;
-use coulee_runtime::RowKind::{Delete, Insert, UpdateAfter, UpdateBefore};
+use coulee_runtime::RowKind::{self, Delete, Insert, UpdateAfter, UpdateBefore};
 use coulee_runtime::flow::{Flow, GraphBuilder, col, lit};
 use coulee_runtime::graph::{Graph, OperatorFactory, Port};
 use coulee_runtime::harness::{Harness, Input, changelog_lines};
 use coulee_runtime::memory::{MemorySink, MemorySource};
+use coulee_runtime::{Batch, Result};
 use datafusion_expr::{Expr, ExprFunctionExt};
 use datafusion_functions_aggregate::expr_fn::{
-    array_agg, avg, count, count_distinct, max, min, stddev_pop, sum, sum_distinct,
+    array_agg, avg, count, count_distinct, max, min, regr_count, stddev_pop, sum, sum_distinct,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -36,6 +38,8 @@ fn aggregates() -> Vec<Expr> {
         sum_distinct(value()).alias("sum distinct"),
         array_agg(value()).alias("values"),
         stddev_pop(value() * lit(0i64)).alias("zero"),
+        // DataFusion has it for one group only.
+        regr_count(value(), value()).alias("pairs"),
     ]
 }
 
@@ -85,6 +89,7 @@ fn naive(left: &[InputRow]) -> Vec<String> {
             if some.is_empty() { String::new() } else { distinct.iter().sum::<i64>().to_string() },
             format!("[{}]", values.into_iter().map(text).collect::<Vec<_>>().join(", ")),
             if some.is_empty() { String::new() } else { "0.0".to_owned() },
+            some.len().to_string(),
         ]
         .join(" | ")
     };
@@ -155,6 +160,41 @@ fn a_row_that_is_taken_back_after_its_state_expired_is_ignored() {
     assert_eq!(lines_of(&mut harness, &[(Delete, row("a", 2))]), ["-D | a | 2"]);
 }
 
+/// A row for each of some keys.
+fn of_keys(keys: std::ops::Range<i64>, value: i64, kind: RowKind) -> Batch {
+    let count = keys.clone().count();
+    let time: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![3; count]));
+    let key: ArrayRef = Arc::new(StringArray::from_iter_values(keys.map(|key| format!("key {key:05}"))));
+    let values: ArrayRef = Arc::new(Int64Array::from(vec![value; count]));
+    let rows = RecordBatch::try_new(rows(&[]).schema(), vec![time, key, values]).unwrap();
+    Batch::changes(rows, Int8Array::from(vec![kind as i8; count]))
+}
+
+#[test]
+fn more_values_than_fit_in_memory_are_left_to_the_store() {
+    const KEYS: i64 = 10_000;
+    let folder = tempfile::tempdir().unwrap();
+    let factory = changing(|flow| {
+        let value = || col("value");
+        let aggregates = [min(value()).alias("min"), max(value()).alias("max"), count_distinct(value()).alias("n")];
+        flow.key_by(["key"])?.aggregate("a", aggregates)
+    });
+    let mut harness = Harness::with_memory(factory, folder.path(), 1 << 20).unwrap();
+    let mut view = View::new(1);
+    for (value, kind) in [(5, Insert), (1, Insert), (9, Insert), (5, Insert), (9, Delete), (5, Delete)] {
+        for start in (0..KEYS).step_by(2_000) {
+            harness.push(Input::Rows(of_keys(start..start + 2_000, value, kind))).unwrap();
+            view.apply(&harness.take_batches(Port::MAIN));
+            harness.checkpoint().unwrap();
+        }
+    }
+    // The last hand-over is durable with the next checkpoint.
+    harness.checkpoint().unwrap();
+    assert!(harness.state_bytes() <= 1 << 20, "{} bytes", harness.state_bytes());
+    let expected: Vec<String> = (0..KEYS).map(|key| format!("key {key:05} | 1 | 5 | 2")).collect();
+    assert_eq!(view.lines(), expected);
+}
+
 /// A long history, from a fixed seed.
 fn long_history() -> History {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -186,7 +226,7 @@ async fn a_job_gives_what_is_left_at_any_parallelism() {
 async fn a_job_that_is_stopped_and_cancelled_at_changing_parallelism_gives_what_is_left() {
     let history = long_history();
     let (folder, sink) = (tempfile::tempdir().unwrap(), MemorySink::default());
-    let attempt = |attempt| paced(graph(1 + attempt % 3, &history, &sink), 20_000.0);
+    let attempt = |attempt| paced(graph(1 + attempt % 3, &history, &sink), 5_000.0);
     finish_in_attempts(folder.path(), attempt).await;
     let mut view = View::new(1);
     view.apply(&sink.batches());
