@@ -270,6 +270,8 @@ fn synced() -> WriteOptions {
 }
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod power_tests;
 #[cfg(test)]
 mod tests;

@@ -27,8 +27,10 @@ pub mod operator;
 mod watermark;
 
 pub mod calc;
+pub mod final_rows;
 pub mod group_aggregate;
 pub mod group_table;
+pub mod join;
 pub mod keyed;
 pub mod keys;
 pub mod row;

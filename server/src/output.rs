@@ -19,16 +19,20 @@ use tokio::sync::mpsc;
 const QUEUED_BATCHES: usize = 4;
 
 /// A sink for `SELECT`s, and where its rows come out, batch by batch. Rows come as they are made: a query that is started
-/// again gives them again.
+/// again gives them again. Those of a changelog have what happened to them in front, as a column `kind`.
 pub fn query_rows() -> (QuerySink, mpsc::Receiver<RecordBatch>) {
     let (rows, received) = mpsc::channel(QUEUED_BATCHES);
-    let sink = move |_: SchemaRef| -> Arc<dyn Sink> { Arc::new(ChannelSink { rows: rows.clone() }) };
+    let sink = move |_: SchemaRef, is_changelog: bool| -> Arc<dyn Sink> {
+        Arc::new(ChannelSink { rows: rows.clone(), is_changelog })
+    };
     (Arc::new(sink), received)
 }
 
 #[derive(Debug)]
 struct ChannelSink {
     rows: mpsc::Sender<RecordBatch>,
+    /// Then each row has what happened to it in front, as a column `kind`.
+    is_changelog: bool,
 }
 
 #[tonic::async_trait]
@@ -38,9 +42,7 @@ impl Sink for ChannelSink {
     }
 
     fn refuses_changelog(&self) -> Option<&'static str> {
-        Some(
-            "a SELECT shows rows without what happened to them: INSERT INTO a table with 'connector' = 'print', which shows both",
-        )
+        (!self.is_changelog).then_some("the query's rows were taken to be appended only")
     }
 
     async fn recover(&self, _: &SinkContext, _: &[Bytes], _: &[Bytes]) -> Result<()> {
@@ -54,12 +56,13 @@ impl Sink for ChannelSink {
         _: &[Bytes],
         metrics: Arc<SubtaskMetrics>,
     ) -> Result<Box<dyn SinkWriter>> {
-        Ok(Box::new(ChannelWriter { rows: self.rows.clone(), metrics }))
+        Ok(Box::new(ChannelWriter { rows: self.rows.clone(), is_changelog: self.is_changelog, metrics }))
     }
 }
 
 struct ChannelWriter {
     rows: mpsc::Sender<RecordBatch>,
+    is_changelog: bool,
     metrics: Arc<SubtaskMetrics>,
 }
 
@@ -68,7 +71,8 @@ impl SinkWriter for ChannelWriter {
     async fn write(&mut self, batch: Batch) -> Result<()> {
         self.metrics.add_delivered_rows(batch.len() as u64);
         let gone = |_| Error::invalid("nobody reads the query's rows any more");
-        self.rows.send(batch.into_rows()).await.map_err(gone)
+        let rows = if self.is_changelog { batch.with_kinds_shown()? } else { batch.into_rows() };
+        self.rows.send(rows).await.map_err(gone)
     }
 
     async fn prepare(&mut self, _: CheckpointId) -> Result<Prepared> {

@@ -323,7 +323,8 @@ async fn a_damaged_record_is_told_with_its_file_and_byte() {
         limit: 0,
         uncommitted: false,
     };
-    let mut answers = in_process(engine).tail(request).await.unwrap();
+    // The engine must outlive the answers: it closes the log when nobody has it any more.
+    let mut answers = in_process(engine.clone()).tail(request).await.unwrap();
     let error = answers.next().await.expect("an answer").unwrap_err().to_string();
     assert!(error.contains(&expected), "tail: {error}");
 }

@@ -1,13 +1,15 @@
-//! `EXPLAIN`: the graph from the sinks up, where event time comes from, and what state is kept and until when.
+//! `EXPLAIN`: the stream plan and the graph from the sinks up, where event time comes from, and what state is kept and until when.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use coulee_runtime::graph::{Edge, Graph, NodeKind, Partitioning, Port};
 
-/// Renders a graph and what the translation noted about it.
-pub(crate) fn explain(graph: &Graph, event_times: &[String]) -> String {
-    let mut out = String::from("Graph\n");
+/// Renders stream plans, their graph, and what the translation noted about it.
+pub(crate) fn explain(plans: &[String], graph: &Graph, event_times: &[String]) -> String {
+    let mut out = String::new();
+    section(&mut out, "Stream plan", plans, "none");
+    out.push_str("Graph\n");
     let gives_rows = |id| graph.edges.iter().any(|edge| edge.from == id && edge.port != Port::REJECTED);
     for node in graph.nodes.iter().filter(|node| !gives_rows(node.id)) {
         let _ = writeln!(out, "  {}", line(graph, node.id.0 as usize));

@@ -14,10 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coulee_model::OperatorId;
 use coulee_runtime::graph::Graph;
-use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion_expr::LogicalPlan;
 
-use crate::catalog::ScanSource;
 use crate::error::Result;
 
 /// An operator's name, and what is called so but for a number.
@@ -65,9 +62,9 @@ impl Names {
         Name { uid: format!("{what}:{}", of.uid), family: of.family.as_ref().map(|family| format!("{what}:{family}")) }
     }
 
-    /// Goes down into a branch of a union.
-    pub fn enter(&mut self, branch: &LogicalPlan, siblings: &mut BTreeSet<String>) {
-        let name = numbered(&tables(branch).into_iter().collect::<Vec<_>>().join("+"), |name| siblings.contains(name));
+    /// Goes down into one of several inputs, which is named by the tables that it reads.
+    pub fn enter(&mut self, tables: &BTreeSet<String>, siblings: &mut BTreeSet<String>) {
+        let name = numbered(&tables.iter().cloned().collect::<Vec<_>>().join("+"), |name| siblings.contains(name));
         siblings.insert(name.clone());
         self.path.push(name);
     }
@@ -92,21 +89,6 @@ impl Names {
         }
         Ok(())
     }
-}
-
-/// The tables that a plan reads, by name.
-fn tables(plan: &LogicalPlan) -> BTreeSet<String> {
-    let mut tables = BTreeSet::new();
-    // The closure never fails.
-    let _ = plan.apply(|node| {
-        if let LogicalPlan::TableScan(scan) = node
-            && let Some(ScanSource(table)) = scan.source.downcast_ref::<ScanSource>()
-        {
-            tables.insert(table.name().to_owned());
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    tables
 }
 
 /// The name, or the name with the first number from 2 on that makes it unused.

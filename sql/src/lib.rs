@@ -11,7 +11,8 @@
 //!    (`table_function`, `group_window`) and operands must be of one kind (`operands`);
 //!    `insert` shapes it to the table it goes to; `optimize` types and optimises it.
 //!    Types, casts and operators are Flink's (`flink_types`), and so are aggregates (`aggregates`).
-//! 4. `translate` and `aggregate` turn the plan into a [`Graph`](coulee_runtime::graph::Graph). `lineage` tells them which columns are event times and
+//! 4. `stream_plan` says what the query is as a stream, node by node, and `translate` is what its nodes make a
+//!    [`Graph`](coulee_runtime::graph::Graph) with. `lineage` tells them which columns are event times and
 //!    which bound a window, `scans` reads each table once, `identity` (and a `hint`) names operators. What cannot run as a stream is refused by `refuse`.
 //! 5. `explain` prints the graph.
 //!
@@ -19,7 +20,6 @@
 //!
 //! The crate knows no connector: it calls those that it is given, through the runtime's traits. It opens no file and no socket.
 
-mod aggregate;
 mod aggregates;
 mod cast_names;
 mod catalog;
@@ -30,6 +30,7 @@ mod encoding;
 mod error;
 mod explain;
 mod faults;
+mod fetch;
 mod flink_types;
 mod foreign;
 mod functions;
@@ -55,6 +56,7 @@ mod show;
 mod spans;
 mod stack;
 mod statement;
+mod stream_plan;
 mod table_function;
 mod tokens;
 mod translate;

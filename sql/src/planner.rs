@@ -12,7 +12,7 @@ use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, Ty
 use datafusion_expr::simplify::SimplifyContext;
 use datafusion_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
-use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
+use datafusion_sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast;
 
 use crate::aggregates;
@@ -83,6 +83,8 @@ impl Planner<'_> {
         let options = ParserOptions::new()
             .with_enable_ident_normalization(false)
             .with_map_string_types_to_utf8view(false)
+            // As in Flink, a null is below every value.
+            .with_default_null_ordering(NullOrdering::NullsMin)
             .with_collect_spans(true);
         SqlToRel::new_with_options(self, options)
     }
@@ -93,6 +95,7 @@ impl Planner<'_> {
         let mut query = query.clone();
         name_columns(&mut query);
         group_window::rewrite(&mut query)?;
+        crate::fetch::spell_fetches(&mut query)?;
         crate::hint::mark(&mut query)?;
         cast_names::mark(&mut query);
         spell_literals(&mut query).map_err(|error| fault(&error))?;

@@ -3,41 +3,25 @@
 use std::ops::ControlFlow;
 
 use datafusion_common::tree_node::TreeNode;
-use datafusion_expr::{Expr, JoinType, LogicalPlan};
-use sqlparser::ast::{self, Query, SetExpr, SetOperator, Spanned, TableFactor, Visit, Visitor};
+use datafusion_expr::{Aggregate, Expr, LogicalPlan};
+use sqlparser::ast::{self, Query, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor};
 
 use crate::error::{Fault, Result};
 
 /// Why a node of a plan is refused.
 pub(crate) fn refusal(plan: &LogicalPlan) -> Fault {
     let (message, words, help): (&str, &'static [&'static str], &str) = match plan {
-        LogicalPlan::Join(join) if join.join_type == JoinType::Inner && join.on.is_empty() && join.filter.is_none() => {
-            (
-                "a cross join keeps both sides for ever",
-                &["JOIN", "CROSS", "FROM"],
-                "joins come in a later version; until then, join in the program that makes the stream, or in batch over the delivered files",
-            )
-        }
-        LogicalPlan::Join(_) => (
-            "joins come in a later version",
-            &["JOIN", "FROM"],
-            "join in the program that makes the stream, or in batch over the delivered files",
-        ),
         LogicalPlan::Sort(_) => (
-            "ORDER BY needs the end of the input: a stream has none, and for files and other inputs that end it comes in the next version",
+            "ORDER BY needs the end of the input, and an input of this query has none",
             &["ORDER"],
             "leave it out; sort where the result is read",
         ),
         LogicalPlan::Limit(_) => (
-            "LIMIT comes in the next version, for files too",
+            "LIMIT and OFFSET need the end of the input, and an input of this query has none",
             &["LIMIT", "FETCH", "OFFSET"],
             "leave it out, or filter with WHERE; a few rows of a query: coulee run … | head",
         ),
-        LogicalPlan::Distinct(_) => (
-            "DISTINCT keeps every row for ever on a stream, and for files and other inputs that end it comes in the next version",
-            &["DISTINCT", "UNION"],
-            "group by window_start, window_end and the columns, or write UNION ALL",
-        ),
+        LogicalPlan::Distinct(_) => ("DISTINCT ON comes in a later version", &["DISTINCT"], "group by the columns"),
         LogicalPlan::Window(_) => return over(),
         LogicalPlan::Values(_) => (
             "VALUES as an input comes in a later version",
@@ -56,6 +40,21 @@ pub(crate) fn refusal(plan: &LogicalPlan) -> Fault {
         }
     };
     Fault::new(message).or_clause(words).help(help)
+}
+
+/// Why an aggregation without a window is refused.
+pub(crate) fn unwindowed(aggregate: &Aggregate) -> Fault {
+    if aggregate.aggr_expr.is_empty() {
+        return Fault::new("GROUP BY without a window and without an aggregate keeps every key for ever on a stream, and for files and other inputs that end it comes in the next version")
+            .or_clause(&["GROUP", "DISTINCT"])
+            .help("group by window_start, window_end of TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) as well");
+    }
+    Fault::new("an aggregation without a window never ends on a stream, and for files and other inputs that end it comes in the next version")
+        .or_clause(&["GROUP"])
+        .or_clause(&["SELECT"])
+        .help(
+            "read FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) and GROUP BY window_start, window_end; or deliver the rows, and aggregate where they are read",
+        )
 }
 
 /// Why an OVER clause is refused.
@@ -83,15 +82,11 @@ impl Visitor for Unread {
             let fault = Fault::new("a recursive query has no end on a stream").at(with.with_token.0.span);
             return ControlFlow::Break(Box::new(fault.help("write the steps out")));
         }
-        if query.fetch.is_some() {
-            let fault = Fault::new("FETCH comes in the next version, for files too").or_clause(&["FETCH"]);
-            return ControlFlow::Break(Box::new(fault.help("leave it out, or filter with WHERE")));
-        }
         let mut body = query.body.as_ref();
-        while let SetExpr::SetOperation { op, left, right, .. } = body {
-            if *op != SetOperator::Union {
-                let fault = Fault::new(format!("{op} keeps every row for ever")).at(right.span());
-                return ControlFlow::Break(Box::new(fault.help("write the condition into WHERE, if it is one")));
+        while let SetExpr::SetOperation { op, set_quantifier, left, right } = body {
+            if *op != SetOperator::Union && *set_quantifier == SetQuantifier::All {
+                let fault = Fault::new(format!("{op} ALL comes in a later version")).at(right.span());
+                return ControlFlow::Break(Box::new(fault.help(format!("write {op}, which gives each row once"))));
             }
             body = left;
         }

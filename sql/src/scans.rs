@@ -5,10 +5,13 @@
 use std::sync::Arc;
 
 use coulee_model::OperatorId;
+use coulee_runtime::Subject;
+use coulee_runtime::connector::Source;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_expr::{LogicalPlan, TableScan};
 
 use crate::catalog::{ScanSource, Table};
+use crate::error::{Fault, Result};
 
 /// A table that a job reads.
 #[derive(Debug)]
@@ -35,6 +38,19 @@ impl Scans {
             }
             Ok(TreeNodeRecursion::Continue)
         });
+    }
+
+    /// Whether all tables end, so that the job finishes by itself.
+    ///
+    /// # Errors
+    /// What the connector says of a table.
+    pub fn end(&self) -> Result<bool> {
+        for Shared { table, columns, .. } in &self.0 {
+            if !source(table, columns)?.is_bounded() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn add(&mut self, table: &Arc<Table>, columns: Vec<usize>) {
@@ -71,6 +87,19 @@ impl Scans {
     fn find(&self, table: &Arc<Table>) -> Option<&Shared> {
         self.0.iter().find(|shared| Arc::ptr_eq(&shared.table, table))
     }
+}
+
+/// Whether a scan's table updates and deletes rows that it gave.
+///
+/// # Errors
+/// What the connector says of the table.
+pub(crate) fn is_changelog(scan: &TableScan, table: &Table) -> Result<bool> {
+    Ok(source(table, &needed(scan, table))?.is_changelog())
+}
+
+fn source(table: &Table, columns: &[usize]) -> Result<Arc<dyn Source>> {
+    let about = |error| Fault::from(error).about(Subject::Table(table.name().to_owned()));
+    table.connector.source(&table.spec, columns).map_err(about)
 }
 
 /// The columns of a scan and of its table's watermark.

@@ -26,11 +26,13 @@ use crate::show::{describe, text_table};
 use crate::spans;
 use crate::stack::with_large_stack;
 use crate::statement::{Body, CreateTable, CreateView, Insert, Relation, Show, Statement};
-use crate::translate::{JobContext, Translator};
+use crate::stream_plan::convert::Converter;
+use crate::stream_plan::{ChangelogKind, StreamPlan};
+use crate::translate::{JobContext, Target, Translator};
 use crate::words::{CATALOG, DATABASE};
 
-/// Makes the sink that the rows of a `SELECT` go to.
-pub type QuerySink = Arc<dyn Fn(SchemaRef) -> Arc<dyn Sink> + Send + Sync>;
+/// Makes the sink that the rows of a `SELECT` go to: their columns, and whether they are a changelog.
+pub type QuerySink = Arc<dyn Fn(SchemaRef, bool) -> Arc<dyn Sink> + Send + Sync>;
 
 /// What a session starts from.
 #[derive(Clone)]
@@ -340,6 +342,7 @@ impl Session {
             connectors: &self.connectors,
             parallelism: self.settings.job(self.defaults.parallelism)?.parallelism,
             idle_timeout: self.settings.idle_timeout(),
+            state_ttl_millis: self.settings.state_ttl_millis(),
             late_rows: self.settings.get("late-rows.stream").map(str::to_owned),
             job: self.job_name(),
             creates,
@@ -375,8 +378,10 @@ impl Session {
             translator.scans.collect(&done.1);
             planned.push((insert, done));
         }
+        let converter = Converter { inputs_end: translator.scans.end()? };
         for (insert, (table, plan)) in planned {
-            let done = self.translate_insert(insert, &table, &plan, translator);
+            let plan = converter.convert(&plan);
+            let done = plan.and_then(|plan| self.translate_insert(insert, &table, plan, converter, translator));
             done.map_err(|fault| fault.within(&insert.tokens))?;
         }
         for insert in inserts {
@@ -399,7 +404,8 @@ impl Session {
         &self,
         insert: &Insert,
         table: &Table,
-        plan: &LogicalPlan,
+        plan: StreamPlan,
+        converter: Converter,
         translator: &mut Translator<'_>,
     ) -> Result<()> {
         let at = |fault: Fault| fault.or_at(Some(insert.table.span));
@@ -408,8 +414,10 @@ impl Session {
         let sink = table.connector.sink(&spec).map_err(|error| at(error.into()))?;
         let parallelism = translator.count(table, "sink.parallelism").map_err(at)?;
         let rejects = sink.may_reject();
-        let target = (table.name(), insert.table.span);
-        let node = translator.insert(plan, spec.schema.clone(), target, parallelism, sink)?;
+        let is_table = converter.inputs_end && self.settings.gives_final_rows(sink.refuses_changelog().is_none());
+        let plan = if is_table { plan.only_final_rows() } else { plan };
+        let target = Target { table: table.name(), schema: spec.schema.clone(), parallelism, sink };
+        let node = plan.insert(translator, target, insert.table.span)?;
         if rejects {
             translator.row_errors(node, &table.connector, &spec);
         }
@@ -439,7 +447,12 @@ impl Session {
         let plan = self.planner().optimize(self.planner().query(query)?)?;
         let schema = distinct_names(plan.schema().inner());
         translator.scans.collect(&plan);
-        translator.insert(&plan, schema.clone(), ("query", Span::empty()), 1, query_sink(schema.clone()))?;
+        let inputs_end = translator.scans.end()?;
+        let plan = Converter { inputs_end }.convert(&plan)?;
+        let plan = if inputs_end { plan.only_final_rows() } else { plan };
+        let sink = query_sink(schema.clone(), plan.changes != ChangelogKind::InsertOnly);
+        let target = Target { table: "query", schema: schema.clone(), parallelism: 1, sink };
+        plan.insert(translator, target, Span::empty())?;
         Ok(schema)
     }
 
@@ -461,7 +474,7 @@ impl Session {
         }
         translator.finish()?;
         translator.graph.check()?;
-        Ok(Effect::Explain(explain(&translator.graph, &translator.event_times)))
+        Ok(Effect::Explain(explain(&translator.plans, &translator.graph, &translator.event_times)))
     }
 }
 

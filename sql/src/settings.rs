@@ -138,9 +138,9 @@ pub const SETTINGS: &[OptionSpec] = &[
     ),
     OptionSpec::new(
         "execution.runtime-mode",
-        OptionKind::Choice(&["streaming"]),
-        Some("streaming"),
-        "Flink's key; Coulee always streams, and a bounded input ends. 'batch' and 'automatic' are taken without an effect.",
+        OptionKind::Choice(&["streaming", "batch", "automatic"]),
+        Some("automatic"),
+        "What an INSERT gives whose inputs all end and whose result changes on the way: 'streaming' every change, 'batch' the rows that are left in the end, 'automatic' the latter where the table takes no changes. A SELECT over inputs that end shows the rows that are left.",
     ),
     OptionSpec::new(
         "table.local-time-zone",
@@ -159,6 +159,12 @@ pub const SETTINGS: &[OptionSpec] = &[
         OptionKind::Span,
         None,
         "For tables that do not say 'scan.watermark.idle-timeout': how long a split may bring nothing before it stops holding back the watermark.",
+    ),
+    OptionSpec::new(
+        "table.exec.state.ttl",
+        OptionKind::Span,
+        Some("0 ms"),
+        "After how long without a change a row that a join keeps is forgotten; 0 is never. A result may then miss what met a forgotten row. Windows free their state themselves.",
     ),
     OptionSpec::new(
         "late-rows.stream",
@@ -260,6 +266,22 @@ impl Settings {
 
     pub(crate) fn idle_timeout(&self) -> Option<Duration> {
         self.get("table.exec.source.idle-timeout").and_then(parse_span)
+    }
+
+    /// After how many milliseconds without a change state is forgotten that nothing else frees; `None` is never.
+    pub(crate) fn state_ttl_millis(&self) -> Option<i64> {
+        let ttl = self.get("table.exec.state.ttl").and_then(parse_span)?;
+        i64::try_from(ttl.as_millis()).ok().filter(|millis| *millis > 0)
+    }
+
+    /// Whether an `INSERT` whose inputs all end gives only the rows that are left then, rather than every change; `takes_changes`: whether its table takes
+    /// changes.
+    pub(crate) fn gives_final_rows(&self, takes_changes: bool) -> bool {
+        match self.get("execution.runtime-mode").map(str::to_lowercase).as_deref() {
+            Some("batch") => true,
+            Some("streaming") => false,
+            _ => !takes_changes,
+        }
     }
 }
 

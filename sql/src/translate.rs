@@ -1,8 +1,8 @@
-//! From an optimised plan to a graph of operators.
+//! What the nodes of a stream plan make their operators with: the graph of a job, its sources and sinks, and the names of its operators.
 //!
 //! Filters and projections wait in a [`NodeRows`] until something else follows, so that neighbours become one operator.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use datafusion_common::{Column, DFSchema, TableReference};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::expr::BinaryExpr as BinaryExpression;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion_expr::{Expr, LogicalPlan, Operator, TableScan};
+use datafusion_expr::{Expr, Operator, TableScan};
 use datafusion_physical_expr::expressions::{BinaryExpr, Column as PhysicalColumn};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use sqlparser::tokenizer::Span;
@@ -28,7 +28,6 @@ use crate::catalog::{ScanSource, Table};
 use crate::dialect::balanced;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
-use crate::fuse::{self, is_column};
 use crate::identity::{Name, Names, numbered};
 use crate::scans::Scans;
 
@@ -37,6 +36,8 @@ pub(crate) struct JobContext<'a> {
     pub connectors: &'a Connectors,
     pub parallelism: u32,
     pub idle_timeout: Option<Duration>,
+    /// After how long without a change state is forgotten that nothing else frees.
+    pub state_ttl_millis: Option<i64>,
     pub late_rows: Option<String>,
     pub job: String,
     /// Whether what the job needs may be created: not by `EXPLAIN`.
@@ -49,6 +50,8 @@ pub(crate) struct Translator<'a> {
     pub graph: Graph,
     /// The tables read and written, in order.
     pub tables: Vec<String>,
+    /// For `EXPLAIN`: the stream plan of each statement, line by line.
+    pub plans: Vec<String>,
     /// For `EXPLAIN`: one line per source with event time.
     pub event_times: Vec<String>,
     /// The tables whose rejected rows are kept.
@@ -59,14 +62,26 @@ pub(crate) struct Translator<'a> {
     pub places: Vec<Span>,
 }
 
+/// Where the rows of a query go.
+pub(crate) struct Target<'a> {
+    /// The table's name.
+    pub table: &'a str,
+    /// The columns that the sink takes, by position those of the query.
+    pub schema: SchemaRef,
+    pub parallelism: u32,
+    pub sink: Arc<dyn Sink>,
+}
+
 /// Rows of a node, and what is still to be done to them.
 pub(crate) struct NodeRows {
     pub node: OperatorId,
     pub parallelism: u32,
     /// The node's columns. May hold more than the plan asks for.
     pub schema: DFSchema,
-    filter: Option<Arc<dyn PhysicalExpr>>,
-    projection: Option<(Vec<Arc<dyn PhysicalExpr>>, DFSchema)>,
+    /// Which rows are left, over the node's columns.
+    pub filter: Option<Arc<dyn PhysicalExpr>>,
+    /// What is computed of them, over the node's columns.
+    pub projection: Option<(Vec<Arc<dyn PhysicalExpr>>, DFSchema)>,
 }
 
 impl NodeRows {
@@ -90,7 +105,7 @@ impl NodeRows {
     }
 
     /// The columns once everything that waits is done.
-    fn output(&self) -> &DFSchema {
+    pub(crate) fn output(&self) -> &DFSchema {
         self.projection.as_ref().map_or(&self.schema, |(_, schema)| schema)
     }
 }
@@ -101,6 +116,7 @@ impl<'a> Translator<'a> {
             context,
             graph: Graph::default(),
             tables: Vec::new(),
+            plans: Vec::new(),
             event_times: Vec::new(),
             keeping: BTreeMap::new(),
             names: Names::default(),
@@ -109,20 +125,19 @@ impl<'a> Translator<'a> {
         }
     }
 
-    /// Adds a plan whose rows, with the columns of `schema` by position, go into a sink of the table `target`. `place`: where the statement names the table.
-    pub fn insert(
+    /// Adds the sink of a table behind the rows of a plan with these columns, as the end of what [`Names::begin`] began. `place`: where the statement
+    /// names the table.
+    pub(crate) fn sink(
         &mut self,
-        plan: &LogicalPlan,
-        schema: SchemaRef,
-        (target, place): (&str, Span),
-        parallelism: u32,
-        sink: Arc<dyn Sink>,
+        rows: NodeRows,
+        columns: &DFSchema,
+        name: Name,
+        target: Target<'_>,
+        place: Span,
     ) -> Result<OperatorId> {
-        let name = self.names.begin(target);
-        let stream = self.plan(plan)?;
-        let stream = self.shaped(stream, plan.schema(), schema)?;
-        let sink = self.add(name, parallelism, NodeKind::Sink(sink))?;
-        self.connect(&stream, sink)?;
+        let rows = self.shaped(rows, columns, target.schema)?;
+        let sink = self.add(name, target.parallelism, NodeKind::Sink(target.sink))?;
+        self.connect(&rows, sink)?;
         self.names.finish(&mut self.graph)?;
         self.places.resize(self.graph.nodes.len(), place);
         Ok(sink)
@@ -157,58 +172,8 @@ impl<'a> Translator<'a> {
         Ok(self.graph.connect_dead_letters(&kept_by)?)
     }
 
-    /// Translates a plan, refusing what a stream cannot do.
-    pub(crate) fn plan(&mut self, plan: &LogicalPlan) -> Result<NodeRows> {
-        match plan {
-            LogicalPlan::TableScan(scan) => self.scan(scan),
-            LogicalPlan::SubqueryAlias(alias) => {
-                let stream = self.plan(&alias.input)?;
-                renamed(stream, &alias.alias)
-            }
-            LogicalPlan::Filter(filter) => {
-                let mut stream = self.plan(&filter.input)?;
-                let mut predicate = physical(&filter.predicate, stream.output())?;
-                match stream.projection.take() {
-                    Some((columns, schema)) if columns.iter().all(is_column) => {
-                        predicate = fuse::over(&columns, predicate)?;
-                        stream.projection = Some((columns, schema));
-                    }
-                    Some(projection) => {
-                        stream.projection = Some(projection);
-                        stream = self.flush(stream)?;
-                    }
-                    None => {}
-                }
-                stream.filter = Some(match stream.filter.take() {
-                    Some(first) => Arc::new(BinaryExpr::new(first, Operator::And, predicate)),
-                    None => predicate,
-                });
-                Ok(stream)
-            }
-            LogicalPlan::Projection(projection) => {
-                let mut stream = self.plan(&projection.input)?;
-                let exprs = projection.expr.iter().map(|expr| physical(expr, stream.output()));
-                let mut exprs = exprs.collect::<Result<Vec<_>>>()?;
-                match stream.projection.take() {
-                    Some((columns, _)) if fuse::pays(&columns, &exprs) => {
-                        exprs = exprs.into_iter().map(|expr| fuse::over(&columns, expr)).collect::<Result<_>>()?;
-                    }
-                    Some(before) => {
-                        stream.projection = Some(before);
-                        stream = self.flush(stream)?;
-                    }
-                    None => {}
-                }
-                stream.projection = Some((exprs, projection.schema.as_ref().clone()));
-                Ok(stream)
-            }
-            LogicalPlan::Union(union) => self.union(&union.inputs, &union.schema),
-            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
-            other => Err(crate::refuse::refusal(other)),
-        }
-    }
-
-    fn scan(&mut self, scan: &TableScan) -> Result<NodeRows> {
+    /// The rows of a table's scan.
+    pub(crate) fn scan(&mut self, scan: &TableScan) -> Result<NodeRows> {
         let Some(ScanSource(table)) = scan.source.downcast_ref::<ScanSource>() else {
             return Err(Fault::new(format!("'{}' cannot be read by a job", scan.table_name)));
         };
@@ -217,11 +182,7 @@ impl<'a> Translator<'a> {
         let projected = table.spec.schema.project(&columns).map_err(|error| Fault::new(error.to_string()))?;
         let schema = qualified(&scan.table_name, &projected)?;
         let node = self.source(table, columns, parallelism)?;
-        let stream = NodeRows::new(node, parallelism, schema);
-        match scan.filters.is_empty() {
-            true => Ok(stream),
-            false => Err(Fault::new(format!("a filter went into the scan of '{}'", table.name()))),
-        }
+        Ok(NodeRows::new(node, parallelism, schema))
     }
 
     /// The source node of a table, which is made once.
@@ -267,24 +228,6 @@ impl<'a> Translator<'a> {
         Ok(Some(EventTime { watermark, idle_timeout, max_future_skew, alignment }))
     }
 
-    fn union(&mut self, inputs: &[Arc<LogicalPlan>], schema: &DFSchema) -> Result<NodeRows> {
-        let (mut streams, mut branches) = (Vec::new(), BTreeSet::new());
-        for input in inputs {
-            self.names.enter(input, &mut branches);
-            let stream = self.plan(input)?;
-            streams.push(self.shaped(stream, input.schema(), schema.inner().clone())?);
-            self.names.leave();
-        }
-        let parallelism = streams.iter().map(|stream| stream.parallelism).max().unwrap_or(1);
-        let arrow = schema.inner().clone();
-        let columns = arrow.fields().iter().enumerate().map(|(index, field)| column(field.name(), index)).collect();
-        let node = self.calc(None, Some(columns), arrow, parallelism)?;
-        for stream in &streams {
-            self.connect(stream, node)?;
-        }
-        Ok(NodeRows::new(node, parallelism, schema.clone()))
-    }
-
     /// Does what waits, if anything does.
     pub(crate) fn flush(&mut self, stream: NodeRows) -> Result<NodeRows> {
         let NodeRows { node, parallelism, schema, filter, projection } = stream;
@@ -299,7 +242,7 @@ impl<'a> Translator<'a> {
     }
 
     /// Does what waits so that the columns are exactly those of `to`. `from` names them as the plan does.
-    fn shaped(&mut self, mut stream: NodeRows, from: &DFSchema, to: SchemaRef) -> Result<NodeRows> {
+    pub(crate) fn shaped(&mut self, mut stream: NodeRows, from: &DFSchema, to: SchemaRef) -> Result<NodeRows> {
         let schema = DFSchema::try_from(to.as_ref().clone()).map_err(|error| fault(&error))?;
         match stream.projection.as_mut() {
             Some((_, own)) => *own = schema,
@@ -312,7 +255,13 @@ impl<'a> Translator<'a> {
         self.flush(stream)
     }
 
-    fn calc(
+    /// Does what waits so that the columns are exactly those, as a plan has them.
+    pub(crate) fn exactly(&mut self, rows: NodeRows, columns: &DFSchema) -> Result<NodeRows> {
+        let rows = self.shaped(rows, columns, columns.inner().clone())?;
+        Ok(NodeRows::new(rows.node, rows.parallelism, columns.clone()))
+    }
+
+    pub(crate) fn calc(
         &mut self,
         filter: Option<Arc<dyn PhysicalExpr>>,
         projection: Option<Vec<Arc<dyn PhysicalExpr>>>,
@@ -332,7 +281,7 @@ impl<'a> Translator<'a> {
         Ok(self.graph.add(uid, parallelism, NodeKind::Operator(factory))?)
     }
 
-    fn connect(&mut self, stream: &NodeRows, to: OperatorId) -> Result<()> {
+    pub(crate) fn connect(&mut self, stream: &NodeRows, to: OperatorId) -> Result<()> {
         let same = self.graph.node(to).parallelism == stream.parallelism;
         let partitioning = if same { Partitioning::Forward } else { Partitioning::Rebalance };
         Ok(self.graph.connect(stream.node, Port::MAIN, to, partitioning)?)
@@ -359,20 +308,12 @@ impl<'a> Translator<'a> {
     }
 }
 
-/// The same columns, qualified by another name.
-fn renamed(mut stream: NodeRows, alias: &TableReference) -> Result<NodeRows> {
-    match stream.projection.as_mut() {
-        Some((_, schema)) => *schema = qualified(alias, schema.as_arrow())?,
-        None => stream.schema = qualified(alias, stream.schema.as_arrow())?,
-    }
-    Ok(stream)
-}
-
-fn qualified(name: &TableReference, schema: &arrow::datatypes::Schema) -> Result<DFSchema> {
+/// The schema with all its columns qualified by a name.
+pub(crate) fn qualified(name: &TableReference, schema: &arrow::datatypes::Schema) -> Result<DFSchema> {
     DFSchema::try_from_qualified_schema(name.clone(), schema).map_err(|error| fault(&error))
 }
 
-fn column(name: &str, index: usize) -> Arc<dyn PhysicalExpr> {
+pub(crate) fn column(name: &str, index: usize) -> Arc<dyn PhysicalExpr> {
     Arc::new(PhysicalColumn::new(name, index))
 }
 

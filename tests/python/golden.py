@@ -9,6 +9,7 @@ begin with a line of `---- name`:
 | `flink` | the statements. Of the last one, a query, the rows are compared; a DESCRIBE, SHOW or EXPLAIN is compared as text |
 | `duckdb` | the same question to DuckDB, over tables of the same names: where `rows` come from |
 | `rows` | what the query gives, sorted, without the fields that are null: DuckDB's answer |
+| `rows in order` | the same of a query with ORDER BY: not sorted |
 | `rows by hand` | the same, where DuckDB cannot say it: never rewritten |
 | `types` | the columns and types of the query |
 | `explain` | its plan |
@@ -31,6 +32,8 @@ from conftest import ROOT, coulee
 
 FOLDER = ROOT / "tests/golden"
 WRITES = os.environ.get("COULEE_GOLDEN") == "write"
+# The sections that DuckDB fills.
+DUCKDBS = ("rows", "rows in order")
 # What a run says of rows that did not make it.
 SAID = re.compile(r"\brejected\b|\blate\b|no event time|failed in an expression|could not be delivered|has no effect")
 
@@ -85,14 +88,14 @@ def _check(head, case, folder):
     for title, expected in case.sections:
         if title.startswith("table ") or title in ("flink", "duckdb"):
             continue
-        if title == "rows":
-            expected = _answer(case, tables, folder)
+        if title in DUCKDBS:
+            expected = _answer(case, tables, folder, title == "rows")
         found = actual[title.removesuffix(" by hand")]
         if WRITES and title != "rows by hand":
-            case.set(title, expected if title == "rows" else found)
+            case.set(title, expected if title in DUCKDBS else found)
         if found != (expected if not WRITES or title.startswith("rows") else found):
             wrong.append(f"{case.sentence}\n---- {title}\n{found}\n---- expected\n{expected}")
-        if title == "rows" and not WRITES and case.get("rows") != expected:
+        if title in DUCKDBS and not WRITES and case.get(title) != expected:
             wrong.append(f"{case.sentence}\nDuckDB gives other rows than the file has:\n{expected}")
     return wrong
 
@@ -111,13 +114,14 @@ def _actual(case, tables, folder):
     # The last statement in a file of its own, so that errors show its lines and columns.
     (folder / "tables.sql").write_text("SET 'table.dml-sync' = 'true';\n" + "".join(f"{line};\n" for line in script))
     done = coulee("run", "tables.sql", "-e", last, "--output", "json", cwd=folder, check=case.get("error") is None)
-    rows = sorted(_line(json.loads(line, parse_float=Decimal)) for line in done.stdout.splitlines() if line.startswith("{"))
+    rows = [_line(json.loads(line, parse_float=Decimal)) for line in done.stdout.splitlines() if line.startswith("{")]
     rest = "\n".join(line for line in done.stdout.splitlines() if not line.startswith("{"))
-    described, _, explained = rest.partition("Graph\n")
+    described, _, explained = rest.partition("Stream plan\n")
     return {
-        "rows": "\n".join(rows),
+        "rows": "\n".join(sorted(rows)),
+        "rows in order": "\n".join(rows),
         "types": _types(described),
-        "explain": _plain("Graph\n" + explained.rstrip(), folder, "") if explained else "",
+        "explain": _plain("Stream plan\n" + explained.rstrip(), folder, "") if explained else "",
         "error": _plain(done.stderr, folder, r"^(error: |  *= help| *\d+ \||  *\|)"),
         "said": "\n".join(_plain(line, folder, "") for line in done.stderr.splitlines() if SAID.search(line)),
         "shown": rest.strip(),
@@ -144,7 +148,7 @@ def _types(described):
     return "\n".join(found)
 
 
-def _answer(case, tables, folder):
+def _answer(case, tables, folder, is_sorted):
     """DuckDB's rows, as Coulee prints rows."""
     with duckdb.connect() as db:
         for name, columns, _, lines in tables:
@@ -157,7 +161,8 @@ def _answer(case, tables, folder):
             db.execute(f"CREATE TABLE {name} AS " + (f"SELECT * FROM {source}" if lines else f"SELECT {made} LIMIT 0"))
         cursor = db.execute(case.get("duckdb"))
         names = [column[0] for column in cursor.description]
-        return "\n".join(sorted(_line(dict(zip(names, map(_shown, row), strict=True))) for row in cursor.fetchall()))
+        rows = [_line(dict(zip(names, map(_shown, row), strict=True))) for row in cursor.fetchall()]
+        return "\n".join(sorted(rows) if is_sorted else rows)
 
 
 def _duck(flink):

@@ -97,6 +97,29 @@ impl Lineage {
         Lineage { columns, schema, ..self }
     }
 
+    /// The columns here with their types, in order.
+    pub fn typed_columns(&self) -> String {
+        let typed =
+            |(column, field): (&String, &arrow::datatypes::FieldRef)| format!("{column}: {}", field.data_type());
+        let columns: Vec<String> = self.columns.iter().zip(self.schema.fields()).map(typed).collect();
+        bounded(columns.join(", "))
+    }
+
+    /// The columns of `left` and then those of `right`: what a condition over pairs reads.
+    pub fn pairs(left: &Lineage, right: &Lineage) -> Lineage {
+        let columns = left.columns.iter().chain(&right.columns).cloned().collect();
+        let fields: Vec<_> = left.schema.fields().iter().chain(right.schema.fields()).cloned().collect();
+        let from = format!("{} × {}", left.rows(), right.rows());
+        Lineage::new(from, columns, Arc::new(arrow::datatypes::Schema::new(fields)))
+    }
+
+    /// Rows of `from` with the first of these columns, as many as `schema` has.
+    #[must_use]
+    pub fn derived(mut self, from: String, schema: SchemaRef) -> Lineage {
+        self.columns.truncate(schema.fields().len());
+        Lineage::new(from, self.columns, schema)
+    }
+
     /// The rows of all of them, which have the same columns. In whatever order they are given.
     fn union(mut all: Vec<Lineage>) -> Lineage {
         if all.len() == 1 {

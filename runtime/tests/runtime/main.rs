@@ -2,9 +2,11 @@
 
 mod changelogs;
 mod contracts;
+mod final_rows;
 mod group_aggregate;
 mod identity;
 mod jobs;
+mod joins;
 mod keyed;
 mod overlapping_windows;
 mod row_errors;

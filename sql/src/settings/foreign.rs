@@ -75,13 +75,6 @@ const RULES: &[Rule] = &[
     all("table.display.*", CLIENT),
     all("client.*", CLIENT),
     // How the job is run.
-    only(
-        "execution.runtime-mode",
-        &["batch", "automatic"],
-        NoEffect(
-            "every query runs as a stream, and ends with its input; unlike in Flink's batch mode a row can be late, if the table has a watermark",
-        ),
-    ),
     all("execution.checkpointing.mode", CHECKPOINT),
     all("execution.checkpointing.timeout", CHECKPOINT),
     all("execution.checkpointing.min-pause", CHECKPOINT),
@@ -169,12 +162,6 @@ const RULES: &[Rule] = &[
     all("s3.*", CREDENTIALS),
     all("s3a.*", CREDENTIALS),
     // Tables.
-    all(
-        "table.exec.state.ttl",
-        NoEffect(
-            "the operators of this version keep no state but that of windows, which is freed when a window closes",
-        ),
-    ),
     all("table.exec.mini-batch.*", NoEffect("operators always work on batches of rows")),
     all("table.optimizer.*", NoEffect("it tunes Flink's optimizer and changes no result")),
     all("table.plan.*", NoEffect("it is about plans that Flink stores")),
@@ -238,7 +225,6 @@ mod tests {
         let sink = "table.exec.sink.not-null-enforcer";
         assert_eq!(answer(sink, "error"), Some(NoEffect("it is what happens anyway")));
         assert!(matches!(answer(sink, "DROP"), Some(Refused(_))));
-        assert_eq!(answer("execution.runtime-mode", "streaming"), None);
         assert_eq!(answer("restart-strategy", "none"), Some(Alias("restart-strategy.type")));
         assert_eq!(answer("no.such.key", "x"), None);
     }

@@ -31,6 +31,7 @@ impl Connector for Fake {
             OptionSpec::new("key.fields", OptionKind::Text, None, "the key"),
             OptionSpec::new("shards", OptionKind::Count, None, "how many shards"),
             OptionSpec::new("changes", OptionKind::Switch, None, "whether rows are also updated and deleted"),
+            OptionSpec::new("bounded", OptionKind::Switch, None, "whether its rows end"),
             OptionSpec::new("path", OptionKind::Text, None, "what is never there"),
             OptionSpec::new("rejected", OptionKind::Text, None, "where rejected records go"),
         ]
@@ -50,11 +51,11 @@ impl Connector for Fake {
 
     fn source(&self, table: &TableSpec, projection: &[usize]) -> Result<Arc<dyn Source>> {
         let schema = Arc::new(table.schema.project(projection)?);
-        Ok(Arc::new(FakeSource { schema, is_changelog: changes(table) }))
+        Ok(Arc::new(FakeSource { schema, is_changelog: is(table, "changes"), is_bounded: is(table, "bounded") }))
     }
 
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>> {
-        Ok(Arc::new(FakeSink { name: table.name.clone(), takes_changelog: changes(table) }))
+        Ok(Arc::new(FakeSink { name: table.name.clone(), takes_changelog: is(table, "changes") }))
     }
 
     fn rejected_sink(&self, table: &TableSpec) -> Result<Option<Arc<dyn Sink>>> {
@@ -62,14 +63,15 @@ impl Connector for Fake {
     }
 }
 
-fn changes(table: &TableSpec) -> bool {
-    table.options.get("changes").is_some_and(|value| value == "true")
+fn is(table: &TableSpec, option: &str) -> bool {
+    table.options.get(option).is_some_and(|value| value == "true")
 }
 
 #[derive(Debug)]
 struct FakeSource {
     schema: SchemaRef,
     is_changelog: bool,
+    is_bounded: bool,
 }
 
 #[async_trait]
@@ -84,7 +86,7 @@ impl Source for FakeSource {
     }
 
     fn is_bounded(&self) -> bool {
-        true
+        self.is_bounded
     }
 
     fn is_changelog(&self) -> bool {
@@ -109,6 +111,11 @@ pub struct FakeSink {
 impl FakeSink {
     pub fn appending(name: &str) -> Self {
         FakeSink { name: name.to_owned(), takes_changelog: false }
+    }
+
+    /// Where the rows of a SELECT go.
+    pub fn screen(takes_changelog: bool) -> Self {
+        FakeSink { name: "screen".to_owned(), takes_changelog }
     }
 }
 

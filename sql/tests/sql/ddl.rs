@@ -119,9 +119,7 @@ fn notes(script: &str) -> Vec<String> {
 fn a_preamble_of_flinks_client_is_taken_with_a_word_about_each() {
     for (statement, note) in [
         ("SET 'sql-client.execution.result-mode' = 'tableau'", "SQL client"),
-        ("SET execution.runtime-mode = 'batch'", "every query runs as a stream"),
         ("SET table.exec.mini-batch.enabled = true", "batches of rows"),
-        ("SET 'table.exec.state.ttl' = '1 h'", "keep no state but that of windows"),
         ("SET 'state.backend.type' = 'rocksdb'", "RocksDB"),
         ("SET 'pipeline.max-parallelism' = '128'", "256 key groups"),
         ("SET 'execution.checkpointing.mode' = 'AT_LEAST_ONCE'", "exactly once"),

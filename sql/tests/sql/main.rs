@@ -38,7 +38,7 @@ CREATE TABLE copy (carrier STRING, delay BIGINT) WITH ('connector' = 'fake');
 fn session(parallelism: u32) -> Session {
     let connectors = Connectors::default().with(Arc::new(Fake("fake"))).with(Arc::new(Fake("stream")));
     let connectors = connectors.with(Arc::new(Fake("bare")));
-    let query_sink: coulee_sql::QuerySink = Arc::new(|_| Arc::new(FakeSink::appending("screen")));
+    let query_sink: coulee_sql::QuerySink = Arc::new(|_, is_changelog| Arc::new(FakeSink::screen(is_changelog)));
     Session::new(connectors, SessionDefaults { job_name: "job".into(), parallelism, query_sink: Some(query_sink) })
 }
 

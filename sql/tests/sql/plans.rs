@@ -39,7 +39,7 @@ fn a_job_knows_its_tables_and_settings() {
     assert_eq!(job.tables, ["flights", "copy"]);
     assert_eq!((job.settings.parallelism, job.settings.wait), (3, true));
     assert_eq!(job.settings.checkpoint_interval.as_millis(), 100);
-    assert!(job.graph.is_bounded());
+    assert!(!job.graph.is_bounded());
 }
 
 #[test]

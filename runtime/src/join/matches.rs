@@ -1,0 +1,179 @@
+//! What matches the rows of a batch on the other side.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Field, Schema, UInt32Type};
+use arrow::record_batch::RecordBatch;
+
+use super::JoinSpec;
+use super::side::{Kept, KeyedRows, Side};
+use crate::operator::{InputIndex, Output};
+use crate::row_errors::evaluate::{evaluate_condition, in_pieces};
+use crate::{Batch, Result};
+
+/// A row of the other side that one of the batch might match.
+struct Candidate {
+    number: u32,
+    row: Box<[u8]>,
+    kept: Kept,
+    is_changed: bool,
+}
+
+/// For each row of a batch, the rows of the other side that match it.
+pub(super) struct Matches {
+    candidates: Vec<Candidate>,
+    /// The columns of the candidates.
+    pub columns: Vec<ArrayRef>,
+    /// The rows' matches, as numbers of candidates, one row's after the other's.
+    matching: Vec<u32>,
+    /// Of each row, which of `matching` are its own.
+    of_row: Vec<Range<usize>>,
+    counts: bool,
+}
+
+impl Matches {
+    /// Reads what is kept of the other side for the keys of a batch. Pairs whose condition fails are rejected, and do not match.
+    pub fn find(
+        spec: &JoinSpec,
+        input: InputIndex,
+        rows: &KeyedRows,
+        other: &mut Side,
+        out: &mut Output,
+    ) -> Result<Self> {
+        let mut candidates = Vec::new();
+        let mut of_key: HashMap<u32, Range<usize>> = HashMap::new();
+        let mut of_row = Vec::with_capacity(rows.batch.len());
+        for row in 0..rows.batch.len() {
+            if !rows.has_partner(row, spec.null_equals_null) {
+                of_row.push(0..0);
+                continue;
+            }
+            let number = other.number(rows.key(row));
+            let range = match of_key.get(&number) {
+                Some(range) => range.clone(),
+                None => {
+                    let start = candidates.len();
+                    other.rows_of(number, |row, kept| {
+                        candidates.push(Candidate { number, row: row.into(), kept, is_changed: false });
+                    })?;
+                    of_key.insert(number, start..candidates.len());
+                    start..candidates.len()
+                }
+            };
+            of_row.push(range);
+        }
+        let columns = other.decoded(candidates.iter().map(|candidate| candidate.row.as_ref()))?;
+        let (mut matching, mut pairs_of_row) = (Vec::new(), Vec::with_capacity(of_row.len()));
+        for range in of_row {
+            let start = matching.len();
+            matching.extend(range.map(|candidate| candidate as u32));
+            pairs_of_row.push(start..matching.len());
+        }
+        let counts = spec.kind.counts_matches(opposite(input));
+        let mut matches = Matches { candidates, columns, matching, of_row: pairs_of_row, counts };
+        if spec.condition.is_some() && !matches.matching.is_empty() {
+            let keep = matches.conditions(spec, input, rows, out)?;
+            matches.retain(&keep);
+        }
+        Ok(matches)
+    }
+
+    /// Of each pair, whether the condition holds.
+    fn conditions(&self, spec: &JoinSpec, input: InputIndex, rows: &KeyedRows, out: &mut Output) -> Result<Vec<bool>> {
+        let mut keep = vec![false; self.matching.len()];
+        let Some(condition) = &spec.condition else { return Ok(keep) };
+        let pairs = self.pairs(spec, input, rows)?;
+        let width = pairs.num_columns() - 1;
+        let (computed, rejected) = in_pieces(&Batch::inserts(pairs), |piece| {
+            let holds = evaluate_condition(condition, piece.rows())?;
+            Ok((piece.rows().column(width).as_primitive::<UInt32Type>().clone(), holds))
+        })?;
+        for (numbers, holds) in computed {
+            let holds: BooleanArray = holds;
+            for (at, number) in numbers.values().iter().enumerate() {
+                keep[*number as usize] = holds.is_valid(at) && holds.value(at);
+            }
+        }
+        if let Some(mut rejected) = rejected {
+            let columns: Vec<usize> = (0..width).collect();
+            rejected.rows = rejected.rows.with_rows(rejected.rows.rows().project(&columns)?);
+            out.reject(rejected);
+        }
+        Ok(keep)
+    }
+
+    /// The pairs as rows: the left columns, the right columns, and the number of the pair.
+    fn pairs(&self, spec: &JoinSpec, input: InputIndex, rows: &KeyedRows) -> Result<RecordBatch> {
+        let of_row = self.of_row.iter().enumerate();
+        let own: UInt32Array = of_row.flat_map(|(row, range)| range.clone().map(move |_| row as u32)).collect();
+        let matching = UInt32Array::from(self.matching.clone());
+        let mut own_columns = Vec::with_capacity(rows.batch.rows().num_columns());
+        for column in rows.batch.rows().columns() {
+            own_columns.push(take(column, &own, None)?);
+        }
+        let mut other_columns = Vec::with_capacity(self.columns.len());
+        for column in &self.columns {
+            other_columns.push(take(column, &matching, None)?);
+        }
+        let mut columns = match input {
+            InputIndex::FIRST => [own_columns, other_columns].concat(),
+            _ => [other_columns, own_columns].concat(),
+        };
+        columns.push(Arc::new(UInt32Array::from_iter_values(0..self.matching.len() as u32)));
+        let sides = spec.left.schema.fields().iter().chain(spec.right.schema.fields());
+        let mut fields: Vec<_> = sides.cloned().collect();
+        fields.push(Arc::new(Field::new("pair", DataType::UInt32, false)));
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    }
+
+    fn retain(&mut self, keep: &[bool]) {
+        let mut kept = Vec::with_capacity(self.matching.len());
+        for range in &mut self.of_row {
+            let start = kept.len();
+            kept.extend(range.clone().filter(|pair| keep[*pair]).map(|pair| self.matching[pair]));
+            *range = start..kept.len();
+        }
+        self.matching = kept;
+    }
+
+    /// The candidates that match a row.
+    pub fn of(&self, row: usize) -> &[u32] {
+        &self.matching[self.of_row[row].clone()]
+    }
+
+    /// What is known of a candidate.
+    pub fn kept(&self, candidate: u32) -> Kept {
+        self.candidates[candidate as usize].kept
+    }
+
+    /// How many rows match a row, each as often as it is there.
+    pub fn rows_of(&self, row: usize) -> u64 {
+        self.of(row).iter().map(|candidate| self.kept(*candidate).count).sum()
+    }
+
+    /// A candidate has one more match, or one less; returns how many it had.
+    pub fn count(&mut self, candidate: u32, is_retraction: bool) -> u64 {
+        let candidate = &mut self.candidates[candidate as usize];
+        let before = candidate.kept.matching;
+        if self.counts {
+            candidate.kept.matching = if is_retraction { before.saturating_sub(1) } else { before + 1 };
+            candidate.is_changed = true;
+        }
+        before
+    }
+
+    /// Hands over what has changed of the candidates.
+    pub fn store(&self, other: &mut Side) {
+        for candidate in self.candidates.iter().filter(|candidate| candidate.is_changed) {
+            other.keep(candidate.number, &candidate.row, candidate.kept);
+        }
+    }
+}
+
+fn opposite(input: InputIndex) -> InputIndex {
+    if input == InputIndex::FIRST { InputIndex::SECOND } else { InputIndex::FIRST }
+}

@@ -1,0 +1,178 @@
+//! What is kept of one side of a join: per key, each distinct row, how often it is there, and how many rows of the other side match it.
+//!
+//! A row is kept in Arrow's row format, as the key of an entry in the map of its join key; the entry is [`Kept`].
+
+use std::ops::{Bound, ControlFlow};
+
+use arrow::array::{Array, ArrayRef};
+use arrow::row::{RowConverter, Rows, SortField};
+use bytes::Bytes;
+use coulee_checkpoint::{Changes, TableId};
+use coulee_model::CheckpointId;
+
+use super::JoinSide;
+use crate::keys::hash_keys;
+use crate::operator::OpenContext;
+use crate::row_errors::evaluate::{Failed, evaluate};
+use crate::state::{KeyRef, MapTable, Order};
+use crate::{Batch, Error, Result};
+
+/// What is known of a row that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Kept {
+    /// How often it is there.
+    pub count: u64,
+    /// How many rows of the other side match it, each as often as it is there. Zero where nobody asks for it.
+    pub matching: u64,
+}
+
+impl Kept {
+    /// Two numbers, each a u64 in little-endian bytes.
+    fn encode(self) -> Bytes {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.count.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.matching.to_le_bytes());
+        Bytes::copy_from_slice(&bytes)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let number = |at: usize| bytes.get(at..at + 8)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        match (number(0), number(8)) {
+            (Some(count), Some(matching)) => Ok(Kept { count, matching }),
+            _ => Err(Error::corrupt("an entry of a join's state has not 16 bytes")),
+        }
+    }
+}
+
+/// Rows of a batch with their join keys and their stored forms.
+pub(super) struct KeyedRows {
+    pub batch: Batch,
+    /// `None` where there are no keys.
+    keys: Option<Rows>,
+    hashes: Vec<u64>,
+    /// Whether one of the row's keys is null.
+    has_null: Vec<bool>,
+    /// `None` where there are no columns.
+    rows: Option<Rows>,
+}
+
+impl KeyedRows {
+    /// The key of a row.
+    pub fn key(&self, row: usize) -> KeyRef<'_> {
+        KeyRef { hash: self.hashes[row], bytes: encoded(self.keys.as_ref(), row) }
+    }
+
+    /// Whether another row can have the same key: a null equals nothing, unless said otherwise.
+    pub fn has_partner(&self, row: usize, null_equals_null: bool) -> bool {
+        null_equals_null || !self.has_null[row]
+    }
+}
+
+/// The stored form of a row; empty where there are no columns.
+fn encoded(rows: Option<&Rows>, row: usize) -> &[u8] {
+    rows.map_or(&[], |rows| rows.row(row).data())
+}
+
+/// The stored forms of rows with these columns. Arrow cannot tell how many rows there are of none.
+fn rows(converter: &RowConverter, columns: &[ArrayRef]) -> Result<Option<Rows>> {
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(converter.convert_columns(columns)?))
+}
+
+/// The rows that are kept of one side.
+pub(super) struct Side {
+    keys: RowConverter,
+    rows: RowConverter,
+    has_columns: bool,
+    table: MapTable,
+}
+
+impl Side {
+    pub fn new(side: &JoinSide, table: TableId) -> Result<Self> {
+        let mut keys = Vec::with_capacity(side.keys.len());
+        for key in &side.keys {
+            keys.push(SortField::new(key.data_type(&side.schema)?));
+        }
+        let rows = side.schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
+        Ok(Side {
+            keys: RowConverter::new(keys)?,
+            rows: RowConverter::new(rows)?,
+            has_columns: !side.schema.fields().is_empty(),
+            table: MapTable::new(table, side.ttl_millis),
+        })
+    }
+
+    pub fn open(&mut self, context: &OpenContext<'_>) -> Result<()> {
+        self.table.open(context.backend())
+    }
+
+    /// Computes the keys of a batch.
+    pub fn keyed(&self, side: &JoinSide, batch: Batch) -> Result<KeyedRows, Failed> {
+        let columns: Vec<ArrayRef> =
+            side.keys.iter().map(|key| evaluate(key, batch.rows())).collect::<Result<_, _>>()?;
+        let is_null = |row: usize| columns.iter().any(|column| column.is_null(row));
+        Ok(KeyedRows {
+            hashes: hash_keys(&columns, batch.len())?,
+            has_null: (0..batch.len()).map(is_null).collect(),
+            keys: rows(&self.keys, &columns)?,
+            rows: rows(&self.rows, batch.rows().columns())?,
+            batch,
+        })
+    }
+
+    /// The number of a key, which holds until the next [`trim`](Side::trim).
+    pub fn number(&mut self, key: KeyRef<'_>) -> u32 {
+        self.table.load(key)
+    }
+
+    /// Every row of a key, in the order of their stored forms.
+    pub fn rows_of(&mut self, number: u32, mut visit: impl FnMut(&[u8], Kept)) -> Result<()> {
+        self.table.scan(number, (Bound::Unbounded, Bound::Unbounded), Order::Ascending, |row, kept| {
+            visit(row, Kept::decode(kept)?);
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Columns of rows in their stored forms.
+    pub fn decoded<'a>(&self, rows: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
+        if !self.has_columns {
+            return Ok(Vec::new());
+        }
+        let parser = self.rows.parser();
+        Ok(self.rows.convert_rows(rows.map(|row| parser.parse(row)))?)
+    }
+
+    /// Adds a row once more, or takes it away once; `matching` is how many rows of the other side match it now. A row that is taken away and is not there
+    /// (its time to live has passed) is nothing.
+    pub fn change(&mut self, rows: &KeyedRows, row: usize, is_retraction: bool, matching: u64) -> Result<()> {
+        let (number, encoded) = (self.table.load(rows.key(row)), encoded(rows.rows.as_ref(), row));
+        let kept = self.table.get(number, encoded)?;
+        let count = kept.map_or(Ok(0), |kept| Kept::decode(&kept).map(|kept| kept.count))?;
+        match (is_retraction, count) {
+            (false, _) => self.keep(number, encoded, Kept { count: count + 1, matching }),
+            (true, 0) => {}
+            (true, 1) => self.table.remove(number, encoded),
+            (true, _) => self.keep(number, encoded, Kept { count: count - 1, matching }),
+        }
+        Ok(())
+    }
+
+    /// Replaces what is known of a row.
+    pub fn keep(&mut self, number: u32, row: &[u8], kept: Kept) {
+        self.table.put(number, row, kept.encode());
+    }
+
+    pub fn trim(&mut self) {
+        self.table.trim();
+    }
+
+    pub fn checkpoint(&mut self, id: CheckpointId, changes: &mut Changes) {
+        self.table.checkpoint(id, changes);
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.table.bytes()
+    }
+}

@@ -1,0 +1,98 @@
+//! From DataFusion's optimised plan to the stream plan: which node each of its nodes becomes.
+
+use std::sync::Arc;
+
+use datafusion_expr::{FetchType, LogicalPlan, SkipType};
+
+use super::StreamPlan;
+use super::aggregates::check_grouping;
+use super::calc::{Filter, Projection, Renamed};
+use super::final_rows::FinalRows;
+use super::join::Join;
+use super::scan::Scan;
+use super::union::Union;
+use super::window_aggregate::WindowAggregate;
+use crate::error::{Fault, Result};
+use crate::faults::fault;
+
+/// Finds the node for each node of a plan.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Converter {
+    /// Whether all inputs end, so that there is a last row.
+    pub inputs_end: bool,
+}
+
+impl Converter {
+    /// The stream plan of a plan.
+    ///
+    /// # Errors
+    /// What cannot run as a stream, why, and what to write instead.
+    pub fn convert(self, plan: &LogicalPlan) -> Result<StreamPlan> {
+        let inputs = |inputs: &[&Arc<LogicalPlan>]| {
+            inputs.iter().map(|input| self.convert(input)).collect::<Result<Vec<StreamPlan>>>()
+        };
+        match plan {
+            LogicalPlan::TableScan(scan) => {
+                Ok(StreamPlan::new(Scan::of(scan)?, Vec::new(), scan.projected_schema.clone()))
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                let node = Renamed { alias: alias.alias.clone() };
+                Ok(StreamPlan::new(node, inputs(&[&alias.input])?, alias.schema.clone()))
+            }
+            LogicalPlan::Filter(filter) => {
+                let node = Filter { predicate: filter.predicate.clone() };
+                Ok(StreamPlan::new(node, inputs(&[&filter.input])?, plan.schema().clone()))
+            }
+            LogicalPlan::Projection(projection) => {
+                let node = Projection { exprs: projection.expr.clone() };
+                Ok(StreamPlan::new(node, inputs(&[&projection.input])?, projection.schema.clone()))
+            }
+            LogicalPlan::Union(union) => {
+                let below: Vec<_> = union.inputs.iter().collect();
+                Ok(StreamPlan::new(Union, inputs(&below)?, union.schema.clone()))
+            }
+            LogicalPlan::Aggregate(aggregate) => {
+                check_grouping(aggregate)?;
+                let input = inputs(&[&aggregate.input])?;
+                if let Some(node) = WindowAggregate::of(aggregate)? {
+                    let schema = Arc::new(node.schema.clone());
+                    return Ok(StreamPlan::new(node, input, schema));
+                }
+                Err(crate::refuse::unwindowed(aggregate))
+            }
+            LogicalPlan::Join(join) => {
+                let (node, is_swapped) = Join::of(join)?;
+                let sides = if is_swapped { [&join.right, &join.left] } else { [&join.left, &join.right] };
+                Ok(StreamPlan::new(node, inputs(&sides)?, join.schema.clone()))
+            }
+            LogicalPlan::Sort(sort) if self.inputs_end => {
+                let node = FinalRows { sort: sort.expr.clone(), skip: 0, fetch: sort.fetch };
+                Ok(StreamPlan::new(node, inputs(&[&sort.input])?, plan.schema().clone()))
+            }
+            LogicalPlan::Limit(limit) if self.inputs_end => {
+                let (skip, fetch) = (count(limit.get_skip_type())?, limit.get_fetch_type());
+                let FetchType::Literal(fetch) = fetch.map_err(|error| fault(&error))? else {
+                    return Err(not_constant());
+                };
+                // A sort and its limit are one node: with both, few rows are kept.
+                let (sort, input) = match limit.input.as_ref() {
+                    LogicalPlan::Sort(sort) if sort.fetch.is_none() => (sort.expr.clone(), &sort.input),
+                    _ => (Vec::new(), &limit.input),
+                };
+                Ok(StreamPlan::new(FinalRows { sort, skip, fetch }, inputs(&[input])?, plan.schema().clone()))
+            }
+            other => Err(crate::refuse::refusal(other)),
+        }
+    }
+}
+
+fn count(skip: datafusion_common::Result<SkipType>) -> Result<usize> {
+    match skip.map_err(|error| fault(&error))? {
+        SkipType::Literal(skip) => Ok(skip),
+        SkipType::UnsupportedExpr => Err(not_constant()),
+    }
+}
+
+fn not_constant() -> Fault {
+    Fault::new("LIMIT and OFFSET take constant numbers").or_clause(&["LIMIT", "OFFSET", "FETCH"])
+}

@@ -1,0 +1,118 @@
+//! Joins on equal keys, with whatever else must hold of a pair. Each side's rows are kept until they are deleted.
+
+use std::fmt::Write as _;
+
+use coulee_runtime::graph::{NodeKind, Partitioning, Port};
+use coulee_runtime::join::{JoinKind, JoinSide, JoinSpec, join};
+use coulee_runtime::operator::InputIndex;
+use datafusion_common::{JoinType, NullEquality};
+use datafusion_expr::{Expr, Join as LogicalJoin};
+
+use super::print::expression;
+use super::{Building, ChangelogKind, Node, StateName, StreamPlan};
+use crate::error::{Fault, Result};
+use crate::faults::fault;
+use crate::translate::{NodeRows, Translator, physical};
+
+#[derive(Debug)]
+pub(super) struct Join {
+    kind: JoinKind,
+    /// Expressions over the left and the right side that must be equal.
+    on: Vec<(Expr, Expr)>,
+    condition: Option<Expr>,
+    null_equals_null: bool,
+}
+
+impl Join {
+    /// The node of a join, and whether its left side is the right one of DataFusion's.
+    pub fn of(join: &LogicalJoin) -> Result<(Self, bool)> {
+        let (kind, is_swapped) = match join.join_type {
+            JoinType::Inner => (JoinKind::Inner, false),
+            JoinType::Left => (JoinKind::Left, false),
+            JoinType::Right => (JoinKind::Right, false),
+            JoinType::Full => (JoinKind::Full, false),
+            JoinType::LeftSemi => (JoinKind::LeftSemi, false),
+            JoinType::LeftAnti => (JoinKind::LeftAnti, false),
+            JoinType::RightSemi => (JoinKind::LeftSemi, true),
+            JoinType::RightAnti => (JoinKind::LeftAnti, true),
+            JoinType::LeftMark | JoinType::RightMark => {
+                return Err(Fault::new("EXISTS or IN as one side of an OR comes in a later version")
+                    .or_clause(&["EXISTS", "IN", "WHERE"])
+                    .help("write UNION ALL of two queries, one for each side"));
+            }
+        };
+        if join.null_aware {
+            return Err(Fault::new("NOT IN over a column that may be null comes in a later version")
+                .or_clause(&["NOT", "IN", "WHERE"])
+                .help("write NOT EXISTS (SELECT 1 FROM … WHERE …), which leaves nulls out of account"));
+        }
+        let on = join.on.iter().cloned();
+        let on = on.map(|(left, right)| if is_swapped { (right, left) } else { (left, right) }).collect();
+        let null_equals_null = join.null_equality == NullEquality::NullEqualsNull;
+        Ok((Join { kind, on, condition: join.filter.clone(), null_equals_null }, is_swapped))
+    }
+
+    fn side(rows: &NodeRows, keys: impl Iterator<Item = Expr>, ttl_millis: Option<i64>) -> Result<JoinSide> {
+        let keys = keys.map(|key| physical(&key, &rows.schema)).collect::<Result<_>>()?;
+        Ok(JoinSide { schema: rows.schema.inner().clone(), keys, ttl_millis })
+    }
+}
+
+impl Node for Join {
+    fn describe(&self, inputs: &[StreamPlan]) -> String {
+        let [left, right] = inputs else { return "Join".to_owned() };
+        let text =
+            |(a, b): &(Expr, Expr)| format!("{} = {}", expression(a, &left.schema), expression(b, &right.schema));
+        let on: Vec<String> = self.on.iter().map(text).collect();
+        let mut shown = format!("Join(type=[{}], on=[{}]", self.kind.name(), on.join(", "));
+        if let (Some(condition), Ok(both)) = (&self.condition, left.schema.join(&right.schema)) {
+            let _ = write!(shown, ", where=[{}]", expression(condition, &both));
+        }
+        shown + ")"
+    }
+
+    fn changes(&self, inputs: &[ChangelogKind]) -> ChangelogKind {
+        match self.kind {
+            JoinKind::Inner | JoinKind::LeftSemi => ChangelogKind::of_all(inputs),
+            // What is emitted of a row without a match is taken back when one comes.
+            JoinKind::Left | JoinKind::Right | JoinKind::Full | JoinKind::LeftAnti => ChangelogKind::Retract,
+        }
+    }
+
+    fn state_name(&self) -> Option<StateName<'_>> {
+        Some(StateName::ByPlace("join"))
+    }
+
+    /// Keeps the columns that the plan asks for: rows are stored whole.
+    fn prepare(&self, plan: &StreamPlan, input: usize, rows: NodeRows, to: &mut Translator<'_>) -> Result<NodeRows> {
+        to.exactly(rows, &plan.inputs[input].schema)
+    }
+
+    fn build(&self, building: Building<'_, '_, '_>) -> Result<NodeRows> {
+        let Building { plan, name: Some(name), inputs, to } = building else {
+            return Err(Fault::new("the state of a join has no name"));
+        };
+        let [left, right] = inputs.as_slice() else { return Err(Fault::new("a join has two sides")) };
+        let ttl = to.context.state_ttl_millis;
+        let left_side = Self::side(left, self.on.iter().map(|(left, _)| left.clone()), ttl)?;
+        let right_side = Self::side(right, self.on.iter().map(|(_, right)| right.clone()), ttl)?;
+        let both = left.schema.join(&right.schema).map_err(|error| fault(&error))?;
+        let condition = self.condition.as_ref().map(|condition| physical(condition, &both)).transpose()?;
+        // Without keys every row may meet every other: in one subtask.
+        let parallelism = if self.on.is_empty() { 1 } else { to.context.parallelism };
+        let keys = [left_side.keys.clone(), right_side.keys.clone()];
+        let spec = JoinSpec {
+            kind: self.kind,
+            left: left_side,
+            right: right_side,
+            null_equals_null: self.null_equals_null,
+            condition,
+            schema: plan.schema.inner().clone(),
+        };
+        let node = to.add(name, parallelism, NodeKind::Operator(join(spec)))?;
+        for ((rows, keys), input) in inputs.iter().zip(keys).zip([InputIndex::FIRST, InputIndex::SECOND]) {
+            to.graph.connect_to(rows.node, Port::MAIN, (node, input), Partitioning::Hash(keys))?;
+        }
+        Ok(NodeRows::new(node, parallelism, plan.schema.as_ref().clone()))
+    }
+}

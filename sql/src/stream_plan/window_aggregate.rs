@@ -1,0 +1,197 @@
+//! `GROUP BY` with a window: partial aggregation before the shuffle where it pays, the late rows' stream, and the keys.
+
+use std::time::Duration;
+
+use arrow::datatypes::FieldRef;
+use coulee_model::OperatorId;
+use coulee_runtime::graph::{NodeKind, Partitioning, Port};
+use coulee_runtime::table::TableSpec;
+use coulee_runtime::window::assign::{Bound, Tumbling};
+use coulee_runtime::window::{
+    WindowAggregateSpec, WindowColumn, partial_key_columns, window_final, window_partial, window_single,
+};
+use datafusion_common::DFSchema;
+use datafusion_expr::{Aggregate, Expr};
+
+use crate::error::{Fault, Result};
+use crate::faults::fault;
+use crate::hint;
+use crate::identity::Name;
+use crate::lineage::bounds_of;
+use crate::translate::{NodeRows, Translator, physical};
+
+use super::aggregates::{columns_of, keys, lowered};
+use super::print::aggregates;
+use super::{Building, ChangelogKind, Node, StateName, StreamPlan};
+
+/// Aggregates the rows of each window by keys, once the watermark has passed the window.
+#[derive(Debug)]
+pub(super) struct WindowAggregate {
+    window: Tumbling,
+    /// The end of the row's window.
+    end: Expr,
+    keys: Vec<(Expr, FieldRef)>,
+    aggregates: Vec<Expr>,
+    output: Vec<WindowColumn>,
+    /// The name that a hint gives to the state.
+    uid: Option<String>,
+    /// The plan's columns without what carries that name.
+    pub schema: DFSchema,
+}
+
+impl Node for WindowAggregate {
+    fn describe(&self, _: &[StreamPlan]) -> String {
+        let keys: Vec<&str> = self.keys.iter().map(|(_, field)| field.name().as_str()).collect();
+        let window = crate::explain::span(Duration::from_millis(self.window.size_millis() as u64));
+        format!(
+            "WindowAggregate(window=[tumbling {window}], groupBy=[{}], aggregates={})",
+            keys.join(", "),
+            aggregates(&self.aggregates)
+        )
+    }
+
+    /// A result is emitted once and stays.
+    fn changes(&self, _: &[ChangelogKind]) -> ChangelogKind {
+        ChangelogKind::InsertOnly
+    }
+
+    fn state_name(&self) -> Option<StateName<'_>> {
+        Some(self.uid.as_deref().map_or(StateName::ByPlace("window"), StateName::Given))
+    }
+
+    fn build(&self, mut building: Building<'_, '_, '_>) -> Result<NodeRows> {
+        let mut rows = building.input()?;
+        let Building { plan, name: Some(name), to, .. } = building else {
+            return Err(Fault::new("the state of a window aggregation has no name"));
+        };
+        if to.context.late_rows.is_none() {
+            // Of the window's bounds, only its end is looked at here.
+            let exprs = self.keys.iter().map(|(expr, _)| expr).chain([&self.end]).chain(&self.aggregates);
+            rows.keep(exprs.flat_map(Expr::column_refs)).map_err(|error| fault(&error))?;
+        }
+        let rows = to.flush(rows)?;
+        let mut spec = self.spec(&rows.schema)?;
+        if plan.inputs.iter().any(|input| input.changes != ChangelogKind::InsertOnly) {
+            spec.changelog = Some(rows.schema.inner().clone());
+        }
+        let spec = spec.in_canonical_order(&to.graph.lineage(rows.node));
+        let (node, parallelism) = stages(to, &rows, name, spec)?;
+        Ok(NodeRows::new(node, parallelism, self.schema.clone()))
+    }
+}
+
+/// Adds the operators of one aggregation over these rows: the last one, and how many subtasks that has.
+fn stages(
+    to: &mut Translator<'_>,
+    rows: &NodeRows,
+    name: Name,
+    spec: WindowAggregateSpec,
+) -> Result<(OperatorId, u32)> {
+    // Without keys there is one group per window, which one subtask holds.
+    let parallelism = if spec.keys.is_empty() { 1 } else { to.context.parallelism };
+    let late = to.names.aside("late", &name);
+    if rows.parallelism == 1 && parallelism == 1 {
+        let node = to.add(name, 1, NodeKind::Operator(window_single(spec)))?;
+        to.graph.connect(rows.node, Port::MAIN, node, Partitioning::Forward)?;
+        late_rows(to, rows, late, node)?;
+        return Ok((node, 1));
+    }
+    if to.context.late_rows.is_some() {
+        // Late rows leave as they came, so they must reach the stage that knows the watermark unaggregated.
+        let keys = spec.keys.iter().map(|(expr, _)| expr.clone()).collect();
+        let node = to.add(name, parallelism, NodeKind::Operator(window_single(spec)))?;
+        to.graph.connect(rows.node, Port::MAIN, node, Partitioning::Hash(keys))?;
+        late_rows(to, rows, late, node)?;
+        return Ok((node, parallelism));
+    }
+    let partial = to.operator(&format!("{}:partial", name.uid), rows.parallelism, window_partial(spec.clone()))?;
+    to.graph.connect(rows.node, Port::MAIN, partial, Partitioning::Forward)?;
+    let keys = partial_key_columns(&spec);
+    let node = to.add(name, parallelism, NodeKind::Operator(window_final(spec)))?;
+    to.graph.connect(partial, Port::MAIN, node, Partitioning::Hash(keys))?;
+    Ok((node, parallelism))
+}
+
+/// Leads late rows to the built-in stream that `late-rows.stream` names.
+fn late_rows(to: &mut Translator<'_>, rows: &NodeRows, sink: Name, window: OperatorId) -> Result<()> {
+    let Some(name) = to.context.late_rows.clone() else { return Ok(()) };
+    if to.graph.is_changelog(window, Port::LATE) {
+        let message = format!(
+            "'late-rows.stream' is '{name}', and a stream cannot take the late updates and deletes of a changelog"
+        );
+        return Err(Fault::new(message).help("RESET 'late-rows.stream': late rows are still counted"));
+    }
+    let connector = to.context.connectors.get("stream")?.clone();
+    let spec = TableSpec {
+        name: name.clone(),
+        schema: rows.schema.inner().clone(),
+        metadata_columns: Default::default(),
+        partitioned_by: Vec::new(),
+        options: [("format".to_owned(), "json".to_owned())].into(),
+        created_by: to.context.job.clone(),
+    };
+    if to.context.creates {
+        connector.create(&spec)?;
+    }
+    let sink = to.add(sink, 1, NodeKind::Sink(connector.sink(&spec)?))?;
+    Ok(to.graph.connect(window, Port::LATE, sink, Partitioning::Rebalance)?)
+}
+
+impl WindowAggregate {
+    /// The node of an aggregation whose keys have a window; `None` for one without.
+    ///
+    /// # Errors
+    /// An aggregation with the bounds of several windows.
+    pub fn of(aggregate: &Aggregate) -> Result<Option<Self>> {
+        let mut found: Option<(Tumbling, Bound, &Expr)> = None;
+        let (mut keys, mut output, mut uid) = (Vec::new(), Vec::new(), None);
+        let (bounds, mut fields) = (bounds_of(aggregate), Vec::new());
+        for (index, expr) in aggregate.group_expr.iter().enumerate() {
+            if let Some(named) = hint::state_uid(expr) {
+                uid = Some(named.to_owned());
+                continue;
+            }
+            fields.push(index);
+            let Some((_, window, part)) = bounds.iter().find(|(at, _, _)| *at == index).copied() else {
+                output.push(WindowColumn::Key(keys.len()));
+                keys.push((expr.clone(), aggregate.schema.field(index).clone()));
+                continue;
+            };
+            match found {
+                Some((other, _, _)) if other != window => {
+                    let message = "the GROUP BY has bounds of two different windows";
+                    return Err(Fault::new(message).or_clause(&["GROUP"]));
+                }
+                // The end is what the operator wants; the others serve to compute it.
+                Some((_, Bound::End, _)) => {}
+                _ => found = Some((window, part, expr)),
+            }
+            output.push(match part {
+                Bound::Start => WindowColumn::Start,
+                Bound::End => WindowColumn::End,
+                Bound::Time => WindowColumn::Time,
+            });
+        }
+        let Some((window, part, expr)) = found else { return Ok(None) };
+        let bare = crate::lineage::bare(expr).clone();
+        let end = if part == Bound::End { bare } else { window.bound(Bound::End, bare) };
+        output.extend((0..aggregate.aggr_expr.len()).map(WindowColumn::Aggregate));
+        fields.extend(aggregate.group_expr.len()..aggregate.schema.fields().len());
+        let schema = columns_of(&aggregate.schema, &fields).map_err(|error| fault(&error))?;
+        let aggregates = aggregate.aggr_expr.clone();
+        Ok(Some(WindowAggregate { window, end, keys, aggregates, output, uid, schema }))
+    }
+
+    fn spec(&self, input: &DFSchema) -> Result<WindowAggregateSpec> {
+        let aggregates = self.aggregates.iter().map(|expr| lowered(expr, input));
+        Ok(WindowAggregateSpec {
+            slice_end: physical(&self.end, input)?,
+            windows: self.window.into(),
+            keys: keys(&self.keys, input)?,
+            aggregates: aggregates.collect::<Result<_>>()?,
+            changelog: None,
+            output: self.output.clone(),
+            schema: self.schema.inner().clone(),
+        })
+    }
+}
