@@ -65,34 +65,46 @@ impl Converter {
                 let sides = if is_swapped { [&join.right, &join.left] } else { [&join.left, &join.right] };
                 Ok(StreamPlan::new(node, inputs(&sides)?, join.schema.clone()))
             }
-            LogicalPlan::Sort(sort) if self.inputs_end => {
-                let node = FinalRows { sort: sort.expr.clone(), skip: 0, fetch: sort.fetch };
-                Ok(StreamPlan::new(node, inputs(&[&sort.input])?, plan.schema().clone()))
-            }
+            LogicalPlan::Sort(_) if self.inputs_end => self.cut(plan, 0, None),
             LogicalPlan::Limit(limit) if self.inputs_end => {
-                let (skip, fetch) = (count(limit.get_skip_type())?, limit.get_fetch_type());
-                let FetchType::Literal(fetch) = fetch.map_err(|error| fault(&error))? else {
-                    return Err(not_constant());
-                };
-                // A sort and its limit are one node: with both, few rows are kept.
-                let (sort, input) = match limit.input.as_ref() {
-                    LogicalPlan::Sort(sort) if sort.fetch.is_none() => (sort.expr.clone(), &sort.input),
-                    _ => (Vec::new(), &limit.input),
-                };
-                Ok(StreamPlan::new(FinalRows { sort, skip, fetch }, inputs(&[input])?, plan.schema().clone()))
+                let skip = limit.get_skip_type().map_err(|error| fault(&error))?;
+                let fetch = limit.get_fetch_type().map_err(|error| fault(&error))?;
+                match (skip, fetch) {
+                    (SkipType::Literal(skip), FetchType::Literal(fetch)) => self.cut(&limit.input, skip, fetch),
+                    _ => {
+                        let fault = Fault::new("LIMIT and OFFSET take constant numbers");
+                        Err(fault.or_clause(&["LIMIT", "OFFSET", "FETCH"]))
+                    }
+                }
             }
             other => Err(crate::refuse::refusal(other)),
         }
     }
-}
 
-fn count(skip: datafusion_common::Result<SkipType>) -> Result<usize> {
-    match skip.map_err(|error| fault(&error))? {
-        SkipType::Literal(skip) => Ok(skip),
-        SkipType::UnsupportedExpr => Err(not_constant()),
+    /// Some of the rows of a plan, in its order: a limit goes below what is done to each row alone, to the sort.
+    fn cut(self, plan: &LogicalPlan, skip: usize, fetch: Option<usize>) -> Result<StreamPlan> {
+        match plan {
+            LogicalPlan::Projection(projection) => {
+                let node = Projection { exprs: projection.expr.clone() };
+                let below = self.cut(&projection.input, skip, fetch)?;
+                Ok(StreamPlan::new(node, vec![below], projection.schema.clone()))
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                let node = Renamed { alias: alias.alias.clone() };
+                let below = self.cut(&alias.input, skip, fetch)?;
+                Ok(StreamPlan::new(node, vec![below], alias.schema.clone()))
+            }
+            LogicalPlan::Sort(sort) => {
+                // A fetch of the sort's own comes first.
+                let own = sort.fetch.map(|own| own.saturating_sub(skip));
+                let fetch = own.into_iter().chain(fetch).min();
+                let node = FinalRows { sort: sort.expr.clone(), skip, fetch };
+                Ok(StreamPlan::new(node, vec![self.convert(&sort.input)?], plan.schema().clone()))
+            }
+            other => {
+                let node = FinalRows { sort: Vec::new(), skip, fetch };
+                Ok(StreamPlan::new(node, vec![self.convert(other)?], plan.schema().clone()))
+            }
+        }
     }
-}
-
-fn not_constant() -> Fault {
-    Fault::new("LIMIT and OFFSET take constant numbers").or_clause(&["LIMIT", "OFFSET", "FETCH"])
 }
