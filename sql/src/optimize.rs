@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Result as DataFusionResult, ScalarValue};
 use datafusion_expr::{Expr, LogicalPlan};
 use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
@@ -23,7 +23,7 @@ use datafusion_optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion_optimizer::{Analyzer, ApplyOrder, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule};
 
-use crate::error::Result;
+use crate::error::{Fault, Result};
 use crate::faults::fault;
 use crate::zone::Zone;
 
@@ -48,8 +48,14 @@ pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<Logical
         Arc::new(UnguardedSubexprEliminate(CommonSubexprEliminate::new())),
         Arc::new(OptimizeProjections::new()),
     ];
+    check_scalar_subqueries(&plan)?;
+    let mut options = ConfigOptions::new();
+    // Rows with a null key are kept out of a join's state; a subquery that is one value is a join like any other.
+    options.optimizer.filter_null_join_keys = true;
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     // Without the start time, nothing of the planning's clock gets into the plan.
-    let context = OptimizerContext::new().with_skip_failing_rules(false).without_query_execution_start_time();
+    let context = OptimizerContext::new_with_config_options(Arc::new(options));
+    let context = context.with_skip_failing_rules(false).without_query_execution_start_time();
     let optimized = Analyzer::new()
         .execute_and_check(plan, &ConfigOptions::new(), |_, _| {})
         .and_then(|plan| match zone {
@@ -58,6 +64,30 @@ pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<Logical
         })
         .and_then(|plan| Optimizer::with_rules(rules).optimize(plan, &context, |_, _| {}));
     optimized.map_err(|error| fault(&error))
+}
+
+/// Refuses a subquery in the place of a value that may give several: as a join it would multiply rows.
+fn check_scalar_subqueries(plan: &LogicalPlan) -> Result<()> {
+    let several = |expr: &Expr| match expr {
+        Expr::ScalarSubquery(subquery) => {
+            Ok(subquery.outer_ref_columns.is_empty() && subquery.subquery.max_rows() != Some(1))
+        }
+        _ => Ok(false),
+    };
+    let found = plan.exists(|node| {
+        let mut found = false;
+        node.apply_expressions(|expr| {
+            found |= expr.exists(several)?;
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(found)
+    });
+    if found.map_err(|error| fault(&error))? {
+        return Err(Fault::new("a subquery in the place of a value may give several rows")
+            .or_clause(&["WHERE", "SELECT"])
+            .help("aggregate in it, as in (SELECT MAX(x) FROM t), or join the table"));
+    }
+    Ok(())
 }
 
 /// Leaves out a filter that every row passes.

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use datafusion_common::tree_node::TreeNode;
-use datafusion_expr::{Aggregate, Expr, LogicalPlan};
+use datafusion_expr::{Expr, LogicalPlan};
 use sqlparser::ast::{self, Query, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor};
 
 use crate::error::{Fault, Result};
@@ -40,21 +40,6 @@ pub(crate) fn refusal(plan: &LogicalPlan) -> Fault {
         }
     };
     Fault::new(message).or_clause(words).help(help)
-}
-
-/// Why an aggregation without a window is refused.
-pub(crate) fn unwindowed(aggregate: &Aggregate) -> Fault {
-    if aggregate.aggr_expr.is_empty() {
-        return Fault::new("GROUP BY without a window and without an aggregate keeps every key for ever on a stream, and for files and other inputs that end it comes in the next version")
-            .or_clause(&["GROUP", "DISTINCT"])
-            .help("group by window_start, window_end of TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) as well");
-    }
-    Fault::new("an aggregation without a window never ends on a stream, and for files and other inputs that end it comes in the next version")
-        .or_clause(&["GROUP"])
-        .or_clause(&["SELECT"])
-        .help(
-            "read FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) and GROUP BY window_start, window_end; or deliver the rows, and aggregate where they are read",
-        )
 }
 
 /// Why an OVER clause is refused.

@@ -164,7 +164,7 @@ pub const SETTINGS: &[OptionSpec] = &[
         "table.exec.state.ttl",
         OptionKind::Span,
         Some("0 ms"),
-        "After how long without a change a row that a join keeps is forgotten; 0 is never. A result may then miss what met a forgotten row. Windows free their state themselves.",
+        "After how long without a change a row of a join or a key of a GROUP BY without a window is forgotten; 0 is never. Results are then those of what is remembered. Windows free their state themselves.",
     ),
     OptionSpec::new(
         "late-rows.stream",

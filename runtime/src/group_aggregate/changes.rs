@@ -68,7 +68,12 @@ impl Changelog {
                 *column = cast(column, field.data_type())?;
             }
         }
-        Ok(Batch::changes(RecordBatch::try_new(self.schema.clone(), columns)?, Int8Array::from(kinds)))
+        let rows = RecordBatch::try_new(self.schema.clone(), columns)?;
+        // Distinct keys of rows that are only appended go where changelogs are not understood.
+        Ok(match kinds.iter().all(|kind| *kind == RowKind::Insert as i8) {
+            true => Batch::inserts(rows),
+            false => Batch::changes(rows, Int8Array::from(kinds)),
+        })
     }
 
     /// Which groups have another result than before.

@@ -8,6 +8,7 @@ use super::StreamPlan;
 use super::aggregates::check_grouping;
 use super::calc::{Filter, Projection, Renamed};
 use super::final_rows::FinalRows;
+use super::group_aggregate::GroupAggregate;
 use super::join::Join;
 use super::scan::Scan;
 use super::union::Union;
@@ -58,7 +59,9 @@ impl Converter {
                     let schema = Arc::new(node.schema.clone());
                     return Ok(StreamPlan::new(node, input, schema));
                 }
-                Err(crate::refuse::unwindowed(aggregate))
+                let node = GroupAggregate::of(aggregate)?;
+                let schema = Arc::new(node.schema.clone());
+                Ok(StreamPlan::new(node, input, schema))
             }
             LogicalPlan::Join(join) => {
                 let (node, is_swapped) = Join::of(join)?;
