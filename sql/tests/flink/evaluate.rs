@@ -40,7 +40,7 @@ pub struct Evaluator {
 impl Evaluator {
     pub fn new() -> Self {
         let connectors = Connectors::default().with(Arc::new(Fake("fake"))).with(Arc::new(Fake("stream")));
-        let query_sink: coulee_sql::QuerySink = Arc::new(|_, _| Arc::new(FakeSink::appending("screen")));
+        let query_sink: coulee_sql::QuerySink = Arc::new(|_, is_changelog| Arc::new(FakeSink::screen(is_changelog)));
         let defaults = SessionDefaults { job_name: "job".into(), parallelism: 1, query_sink: Some(query_sink) };
         let column: ArrayRef = Arc::new(Int32Array::from(vec![1]));
         let one = RecordBatch::try_from_iter([("one", column)]).expect("a row");
