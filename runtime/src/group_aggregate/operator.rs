@@ -42,7 +42,8 @@ impl GroupAggregate {
             changelog: Changelog {
                 schema: spec.schema.clone(),
                 update_before: spec.update_before,
-                repeats: spec.ttl_millis.is_some(),
+                // A distinct key stays, so that it is emitted once.
+                repeats: spec.ttl_millis.is_some() && !spec.aggregates.is_empty(),
             },
             interner: Interner::new(&fields)?,
             keys: RowCodec::new(fields.iter().map(|field| field.data_type().clone()).collect())?,

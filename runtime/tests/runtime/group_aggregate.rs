@@ -71,7 +71,6 @@ pub fn operator(source: MemorySource, steps: impl Fn(Flow<'_>) -> Result<Flow<'_
     let builder = GraphBuilder::new(1);
     let flow = builder.source("in", Arc::new(source)).unwrap();
     let flow = steps(flow).unwrap();
-    assert!(flow.is_changelog());
     flow.sink("out", Arc::new(MemorySink::default())).unwrap();
     match &builder.finish().unwrap().nodes[1].kind {
         NodeKind::Operator(factory) => factory.clone(),
