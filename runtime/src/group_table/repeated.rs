@@ -99,11 +99,12 @@ impl Accumulators {
         for index in accumulators {
             let taken = |column: &ArrayRef| Ok(take(column, &rows, None)?);
             let arguments = inputs.arguments[*index].iter().map(taken).collect::<Result<Vec<_>>>()?;
+            // SUBTLE: without a filter and without nulls, DataFusion's accumulators take every group for one that has a value, and some groups may have no row here.
             let filter = match &inputs.filters[*index] {
-                Some(filter) => Some(take(filter, &rows, None)?.as_boolean().clone()),
-                None => None,
+                Some(filter) => take(filter, &rows, None)?.as_boolean().clone(),
+                None => BooleanArray::from(vec![true; rows.len()]),
             };
-            self.accumulators[*index].update_batch(&arguments, &group_of_row, filter.as_ref(), groups)?;
+            self.accumulators[*index].update_batch(&arguments, &group_of_row, Some(&filter), groups)?;
         }
         Ok(())
     }
@@ -116,4 +117,36 @@ fn counted(times: &Int64Array, arguments: &[ArrayRef], filter: Option<&BooleanAr
             && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
     };
     times.values().iter().enumerate().map(|(row, times)| if counts(row) { *times } else { 0 }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use datafusion_functions_aggregate::sum::sum_udaf;
+    use datafusion_physical_expr::aggregate::AggregateExprBuilder;
+    use datafusion_physical_expr::expressions::Column;
+
+    use super::*;
+    use crate::group_table::Grouping;
+
+    #[test]
+    fn a_group_of_nulls_has_no_sum_behind_many_rows_of_another_group() {
+        let key = Field::new("k", DataType::Int64, false);
+        let schema = Arc::new(Schema::new(vec![key.clone(), Field::new("x", DataType::Int64, true)]));
+        let sum = AggregateExprBuilder::new(sum_udaf(), vec![Arc::new(Column::new("x", 1))]).schema(schema).alias("s");
+        let aggregates = [Aggregate { function: Arc::new(sum.build().unwrap()), filter: None }];
+        let grouping = Grouping { keys: vec![Arc::new(key)], aggregates: aggregates.to_vec() };
+        let column = |values: Vec<Option<i64>>| Arc::new(Int64Array::from(values)) as ArrayRef;
+        let inputs = Inputs {
+            keys: vec![column(vec![Some(1), Some(2)])],
+            arguments: vec![vec![column(vec![Some(3), None])]],
+            filters: vec![None],
+        };
+        let mut table = GroupTable::new(&grouping).unwrap();
+        let times = Int64Array::from(vec![ROWS_AT_ONCE as i64, 1]);
+        table.update_repeated(&aggregates, &inputs, &times).unwrap();
+        let results = table.take_results().unwrap();
+        let sums = results.columns[1].as_primitive::<Int64Type>();
+        assert_eq!(sums.iter().collect::<Vec<_>>(), [Some(3 * ROWS_AT_ONCE as i64), None]);
+    }
 }
