@@ -3,6 +3,8 @@
 //! `totals` has SUM and AVG with Flink's types, `variance` the variances, `values` FIRST_VALUE and LAST_VALUE, `listagg` LISTAGG, `distinct` what DISTINCT makes
 //! of the first two; the others are DataFusion's.
 
+#[cfg(test)]
+mod changelog_tests;
 mod distinct;
 mod listagg;
 mod totals;
