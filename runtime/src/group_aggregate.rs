@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A batch is a *mini-batch*: a key is evaluated once per batch, whatever number of rows it has there, so that a batch gives at most one update per key.
-//! (A batch with rows that an expression fails on is taken in pieces.) The state of a key is one value, and the result that was emitted last is computed
+//! The state of a key is one value, and the result that was emitted last is computed
 //! from the state before the batch, which is why it is not stored.
 //!
 //! Over rows that are only appended, a state is the partial result of every aggregate. Over a changelog, rows are taken back: `COUNT`, `SUM` and `AVG` keep

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::compute::concat;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::AggregateExprBuilder;
@@ -179,6 +180,43 @@ impl Layout {
         let retracted = retracted.filter(|rows| rows.true_count() > 0);
         Ok(InputRows { keys, arguments, filters, retracted, count: batch.len() })
     }
+}
+
+impl InputRows {
+    /// The rows of several pieces of a batch, in their order; `None` when there are none.
+    pub(super) fn concat(mut pieces: Vec<InputRows>) -> Result<Option<Self>> {
+        pieces.retain(|piece| piece.count > 0);
+        let Some(first) = pieces.first() else { return Ok(None) };
+        if pieces.len() == 1 {
+            return Ok(pieces.pop());
+        }
+        let keys = (0..first.keys.len()).map(|key| joined(pieces.iter().map(|piece| &piece.keys[key])));
+        let arguments = first.arguments.iter().enumerate().map(|(index, arguments)| {
+            let argument = |at: usize| joined(pieces.iter().map(|piece| &piece.arguments[index][at]));
+            (0..arguments.len()).map(argument).collect()
+        });
+        let filter = |index: usize| match pieces.iter().map(|piece| piece.filters[index].as_ref()).collect() {
+            Some(filters) => joined_conditions(filters).map(Some),
+            None => Ok(None),
+        };
+        let (keys, arguments) = (keys.collect::<Result<_>>()?, arguments.collect::<Result<_>>()?);
+        let filters = (0..first.filters.len()).map(filter).collect::<Result<_>>()?;
+        let retracted = pieces.iter().flat_map(|piece| {
+            (0..piece.count).map(|row| Some(piece.retracted.as_ref().is_some_and(|retracted| retracted.value(row))))
+        });
+        let retracted = Some(retracted.collect::<BooleanArray>()).filter(|retracted| retracted.true_count() > 0);
+        let count = pieces.iter().map(|piece| piece.count).sum();
+        Ok(Some(InputRows { keys, arguments, filters, retracted, count }))
+    }
+}
+
+fn joined<'a>(parts: impl Iterator<Item = &'a ArrayRef>) -> Result<ArrayRef> {
+    Ok(concat(&parts.map(AsRef::as_ref).collect::<Vec<&dyn Array>>())?)
+}
+
+fn joined_conditions(parts: Vec<&BooleanArray>) -> Result<BooleanArray> {
+    let parts: Vec<&dyn Array> = parts.into_iter().map(|part| part as &dyn Array).collect();
+    Ok(concat(&parts)?.as_boolean().clone())
 }
 
 impl Summed {

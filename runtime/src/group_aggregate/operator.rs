@@ -124,8 +124,8 @@ impl Operator for GroupAggregate {
         if let Some(rejected) = rejected {
             out.reject(rejected);
         }
-        for rows in pieces.iter().filter(|rows| rows.count > 0) {
-            self.update(rows, out)?;
+        if let Some(rows) = InputRows::concat(pieces)? {
+            self.update(&rows, out)?;
         }
         self.states.trim();
         self.aggregation.trim();

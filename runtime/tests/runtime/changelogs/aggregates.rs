@@ -160,6 +160,25 @@ fn a_row_that_is_taken_back_after_its_state_expired_is_ignored() {
     assert_eq!(lines_of(&mut harness, &[(Delete, row("a", 2))]), ["-D | a | 2"]);
 }
 
+#[test]
+fn rows_that_are_taken_back_go_on_beside_rows_that_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let factory = changing(|flow| {
+        let quotient = lit(12i64) / col("value");
+        flow.key_by(["key"])?.aggregate("a", [sum(quotient.clone()).alias("sum"), max(quotient).alias("max")])
+    });
+    let mut harness = Harness::new(factory, folder.path()).unwrap();
+    let changes = [(Insert, row("a", 3)), (Insert, row("a", 0)), (Insert, row("b", 6)), (Insert, row("a", 2))];
+    assert_eq!(lines_of(&mut harness, &changes), ["+I | a | 10 | 6", "+I | b | 2 | 2"]);
+    let changes = [(Insert, row("b", 4)), (Delete, row("a", 0)), (Delete, row("a", 2)), (Delete, row("b", 6))];
+    assert_eq!(
+        lines_of(&mut harness, &changes),
+        ["-U | b | 2 | 2", "+U | b | 3 | 3", "-U | a | 10 | 6", "+U | a | 4 | 4"]
+    );
+    let rejected: usize = harness.take(Port::REJECTED).iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(rejected, 2, "a row that is taken back fails as it did when it came");
+}
+
 /// A row for each of some keys.
 fn of_keys(keys: std::ops::Range<i64>, value: i64, kind: RowKind) -> Batch {
     let count = keys.clone().count();
