@@ -71,9 +71,8 @@ impl OperatorFactory for GroupAggregateFactory {
         (!self.spec.changelog).then_some(NOT_FOR_CHANGELOGS)
     }
 
-    fn emits_changelog(&self, port: Port, input_is_changelog: bool) -> bool {
-        // A distinct key stays.
-        port == Port::MAIN && (!self.spec.aggregates.is_empty() || input_is_changelog)
+    fn emits_changelog(&self, port: Port, _: bool) -> bool {
+        port == Port::MAIN && self.spec.is_changelog()
     }
 
     fn state(&self, inputs: &[Lineage]) -> Option<OperatorState> {

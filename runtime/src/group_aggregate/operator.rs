@@ -42,8 +42,7 @@ impl GroupAggregate {
             changelog: Changelog {
                 schema: spec.schema.clone(),
                 update_before: spec.update_before,
-                // A distinct key stays, so that it is emitted once.
-                repeats: spec.ttl_millis.is_some() && !spec.aggregates.is_empty(),
+                repeats: spec.ttl_millis.is_some() && spec.is_changelog(),
             },
             interner: Interner::new(&fields)?,
             keys: RowCodec::new(fields.iter().map(|field| field.data_type().clone()).collect())?,
@@ -86,7 +85,9 @@ impl GroupAggregate {
         let encoded = self.codec.encode(&after.columns)?;
         self.store(&numbers, &after.groups, &encoded);
 
-        out.emit(self.changelog.between(&keys, &old, &new)?);
+        let changes = self.changelog.between(&keys, &old, &new)?;
+        // What takes no changelog takes no kinds either.
+        out.emit(if self.spec.is_changelog() { changes } else { Batch::inserts(changes.into_rows()) });
         if !failures.is_empty() {
             let failed: Vec<usize> = failures.keys().copied().collect();
             out.reject(self.spec.rejected(rows_of(&keys, &failed)?, failures.into_values().collect())?);

@@ -17,7 +17,8 @@ pub(super) const NOT_FOR_CHANGELOGS: &str =
 
 /// An updating aggregation: `GROUP BY` without a window.
 ///
-/// Whatever the input is, the result is a changelog whose key is `keys`. Over rows that are only appended, a row is deleted only when its result fails.
+/// The result is a changelog whose key is `keys`; the distinct keys of rows that are only appended are only appended as well. Over rows that are only appended,
+/// a row is deleted only when its result fails.
 #[derive(Debug, Clone)]
 pub struct GroupAggregateSpec {
     /// The keys over the operator's input, and their names and types. Without keys there is one group.
@@ -64,6 +65,12 @@ impl GroupAggregateSpec {
             return Err(Error::invalid(NOT_FOR_CHANGELOGS));
         }
         Ok(())
+    }
+
+    /// Whether the result is updated.
+    pub(super) fn is_changelog(&self) -> bool {
+        // A distinct key stays while no row is taken back.
+        self.changelog || !self.aggregates.is_empty()
     }
 
     pub(super) fn describe(&self) -> String {

@@ -219,6 +219,20 @@ fn keys_without_aggregates_are_distinct_rows() {
     let mut last = Vec::new();
     at_every_batching(&factory, 2, &batches, |_, view| last = view.lines());
     assert_eq!(last, [" | ", "a | 1", "a | 2"]);
+    // They are no changelog, with and without a time to live.
+    for ttl in [None, Some(Duration::from_secs(1))] {
+        let factory = appended(|flow| {
+            let keys = flow.key_by(["key", "value"])?;
+            ttl.map_or(keys.clone(), |ttl| keys.ttl(ttl)).aggregate("a", [])
+        });
+        assert!(!factory.emits_changelog(Port::MAIN, false));
+        let folder = tempfile::tempdir().unwrap();
+        let mut harness = Harness::new(factory, folder.path()).unwrap();
+        batches.iter().for_each(|batch| harness.push(Input::Rows(batch.clone())).unwrap());
+        let emitted = harness.take_batches(Port::MAIN);
+        assert_eq!(emitted.iter().map(Batch::len).collect::<Vec<_>>(), [3]);
+        assert!(emitted[0].kinds().is_none());
+    }
 }
 
 #[test]
