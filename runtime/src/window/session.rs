@@ -3,8 +3,9 @@
 //! A session begins with its first row and ends a gap behind its last one. It fires when the watermark passes its end. A row may extend a session at either
 //! side, or join two (see `merge`). A row is late when it joins no open session and the gap behind it has passed.
 //!
-//! Sessions share no slices, so that they are kept per key: a list of open sessions, each with a partial result, and a timer at the end of each. A batch is
-//! aggregated vectorised: its sessions are groups of one hash table, which begins with what they held before and is emptied into them at the end.
+//! Sessions share no slices, so that they are kept per key: a list of open sessions, each with a partial result and a timer. A timer is moved when it fires
+//! before its session is over, not whenever the session grows: with every row of a busy key. A batch is aggregated vectorised: its sessions are groups of one
+//! hash table, which begins with what they held before and is emptied into them at the end.
 //!
 //! A changelog is refused: a row that is taken back may have been what held a session together.
 

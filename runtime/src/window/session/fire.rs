@@ -2,28 +2,42 @@
 
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
+use coulee_model::Timestamp;
 
+use super::merge::Session;
 use super::operator::SessionAggregate;
-use super::states::{StoredSession, numbers};
+use super::states::numbers;
 use crate::Result;
 use crate::operator::Output;
 use crate::state::{KeyRef, Postcard, Timer};
 
 impl SessionAggregate {
-    /// Takes the sessions that end with these timers, and emits their results.
+    /// Takes the sessions that end with these timers, and emits their results. A session that has grown gets another timer.
     pub(super) fn fire(&mut self, timers: &[Timer], out: &mut Output) -> Result<()> {
         let keys: Vec<KeyRef<'_>> = timers.iter().map(Timer::key).collect();
         let of_timer = self.sessions.load(&keys)?;
-        let mut fired: Vec<(KeyRef<'_>, StoredSession)> = Vec::with_capacity(timers.len());
+        let mut fired: Vec<(KeyRef<'_>, Session)> = Vec::with_capacity(timers.len());
         for ((timer, key), number) in timers.iter().zip(keys).zip(of_timer) {
+            let is_its = |session: &Session| session.timer == timer.at.0;
+            let at = self.sessions.get(number).and_then(|open| open.0.iter().position(is_its));
+            // A session that joined another one leaves its timer behind.
+            let Some(at) = at else { continue };
             let sessions = self.sessions.update(number);
             let Some(Postcard(open)) = sessions else { continue };
-            if let Some(at) = open.iter().position(|session| session.end - 1 == timer.at.0) {
-                fired.push((key, open.remove(at)));
+            let last = open[at].end - 1;
+            if last > timer.at.0 {
+                // It has grown since.
+                open[at].timer = last;
+                self.timers.register(Timestamp(last), key);
+                continue;
             }
+            fired.push((key, open.remove(at)));
             if open.is_empty() {
                 *sessions = None;
             }
+        }
+        if fired.is_empty() {
+            return Ok(());
         }
         let states: Vec<&[u8]> = fired.iter().map(|(_, session)| session.state.as_slice()).collect();
         let mut table = self.states.table((0..fired.len() as u32).collect(), &states)?;

@@ -1,6 +1,5 @@
 //! The operator of one subtask: rows enter the sessions of their keys. What sessions give when they are over is in `fire`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray, TimestampMillisecondArray, UInt32Array};
@@ -10,8 +9,8 @@ use coulee_model::{CheckpointId, KeyGroup, Timestamp};
 use datafusion_common::exec_datafusion_err;
 
 use super::SessionAggregateSpec;
-use super::merge::{Groups, Session, SessionState, add_row};
-use super::states::{SessionStates, StoredSession};
+use super::merge::{Entry, Groups, Session, add_row};
+use super::states::SessionStates;
 use crate::event_time::floor_to_millis;
 use crate::graph::Port;
 use crate::group_table::Inputs;
@@ -21,12 +20,13 @@ use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::row_errors::evaluate::{Failed, evaluate, in_pieces};
 use crate::state::{Backend, KeyRef, Postcard, Timers, ValueTable};
 use crate::watermark::HeldWatermark;
+use crate::window::kind::is_over;
 use crate::window::layout::row_count;
 use crate::{Batch, Error, Result};
 
 /// The table of open sessions: the key in Arrow's row format to the key's sessions in postcard's encoding.
 const SESSIONS: TableId = TableId(1);
-/// See [`Timers`]: one at the last millisecond of each session.
+/// See [`Timers`]: one for each session, at its last millisecond or earlier.
 const TIMERS: TableId = TableId(2);
 /// The table of the watermark reached: one entry, written by every subtask alike.
 const WATERMARK: TableId = TableId(3);
@@ -39,8 +39,8 @@ pub(super) struct SessionAggregate {
     pub(super) states: SessionStates,
     /// `None` without keys.
     pub(super) converter: Option<RowConverter>,
-    pub(super) sessions: ValueTable<Postcard<Vec<StoredSession>>>,
-    timers: Timers,
+    pub(super) sessions: ValueTable<Postcard<Vec<Session>>>,
+    pub(super) timers: Timers,
     /// A watermark is passed on when the sessions that it closes have been emitted.
     watermark: HeldWatermark,
     stored_watermark: Timestamp,
@@ -109,23 +109,37 @@ impl SessionAggregate {
         let computed = self.compute(batch)?;
         let keys: Vec<KeyRef<'_>> = (0..batch.len()).map(|row| computed.key(row)).collect();
         let of_row = self.sessions.load(&keys)?;
-        let (mut groups, mut touched) = (Groups::default(), BTreeMap::<u32, Vec<Session>>::new());
+        let (mut groups, mut changed) = (Groups::default(), Vec::with_capacity(batch.len()));
         let (mut kept, mut entered) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        let watermark = self.watermark.reached();
         for (row, number) in of_row.into_iter().enumerate() {
             if computed.times.is_null(row) {
                 continue;
             }
             let start = computed.times.value(row);
-            let window = (start, start + self.spec.gap_millis);
-            let sessions = touched.entry(number).or_insert_with(|| opened(self.sessions.get(number)));
-            if let Some(group) = add_row(sessions, window, self.watermark.reached(), &mut groups) {
-                kept.push(row as u32);
-                entered.push(group);
+            let end = start + self.spec.gap_millis;
+            if is_over(end, watermark) && self.sessions.get(number).is_none() {
+                // Late, as there is nothing to join: the key is left alone.
+                continue;
             }
+            let sessions = &mut self.sessions.update(number).get_or_insert_with(|| Postcard(Vec::new())).0;
+            let group = match add_row(sessions, (start, end), watermark, &mut groups) {
+                Entry::Late => continue,
+                Entry::Joined(group) => group,
+                Entry::Opened(group) => {
+                    self.timers.register(Timestamp(end - 1), keys[row]);
+                    group
+                }
+            };
+            kept.push(row as u32);
+            entered.push(group);
+            changed.push(number);
         }
         self.put_aside(batch, &computed.times, &kept, out)?;
-        let inputs = computed.inputs.take(&UInt32Array::from(kept))?;
-        self.store(touched, &groups, entered, inputs)?;
+        if !kept.is_empty() {
+            let inputs = computed.inputs.take(&UInt32Array::from(kept))?;
+            self.aggregate(&groups, entered, inputs, changed)?;
+        }
         self.sessions.trim();
         Ok(())
     }
@@ -152,41 +166,25 @@ impl SessionAggregate {
         Ok(())
     }
 
-    /// Aggregates the rows that entered sessions, and stores the sessions that changed.
-    fn store(
-        &mut self,
-        touched: BTreeMap<u32, Vec<Session>>,
-        groups: &Groups,
-        entered: Vec<u32>,
-        inputs: Inputs,
-    ) -> Result<()> {
-        let numbers = groups.stored.iter().map(|(group, _)| groups.find(*group)).collect();
+    /// Aggregates the rows that entered groups, and gives the sessions of the keys that changed their partial results.
+    fn aggregate(&mut self, groups: &Groups, entered: Vec<u32>, inputs: Inputs, mut changed: Vec<u32>) -> Result<()> {
+        let before = groups.stored.iter().map(|(group, _)| groups.find(*group)).collect();
         let states: Vec<&[u8]> = groups.stored.iter().map(|(_, state)| state.as_slice()).collect();
-        let mut table = self.states.table(numbers, &states)?;
+        let mut table = self.states.table(before, &states)?;
         let entered = entered.into_iter().map(|group| groups.find(group)).collect();
         self.states.update(&mut table, entered, inputs)?;
-        let mut states: BTreeMap<u32, Vec<u8>> = self.states.take(&mut table)?.into_iter().collect();
-        for (number, sessions) in touched {
-            if !sessions.iter().any(|session| matches!(session.state, SessionState::Group(_))) {
-                // Its rows were late.
-                continue;
+        let mut of_group = vec![Vec::new(); groups.len()];
+        for (group, state) in self.states.take(&mut table)? {
+            of_group[group as usize] = state;
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        for number in changed {
+            for session in self.sessions.update(number).iter_mut().flat_map(|sessions| &mut sessions.0) {
+                if let Some(group) = session.group.take() {
+                    session.state = std::mem::take(&mut of_group[group as usize]);
+                }
             }
-            let key = self.sessions.key(number);
-            for session in self.sessions.get(number).into_iter().flat_map(|stored| &stored.0) {
-                self.timers.delete(Timestamp(session.end - 1), key);
-            }
-            let mut stored = Vec::with_capacity(sessions.len());
-            for Session { start, end, state } in sessions {
-                self.timers.register(Timestamp(end - 1), key);
-                let state = match state {
-                    SessionState::Stored(state) => state,
-                    SessionState::Group(group) => {
-                        states.remove(&group).ok_or_else(|| Error::internal("a session has no partial result"))?
-                    }
-                };
-                stored.push(StoredSession { start, end, state });
-            }
-            *self.sessions.update(number) = Some(Postcard(stored));
         }
         Ok(())
     }
@@ -200,16 +198,6 @@ impl SessionAggregate {
     fn backend(&self) -> Result<&Backend> {
         self.backend.as_ref().ok_or_else(|| Error::internal("sessions were not opened"))
     }
-}
-
-/// The open sessions of a key, none of which a row of the batch has entered yet.
-fn opened(stored: Option<&Postcard<Vec<StoredSession>>>) -> Vec<Session> {
-    let session = |session: &StoredSession| Session {
-        start: session.start,
-        end: session.end,
-        state: SessionState::Stored(session.state.clone()),
-    };
-    stored.into_iter().flat_map(|stored| &stored.0).map(session).collect()
 }
 
 impl Operator for SessionAggregate {

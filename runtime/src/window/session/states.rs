@@ -1,22 +1,13 @@
-//! What is kept of a key: its open sessions, each with a partial result in Arrow's row format, and how partial results become a table and come out of one.
+//! Partial results of sessions: as they are stored, in Arrow's row format, and as the groups of a table.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, FieldRef, UInt32Type};
 use arrow::row::{RowConverter, SortField};
-use serde::{Deserialize, Serialize};
 
 use crate::group_table::{Aggregate, GroupTable, Grouping, Inputs, Results};
 use crate::{Error, Result};
-
-/// A session as it is stored: its start, its end, and its partial result.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct StoredSession {
-    pub(super) start: i64,
-    pub(super) end: i64,
-    pub(super) state: Vec<u8>,
-}
 
 /// Makes tables whose groups are sessions, by the numbers that the caller gives them.
 #[derive(Debug)]

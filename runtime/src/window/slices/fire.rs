@@ -108,13 +108,15 @@ impl Slices {
         Ok(table)
     }
 
-    /// Gives up the slices of which the window that ends at `end` was the last.
+    /// Gives up the slices of which the window that ends at `end` was the last. What is left of them is in the store until the next checkpoint.
     fn give_up(&mut self, end: i64) -> Result<()> {
-        let (windows, runs) = (self.windows, self.runs.as_mut().ok_or_else(not_opened)?);
-        let is_needed_no_more = |slice: &i64, _: &mut Slice| windows.last_end(*slice) <= end;
-        for (end, slice) in self.open.extract_if(..=end, is_needed_no_more) {
-            self.blocks.forget(windows.number_of(end));
-            // What is left of it is in the store until the next checkpoint.
+        let runs = self.runs.as_mut().ok_or_else(not_opened)?;
+        // The last window of an earlier slice is not over later.
+        while let Some(first) = self.open.first_entry()
+            && self.windows.last_end(*first.key()) <= end
+        {
+            let (slice_end, slice) = first.remove_entry();
+            self.blocks.forget(self.windows.number_of(slice_end));
             let _ = runs.retire(slice.runs);
         }
         Ok(())
