@@ -1,6 +1,7 @@
 //! The older form of windows, `GROUP BY TUMBLE(ts, INTERVAL '1' HOUR)` with `TUMBLE_START(…)`, rewritten to the window table function, which is the same.
+//! `HOP` and `SESSION` are written alike; the sessions are those of the other keys of the `GROUP BY`.
 //!
-//! Flink deprecates it, and scripts have it. `HOP` and `SESSION` are answered with the form to write.
+//! Flink deprecates it, and scripts have it.
 
 use std::ops::ControlFlow;
 
@@ -11,6 +12,7 @@ use sqlparser::ast::{
 use sqlparser::tokenizer::Span;
 
 use crate::error::{Fault, Result};
+use crate::words::SESSIONS;
 
 /// Rewrites the group windows of a query and of those within it. The columns of its select lists have names already.
 ///
@@ -36,8 +38,10 @@ impl VisitorMut for Rewrite {
     }
 }
 
-/// A call of `TUMBLE(ts, size)` among the groups.
+/// A call of `TUMBLE(ts, size)`, `HOP(ts, slide, size)` or `SESSION(ts, gap)` among the groups.
 struct Window {
+    /// `TUMBLE`, `HOP` or `SESSION`.
+    name: &'static str,
     arguments: Vec<Expr>,
     time: Ident,
     span: Span,
@@ -87,15 +91,19 @@ fn window(group: &Expr) -> Result<Window> {
         )
     };
     let upper = name.value.to_uppercase();
-    if upper != "TUMBLE" {
-        let message = format!("GROUP BY {upper}(…) is Flink's older form, and {upper} windows come in a later version");
-        return Err(usage(message));
-    }
-    let arguments = arguments(function).ok_or_else(|| usage("TUMBLE takes a column and an interval here".into()))?;
-    let (Some(time), 2..=3) = (arguments.first().and_then(column), arguments.len()) else {
-        return Err(usage("TUMBLE takes a column and an interval here".into()));
+    let (kind, takes, counts) = match upper.as_str() {
+        "TUMBLE" => ("TUMBLE", "a column and an interval", 2..=3),
+        "HOP" => ("HOP", "a column and two intervals, the slide and the size", 3..=4),
+        "SESSION" => ("SESSION", "a column and an interval, the gap", 2..=2),
+        _ => return Err(usage(format!("{upper} is no window of a GROUP BY, but a table function"))),
     };
-    Ok(Window { time: time.clone(), arguments, span: name.span })
+    let arguments = arguments(function).ok_or_else(|| usage(format!("{kind} takes {takes} here")))?;
+    match arguments.first().and_then(column) {
+        Some(time) if counts.contains(&arguments.len()) => {
+            Ok(Window { name: kind, time: time.clone(), arguments, span: name.span })
+        }
+        _ => Err(usage(format!("{kind} takes {takes} here"))),
+    }
 }
 
 fn arguments(function: &Function) -> Option<Vec<Expr>> {
@@ -130,19 +138,21 @@ impl VisitorMut for Columns<'_> {
         let Some(name) = function.name.0.last().and_then(|part| part.as_ident()) else {
             return ControlFlow::Continue(());
         };
-        let column = match name.value.to_uppercase().as_str() {
-            "TUMBLE_START" => "window_start",
-            "TUMBLE_END" => "window_end",
-            "TUMBLE_ROWTIME" => "window_time",
-            "TUMBLE_PROCTIME" => {
+        let upper = name.value.to_uppercase();
+        let column = match upper.strip_prefix(self.window.name) {
+            Some("_START") => "window_start",
+            Some("_END") => "window_end",
+            Some("_ROWTIME") => "window_time",
+            Some("_PROCTIME") => {
                 let fault = Fault::new("there is no processing time").at(name.span);
-                return ControlFlow::Break(fault.help("TUMBLE_ROWTIME is the window's last instant"));
+                let help = format!("{}_ROWTIME is the window's last instant", self.window.name);
+                return ControlFlow::Break(fault.help(help));
             }
             _ => return ControlFlow::Continue(()),
         };
         if !arguments(function).is_some_and(|given| same(&given, &self.window.arguments)) {
-            let message = format!("{} has other arguments than the TUMBLE of the GROUP BY", name.value.to_uppercase());
-            return ControlFlow::Break(Fault::new(message).at(name.span).help("write the same column and interval"));
+            let message = format!("{upper} has other arguments than the {} of the GROUP BY", self.window.name);
+            return ControlFlow::Break(Fault::new(message).at(name.span).help("write the same column and intervals"));
         }
         self.uses_time |= column == "window_time";
         *expr = Expr::Identifier(named(column, name.span));
@@ -178,7 +188,7 @@ fn from(select: &mut Select, window: &Window) -> Result<()> {
     let mut args = vec![argument(data), argument(descriptor(&window.time))];
     args.extend(window.arguments.iter().skip(1).cloned().map(argument));
     from.relation = TableFactor::Table {
-        name: ObjectName::from(vec![named("TUMBLE", window.span)]),
+        name: ObjectName::from(vec![named(if window.name == "SESSION" { SESSIONS } else { window.name }, window.span)]),
         alias,
         args: Some(TableFunctionArgs { args, settings: None }),
         with_hints: Vec::new(),
@@ -193,7 +203,7 @@ fn from(select: &mut Select, window: &Window) -> Result<()> {
 }
 
 fn one_input(window: &Window) -> Fault {
-    Fault::new("GROUP BY TUMBLE(…) reads one table or subquery").at(window.span).help(
+    Fault::new(format!("GROUP BY {}(…) reads one table or subquery", window.name)).at(window.span).help(
         "write FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) … GROUP BY window_start, window_end",
     )
 }

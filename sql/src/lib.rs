@@ -61,6 +61,7 @@ mod table_function;
 mod tokens;
 mod translate;
 mod types;
+mod window_assign;
 mod words;
 mod zone;
 

@@ -8,6 +8,7 @@ use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_expr::{Aggregate, Expr, LogicalPlan};
 
 use crate::catalog::ScanSource;
+use crate::window_assign::{Assigned, WindowAssign};
 
 /// What a plan's column is over the plan's inputs.
 enum ColumnOrigin<'a> {
@@ -31,6 +32,10 @@ fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> ColumnOrigin<'a> {
         LogicalPlan::Aggregate(node) => match node.group_expr.get(index) {
             Some(expr) => ColumnOrigin::Below(vec![(&node.input, expr.clone())]),
             None => ColumnOrigin::Unknown,
+        },
+        LogicalPlan::Extension(_) => match WindowAssign::of(plan) {
+            Some(assign) if assign.bound(index).is_none() => ColumnOrigin::Below(vec![at(&assign.input, index)]),
+            _ => ColumnOrigin::Unknown,
         },
         LogicalPlan::TableScan(scan) => {
             scan.source.downcast_ref::<ScanSource>().map_or(ColumnOrigin::Unknown, ColumnOrigin::Table)
@@ -87,6 +92,9 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
         return true;
     }
     let Expr::Column(column) = expr else { return false };
+    if let Some((_, bound)) = assigned(column, plan) {
+        return bound == Bound::Time;
+    }
     match origin(column, plan) {
         ColumnOrigin::Below(inputs) => inputs.iter().all(|(input, expr)| is_event_time_expr(expr, input, in_utc)),
         ColumnOrigin::Table(table) => table
@@ -98,13 +106,32 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
     }
 }
 
+/// The windows that an aggregation is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupWindow {
+    /// Each row is in one, whose bounds are columns that a projection computes.
+    Tumbling(Tumbling),
+    /// A [`WindowAssign`] gives rows their windows.
+    Assigned(Assigned),
+}
+
+/// What a column is of the windows that a [`WindowAssign`] gives, if it is the plan's top and has the column.
+fn assigned(column: &Column, plan: &LogicalPlan) -> Option<(Assigned, Bound)> {
+    let assign = WindowAssign::of(plan)?;
+    let bound = assign.bound(plan.schema().maybe_index_of_column(column)?)?;
+    Some((assign.windows, bound))
+}
+
 /// The window that an expression is a bound of, and how many aggregations lie between the two.
-fn window_of(expr: &Expr, plan: &LogicalPlan) -> Option<(Tumbling, Bound, usize)> {
+pub(crate) fn window_of(expr: &Expr, plan: &LogicalPlan) -> Option<(GroupWindow, Bound, usize)> {
     let expr = bare(expr);
     if let Some((window, part)) = as_window(expr) {
-        return Some((window, part, 0));
+        return Some((GroupWindow::Tumbling(window), part, 0));
     }
     let Expr::Column(column) = expr else { return None };
+    if let Some((window, part)) = assigned(column, plan) {
+        return Some((GroupWindow::Assigned(window), part, 0));
+    }
     let ColumnOrigin::Below(inputs) = origin(column, plan) else { return None };
     let mut windows = inputs.iter().map(|(input, expr)| window_of(expr, input));
     let (window, part, depth) = windows.next()??;
@@ -114,7 +141,7 @@ fn window_of(expr: &Expr, plan: &LogicalPlan) -> Option<(Tumbling, Bound, usize)
 
 /// The group expressions of an aggregation that are bounds of its window, with their places. The window is the one with the fewest aggregations in
 /// between; the bounds of windows further inside are keys like any other.
-pub(crate) fn bounds_of(aggregate: &Aggregate) -> Vec<(usize, Tumbling, Bound)> {
+pub(crate) fn bounds_of(aggregate: &Aggregate) -> Vec<(usize, GroupWindow, Bound)> {
     let found = aggregate.group_expr.iter().map(|expr| window_of(expr, &aggregate.input));
     let found: Vec<_> = found.enumerate().filter_map(|(index, bound)| bound.map(|bound| (index, bound))).collect();
     let nearest = found.iter().map(|(_, (_, _, depth))| *depth).min();

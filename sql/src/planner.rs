@@ -66,7 +66,10 @@ impl Functions {
         // What has a blank in its name has no name in SQL.
         let scalars = self.scalars.keys().filter(|name| !name.contains(' ')).map(|name| (name.as_str(), "scalar"));
         let aggregates = self.aggregates.keys().map(|name| (name.as_str(), "aggregate"));
-        let mut all: Vec<_> = scalars.chain(aggregates).chain([("tumble", "window")]).collect();
+        let mut all: Vec<_> = scalars
+            .chain(aggregates)
+            .chain([("cumulate", "window"), ("hop", "window"), ("tumble", "window")])
+            .collect();
         all.sort_unstable();
         all
     }

@@ -4,7 +4,7 @@
 //! LogicalPlan ── convert ──▶ StreamPlan ── build ──▶ Graph
 //! ```
 //!
-//! A [`StreamPlan`] is a tree of nodes, one file per family ([`Node`]): `scan`, `calc`, `union`, `window_aggregate`,
+//! A [`StreamPlan`] is a tree of nodes, one file per family ([`Node`]): `scan`, `calc`, `union`, `window_aggregate`, `window_rows`,
 //! `group_aggregate`, `join`, `final_rows`. A node derives from its inputs which
 //! changes leave it ([`ChangelogKind`]), and makes its operators. `convert` finds the node for each node of DataFusion's plan; what has none is refused
 //! there. `print` is what `EXPLAIN` shows.
@@ -17,8 +17,10 @@ mod group_aggregate;
 mod join;
 pub(crate) mod print;
 mod scan;
+mod slices;
 mod union;
 mod window_aggregate;
+mod window_rows;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;

@@ -1,7 +1,10 @@
-//! Window table functions in `FROM`: `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR))`.
+//! Window table functions in `FROM`: `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR))`, `HOP` and `CUMULATE`.
+
+use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use coulee_runtime::window::assign::{Bound, Tumbling};
+use coulee_runtime::window::{WindowKind, Windows};
 use datafusion_common::ExprSchema;
 use datafusion_common::{Column, DFSchema, DataFusionError, ScalarValue};
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
@@ -11,6 +14,8 @@ use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments, Iden
 use crate::error::{Fault, Result};
 use crate::lineage::is_event_time;
 use crate::types::{timestamp_ltz, type_name};
+use crate::window_assign::{Assigned, WindowAssign};
+use crate::words::SESSIONS;
 
 /// Plans them; everything else is left to DataFusion.
 #[derive(Debug)]
@@ -58,33 +63,85 @@ fn window_function(
     in_utc: bool,
     context: &mut dyn RelationPlannerContext,
 ) -> datafusion_common::Result<LogicalPlan> {
-    let refused = |message: String, help: &str| Err(Fault::new(message).at(name.span).help(help).into_datafusion());
-    match name.value.to_uppercase().as_str() {
-        "TUMBLE" => {}
-        upper @ ("HOP" | "CUMULATE" | "SESSION") => {
-            let message = format!("{upper} windows come in a later version");
-            return refused(message, "use TUMBLE, and aggregate its results again where the windows overlap");
-        }
-        _ => {
-            let message = format!("unknown table function '{}'", name.value);
-            return refused(message, "the table function is TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)");
-        }
-    }
-    let parts = Arguments::of(name, arguments).map_err(Fault::into_datafusion)?;
+    let Some(function) = WindowFunction::of(&name.value) else {
+        let message = format!("unknown table function '{}'", name.value);
+        let fault = Fault::new(message).at(name.span);
+        return Err(fault.help("the table functions are TUMBLE, HOP and CUMULATE").into_datafusion());
+    };
+    let parts = Arguments::of(function, name, arguments).map_err(Fault::into_datafusion)?;
     let input = context.plan(parts.data.clone())?;
-    let size = millis(context, &parts.size)?;
+    let mut spans = [0; 2];
+    for (span, expr) in spans.iter_mut().zip(&parts.spans) {
+        *span = millis(context, expr)?;
+    }
     let offset = parts.offset.as_ref().map_or(Ok(0), |offset| millis(context, offset))?;
-    let window = Tumbling::new(size, offset);
-    assign(input, &parts, in_utc, window.map_err(|error| Fault::from(error).at(parts.size.span()).into_datafusion())?)
+    let place = parts.spans.first().map_or(name.span, Spanned::span);
+    let wrong = |error| Fault::from(error).at(place).into_datafusion();
+    let kind = match function {
+        WindowFunction::Tumble => {
+            let window = Tumbling::new(spans[0], offset).map_err(wrong)?;
+            return tumble(input, &parts, in_utc, window);
+        }
+        WindowFunction::Hop => WindowKind::Hopping { slide_millis: spans[0], size_millis: spans[1] },
+        WindowFunction::Cumulate => WindowKind::Cumulating { step_millis: spans[0], max_size_millis: spans[1] },
+        WindowFunction::Sessions if spans[0] > 0 => {
+            let (time, _) = event_time(&input, &parts, in_utc)?;
+            let windows = Assigned::Sessions { gap_millis: spans[0] };
+            return Ok(WindowAssign::new(Arc::new(input), time, windows)?.into_plan());
+        }
+        WindowFunction::Sessions => {
+            let message = format!("the gap of a session is {} ms, expected more than 0", spans[0]);
+            return Err(Fault::new(message).at(place).into_datafusion());
+        }
+    };
+    let windows = Assigned::Overlapping(Windows::new(kind, offset).map_err(wrong)?);
+    let (time, _) = event_time(&input, &parts, in_utc)?;
+    Ok(WindowAssign::new(Arc::new(input), time, windows)?.into_plan())
 }
 
-/// The input's columns and the three of the window.
-fn assign(
-    input: LogicalPlan,
-    parts: &Arguments,
-    in_utc: bool,
-    window: Tumbling,
-) -> datafusion_common::Result<LogicalPlan> {
+/// The window table functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WindowFunction {
+    Tumble,
+    Hop,
+    Cumulate,
+    /// What `GROUP BY SESSION(…)` becomes.
+    Sessions,
+}
+
+impl WindowFunction {
+    fn of(name: &str) -> Option<Self> {
+        match name.to_uppercase().as_str() {
+            "TUMBLE" => Some(WindowFunction::Tumble),
+            "HOP" => Some(WindowFunction::Hop),
+            "CUMULATE" => Some(WindowFunction::Cumulate),
+            _ if name == SESSIONS => Some(WindowFunction::Sessions),
+            _ => None,
+        }
+    }
+
+    /// The names of its spans of time, in their order.
+    fn spans(self) -> &'static [&'static str] {
+        match self {
+            WindowFunction::Tumble => &["SIZE"],
+            WindowFunction::Hop => &["SLIDE", "SIZE"],
+            WindowFunction::Cumulate => &["STEP", "SIZE"],
+            WindowFunction::Sessions => &["GAP"],
+        }
+    }
+
+    fn example(self) -> &'static str {
+        match self {
+            WindowFunction::Tumble => "TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)",
+            WindowFunction::Hop => "HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTE, INTERVAL '1' HOUR)",
+            WindowFunction::Cumulate => "CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR, INTERVAL '1' DAY)",
+            WindowFunction::Sessions => "SESSION(ts, INTERVAL '10' MINUTE)",
+        }
+    }
+}
+
+/// The time that windows are made of, and its type.
+fn event_time(input: &LogicalPlan, parts: &Arguments, in_utc: bool) -> datafusion_common::Result<(Expr, DataType)> {
     let name = &parts.time;
     let column = match input.schema().qualified_fields_with_unqualified_name(&name.value).first() {
         Some((qualifier, field)) => Column::new(qualifier.cloned(), field.name()),
@@ -104,14 +161,24 @@ fn assign(
     }
     for added in ["window_start", "window_end", "window_time"] {
         if !input.schema().qualified_fields_with_unqualified_name(added).is_empty() {
-            let message = format!("{} has a column '{added}' already, which TUMBLE adds", parts.data_name());
+            let message = format!("{} has a column '{added}' already, which the window adds", parts.data_name());
             let help =
                 format!("give it another name where it is selected: {added} AS inner_{}", &added["window_".len()..]);
             return Err(Fault::new(message).at(parts.data.span()).help(help).into_datafusion());
         }
     }
+    Ok((Expr::Column(column), data_type))
+}
+
+/// The input's columns and the three of the window.
+fn tumble(
+    input: LogicalPlan,
+    parts: &Arguments,
+    in_utc: bool,
+    window: Tumbling,
+) -> datafusion_common::Result<LogicalPlan> {
+    let (time, data_type) = event_time(&input, parts, in_utc)?;
     let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-    let time = Expr::Column(column);
     columns.push(window.bound(Bound::Start, time.clone()).alias("window_start"));
     columns.push(window.bound(Bound::End, time.clone()).alias("window_end"));
     let last = window.bound(Bound::Time, time);
@@ -133,24 +200,27 @@ fn unknown_column(name: &Ident, schema: &DFSchema) -> Fault {
     }
 }
 
-/// What `TUMBLE` was called with.
+/// What a window function was called with.
 struct Arguments {
     data: TableFactor,
     time: Ident,
-    size: ast::Expr,
+    spans: Vec<ast::Expr>,
     offset: Option<ast::Expr>,
 }
 
 impl Arguments {
-    /// By position, or by the names `DATA`, `TIMECOL`, `SIZE` and `OFFSET`.
-    fn of(function: &Ident, arguments: &[FunctionArg]) -> Result<Self> {
-        const NAMES: [&str; 4] = ["DATA", "TIMECOL", "SIZE", "OFFSET"];
-        let mut found: [Option<ast::Expr>; 4] = [None, None, None, None];
+    /// By position, or by the names `DATA`, `TIMECOL`, those of the spans, and `OFFSET`.
+    fn of(window: WindowFunction, function: &Ident, arguments: &[FunctionArg]) -> Result<Self> {
+        let mut names = vec!["DATA", "TIMECOL"];
+        names.extend(window.spans());
+        names.extend((window != WindowFunction::Sessions).then_some("OFFSET"));
+        let usage = |function: &Ident| usage(window, function);
+        let mut found: Vec<Option<ast::Expr>> = vec![None; names.len()];
         for (position, argument) in arguments.iter().enumerate() {
             let (index, value) = match argument {
                 FunctionArg::Unnamed(value) => (Some(position), value),
                 FunctionArg::Named { name, arg, .. } => {
-                    (NAMES.iter().position(|known| name.value.eq_ignore_ascii_case(known)), arg)
+                    (names.iter().position(|known| name.value.eq_ignore_ascii_case(known)), arg)
                 }
                 FunctionArg::ExprNamed { arg, .. } => (None, arg),
             };
@@ -160,7 +230,12 @@ impl Arguments {
                 _ => return Err(usage(function)),
             }
         }
-        let [Some(table), Some(time), Some(size), offset] = found else { return Err(usage(function)) };
+        let mut found = found.into_iter();
+        let (Some(table), Some(time)) = (found.next().flatten(), found.next().flatten()) else {
+            return Err(usage(function));
+        };
+        let spans: Option<Vec<ast::Expr>> = found.by_ref().take(window.spans().len()).collect();
+        let (Some(spans), offset) = (spans, found.next().flatten()) else { return Err(usage(function)) };
         let data = match table {
             ast::Expr::Identifier(name) => table_factor(ObjectName::from(vec![name])),
             ast::Expr::CompoundIdentifier(names) => table_factor(ObjectName::from(names)),
@@ -169,7 +244,7 @@ impl Arguments {
             }
             _ => return Err(usage(function)),
         };
-        Ok(Arguments { data, time: descriptor(&time).ok_or_else(|| usage(function))?, size, offset })
+        Ok(Arguments { data, time: descriptor(&time).ok_or_else(|| usage(function))?, spans, offset })
     }
 }
 
@@ -182,10 +257,13 @@ impl Arguments {
     }
 }
 
-fn usage(function: &Ident) -> Fault {
-    Fault::new(format!("{} is called with other arguments than it takes", function.value.to_uppercase()))
-        .at(function.span)
-        .help("write TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)), with an offset as the fourth argument if need be")
+fn usage(window: WindowFunction, function: &Ident) -> Fault {
+    let help = match window {
+        WindowFunction::Sessions => format!("write GROUP BY {}", window.example()),
+        _ => format!("write TABLE({}), with an offset as the last argument if need be", window.example()),
+    };
+    let name = window.example().split('(').next().unwrap_or_default();
+    Fault::new(format!("{name} is called with other arguments than it takes")).at(function.span).help(help)
 }
 
 /// The column in `DESCRIPTOR(column)`.

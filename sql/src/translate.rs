@@ -268,8 +268,13 @@ impl<'a> Translator<'a> {
         schema: SchemaRef,
         parallelism: u32,
     ) -> Result<OperatorId> {
+        self.stateless(parallelism, Arc::new(Calc { filter, projection, schema }))
+    }
+
+    /// Adds an operator without state, which is named by its place.
+    pub(crate) fn stateless(&mut self, parallelism: u32, factory: Arc<dyn OperatorFactory>) -> Result<OperatorId> {
         let uid = self.names.provisional(OperatorId(self.graph.nodes.len() as u32));
-        self.operator(&uid, parallelism, Arc::new(Calc { filter, projection, schema }))
+        self.operator(&uid, parallelism, factory)
     }
 
     pub(crate) fn operator(

@@ -12,6 +12,9 @@ use crate::limits::PARSER_DEPTH_MAX;
 use crate::parser_fault::parser_fault;
 use crate::tokens::is_word;
 
+/// The table function that `GROUP BY SESSION(…)` becomes. No function of SQL has a blank in its name.
+pub(crate) const SESSIONS: &str = "sessions by the keys of the group";
+
 /// The catalog and the database that there are, as Flink's are called.
 pub(crate) const CATALOG: &str = "default_catalog";
 pub(crate) const DATABASE: &str = "default_database";

@@ -26,7 +26,7 @@ use crate::state::span;
 use crate::{Error, Result};
 
 /// How the windows of an operator follow each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WindowKind {
     /// Without gap and overlap.
     Tumbling {
@@ -50,7 +50,7 @@ pub enum WindowKind {
 }
 
 /// The windows of an operator: a valid kind, shifted by an offset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Windows {
     kind: WindowKind,
     /// Below the distance of two windows' starts, not negative.

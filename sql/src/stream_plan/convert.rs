@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use datafusion_expr::{FetchType, LogicalPlan, SkipType};
+use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion_expr::utils::conjunction;
+use datafusion_expr::{Expr, FetchType, LogicalPlan, SkipType};
 
 use super::StreamPlan;
 use super::aggregates::check_grouping;
@@ -11,10 +13,13 @@ use super::final_rows::FinalRows;
 use super::group_aggregate::GroupAggregate;
 use super::join::Join;
 use super::scan::Scan;
+use super::slices::sliced;
 use super::union::Union;
 use super::window_aggregate::WindowAggregate;
+use super::window_rows::WindowRows;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
+use crate::window_assign::{ADDED, WindowAssign};
 
 /// Finds the node for each node of a plan.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +37,10 @@ impl Converter {
         let inputs = |inputs: &[&Arc<LogicalPlan>]| {
             inputs.iter().map(|input| self.convert(input)).collect::<Result<Vec<StreamPlan>>>()
         };
+        if let Some(assign) = WindowAssign::of(plan) {
+            let node = WindowRows::of(assign)?;
+            return Ok(StreamPlan::new(node, inputs(&[&assign.input])?, plan.schema().clone()));
+        }
         match plan {
             LogicalPlan::TableScan(scan) => {
                 Ok(StreamPlan::new(Scan::of(scan)?, Vec::new(), scan.projected_schema.clone()))
@@ -54,14 +63,18 @@ impl Converter {
             }
             LogicalPlan::Aggregate(aggregate) => {
                 check_grouping(aggregate)?;
-                let input = inputs(&[&aggregate.input])?;
-                if let Some(node) = WindowAggregate::of(aggregate)? {
-                    let schema = Arc::new(node.schema.clone());
-                    return Ok(StreamPlan::new(node, input, schema));
+                match WindowAggregate::of(aggregate)? {
+                    Some(node) if node.is_assigned() => self.assigned(node, &aggregate.input),
+                    Some(node) => {
+                        let schema = Arc::new(node.schema.clone());
+                        Ok(StreamPlan::new(node, inputs(&[&aggregate.input])?, schema))
+                    }
+                    None => {
+                        let node = GroupAggregate::of(aggregate)?;
+                        let schema = Arc::new(node.schema.clone());
+                        Ok(StreamPlan::new(node, inputs(&[&aggregate.input])?, schema))
+                    }
                 }
-                let node = GroupAggregate::of(aggregate)?;
-                let schema = Arc::new(node.schema.clone());
-                Ok(StreamPlan::new(node, input, schema))
             }
             LogicalPlan::Join(join) => {
                 let (node, is_swapped) = Join::of(join)?;
@@ -82,6 +95,33 @@ impl Converter {
             }
             other => Err(crate::refuse::refusal(other)),
         }
+    }
+
+    /// An aggregation by windows of which a row may be in several.
+    fn assigned(self, node: WindowAggregate, input: &LogicalPlan) -> Result<StreamPlan> {
+        let mut conditions = Vec::new();
+        let below = self.convert(&sliced(input, &mut conditions)?)?;
+        let bound = |expr: Expr| {
+            let Expr::Column(column) = &expr else { return Ok(Transformed::no(expr)) };
+            let bound = ADDED.iter().find(|(name, _)| *name == column.name).map(|(_, bound)| *bound);
+            match bound.map(|bound| node.bound(bound)) {
+                None => Ok(Transformed::no(expr)),
+                Some(Some(column)) => Ok(Transformed::yes(column)),
+                Some(None) => {
+                    let message = format!("a condition on {} wants it among the keys of the GROUP BY", column.name);
+                    Err(Fault::new(message).or_clause(&["GROUP"]).into_datafusion())
+                }
+            }
+        };
+        let conditions = conditions.into_iter().map(|condition| condition.transform(bound).data());
+        let predicate = conditions.collect::<datafusion_common::Result<Vec<Expr>>>();
+        let predicate = conjunction(predicate.map_err(|error| fault(&error))?);
+        let schema = Arc::new(node.schema.clone());
+        let plan = StreamPlan::new(node, vec![below], schema.clone());
+        Ok(match predicate {
+            Some(predicate) => StreamPlan::new(Filter { predicate }, vec![plan], schema),
+            None => plan,
+        })
     }
 
     /// Some of the rows of a plan, in its order: a limit goes below what is done to each row alone, to the sort.

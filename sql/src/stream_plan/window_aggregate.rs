@@ -1,24 +1,24 @@
 //! `GROUP BY` with a window: partial aggregation before the shuffle where it pays, the late rows' stream, and the keys.
 
-use std::time::Duration;
-
 use arrow::datatypes::FieldRef;
 use coulee_model::OperatorId;
 use coulee_runtime::graph::{NodeKind, Partitioning, Port};
 use coulee_runtime::table::TableSpec;
-use coulee_runtime::window::assign::{Bound, Tumbling};
+use coulee_runtime::window::assign::{Bound, millisecond_of};
 use coulee_runtime::window::{
-    WindowAggregateSpec, WindowColumn, partial_key_columns, window_final, window_partial, window_single,
+    SessionAggregateSpec, WindowAggregateSpec, WindowColumn, Windows, partial_key_columns, session_aggregate,
+    window_final, window_partial, window_single,
 };
-use datafusion_common::DFSchema;
+use datafusion_common::{Column, DFSchema};
 use datafusion_expr::{Aggregate, Expr};
 
 use crate::error::{Fault, Result};
 use crate::faults::fault;
 use crate::hint;
 use crate::identity::Name;
-use crate::lineage::bounds_of;
+use crate::lineage::{GroupWindow, bounds_of};
 use crate::translate::{NodeRows, Translator, physical};
+use crate::window_assign::Assigned;
 
 use super::aggregates::{columns_of, keys, lowered};
 use super::print::aggregates;
@@ -27,9 +27,9 @@ use super::{Building, ChangelogKind, Node, StateName, StreamPlan};
 /// Aggregates the rows of each window by keys, once the watermark has passed the window.
 #[derive(Debug)]
 pub(super) struct WindowAggregate {
-    window: Tumbling,
-    /// The end of the row's window.
-    end: Expr,
+    window: GroupWindow,
+    /// What a row's place among the windows is found by: the end of its slice (of tumbling windows, of its window), or the time that sessions are made of.
+    entry: Expr,
     keys: Vec<(Expr, FieldRef)>,
     aggregates: Vec<Expr>,
     output: Vec<WindowColumn>,
@@ -42,9 +42,13 @@ pub(super) struct WindowAggregate {
 impl Node for WindowAggregate {
     fn describe(&self, _: &[StreamPlan]) -> String {
         let keys: Vec<&str> = self.keys.iter().map(|(_, field)| field.name().as_str()).collect();
-        let window = crate::explain::span(Duration::from_millis(self.window.size_millis() as u64));
+        let window = match self.window {
+            GroupWindow::Tumbling(window) => Windows::from(window).kind().to_string(),
+            GroupWindow::Assigned(Assigned::Overlapping(windows)) => windows.kind().to_string(),
+            GroupWindow::Assigned(Assigned::Sessions { gap_millis }) => format!("session {gap_millis} ms"),
+        };
         format!(
-            "WindowAggregate(window=[tumbling {window}], groupBy=[{}], aggregates={})",
+            "WindowAggregate(window=[{window}], groupBy=[{}], aggregates={})",
             keys.join(", "),
             aggregates(&self.aggregates)
         )
@@ -65,13 +69,24 @@ impl Node for WindowAggregate {
             return Err(Fault::new("the state of a window aggregation has no name"));
         };
         if to.context.late_rows.is_none() {
-            // Of the window's bounds, only its end is looked at here.
-            let exprs = self.keys.iter().map(|(expr, _)| expr).chain([&self.end]).chain(&self.aggregates);
+            // Of the window's bounds, only one is looked at here.
+            let exprs = self.keys.iter().map(|(expr, _)| expr).chain([&self.entry]).chain(&self.aggregates);
             rows.keep(exprs.flat_map(Expr::column_refs)).map_err(|error| fault(&error))?;
         }
         let rows = to.flush(rows)?;
-        let mut spec = self.spec(&rows.schema)?;
-        if plan.inputs.iter().any(|input| input.changes != ChangelogKind::InsertOnly) {
+        let is_changelog = plan.inputs.iter().any(|input| input.changes != ChangelogKind::InsertOnly);
+        let windows = match self.window {
+            GroupWindow::Tumbling(window) => window.into(),
+            GroupWindow::Assigned(Assigned::Overlapping(windows)) => windows,
+            GroupWindow::Assigned(Assigned::Sessions { gap_millis }) => {
+                let spec = self.sessions(gap_millis, &rows.schema)?;
+                let spec = spec.in_canonical_order(&to.graph.lineage(rows.node));
+                let (node, parallelism) = session_stage(to, &rows, name, spec)?;
+                return Ok(NodeRows::new(node, parallelism, self.schema.clone()));
+            }
+        };
+        let mut spec = self.spec(windows, &rows.schema)?;
+        if is_changelog {
             spec.changelog = Some(rows.schema.inner().clone());
         }
         let spec = spec.in_canonical_order(&to.graph.lineage(rows.node));
@@ -112,6 +127,25 @@ fn stages(
     Ok((node, parallelism))
 }
 
+/// The same for sessions, whose rows must meet by key before they are aggregated.
+fn session_stage(
+    to: &mut Translator<'_>,
+    rows: &NodeRows,
+    name: Name,
+    spec: SessionAggregateSpec,
+) -> Result<(OperatorId, u32)> {
+    let parallelism = if spec.keys.is_empty() { 1 } else { to.context.parallelism };
+    let late = to.names.aside("late", &name);
+    let partitioning = match rows.parallelism == 1 && parallelism == 1 {
+        true => Partitioning::Forward,
+        false => Partitioning::Hash(spec.keys.iter().map(|(expr, _)| expr.clone()).collect()),
+    };
+    let node = to.add(name, parallelism, NodeKind::Operator(session_aggregate(spec)))?;
+    to.graph.connect(rows.node, Port::MAIN, node, partitioning)?;
+    late_rows(to, rows, late, node)?;
+    Ok((node, parallelism))
+}
+
 /// Leads late rows to the built-in stream that `late-rows.stream` names.
 fn late_rows(to: &mut Translator<'_>, rows: &NodeRows, sink: Name, window: OperatorId) -> Result<()> {
     let Some(name) = to.context.late_rows.clone() else { return Ok(()) };
@@ -143,7 +177,7 @@ impl WindowAggregate {
     /// # Errors
     /// An aggregation with the bounds of several windows.
     pub fn of(aggregate: &Aggregate) -> Result<Option<Self>> {
-        let mut found: Option<(Tumbling, Bound, &Expr)> = None;
+        let mut found: Option<(GroupWindow, Bound, &Expr)> = None;
         let (mut keys, mut output, mut uid) = (Vec::new(), Vec::new(), None);
         let (bounds, mut fields) = (bounds_of(aggregate), Vec::new());
         for (index, expr) in aggregate.group_expr.iter().enumerate() {
@@ -174,19 +208,53 @@ impl WindowAggregate {
         }
         let Some((window, part, expr)) = found else { return Ok(None) };
         let bare = crate::lineage::bare(expr).clone();
-        let end = if part == Bound::End { bare } else { window.bound(Bound::End, bare) };
+        let entry = match window {
+            GroupWindow::Tumbling(_) if part == Bound::End => bare,
+            GroupWindow::Tumbling(window) => window.bound(Bound::End, bare),
+            // All three bounds have become the entry. That of local time is an instant with a zone.
+            GroupWindow::Assigned(_) if part == Bound::Time => millisecond_of(bare),
+            GroupWindow::Assigned(_) => bare,
+        };
         output.extend((0..aggregate.aggr_expr.len()).map(WindowColumn::Aggregate));
         fields.extend(aggregate.group_expr.len()..aggregate.schema.fields().len());
         let schema = columns_of(&aggregate.schema, &fields).map_err(|error| fault(&error))?;
         let aggregates = aggregate.aggr_expr.clone();
-        Ok(Some(WindowAggregate { window, end, keys, aggregates, output, uid, schema }))
+        Ok(Some(WindowAggregate { window, entry, keys, aggregates, output, uid, schema }))
     }
 
-    fn spec(&self, input: &DFSchema) -> Result<WindowAggregateSpec> {
+    /// Whether a [`WindowAssign`](crate::window_assign::WindowAssign) below gives rows their windows.
+    pub fn is_assigned(&self) -> bool {
+        matches!(self.window, GroupWindow::Assigned(_))
+    }
+
+    /// The column of the result that is this bound of the window.
+    pub fn bound(&self, bound: Bound) -> Option<Expr> {
+        let wanted = match bound {
+            Bound::Start => WindowColumn::Start,
+            Bound::End => WindowColumn::End,
+            Bound::Time => WindowColumn::Time,
+        };
+        let at = self.output.iter().position(|column| *column == wanted)?;
+        Some(Expr::Column(Column::from(self.schema.qualified_field(at))))
+    }
+
+    fn sessions(&self, gap_millis: i64, input: &DFSchema) -> Result<SessionAggregateSpec> {
+        let aggregates = self.aggregates.iter().map(|expr| lowered(expr, input));
+        Ok(SessionAggregateSpec {
+            time: physical(&self.entry, input)?,
+            gap_millis,
+            keys: keys(&self.keys, input)?,
+            aggregates: aggregates.collect::<Result<_>>()?,
+            output: self.output.clone(),
+            schema: self.schema.inner().clone(),
+        })
+    }
+
+    fn spec(&self, windows: Windows, input: &DFSchema) -> Result<WindowAggregateSpec> {
         let aggregates = self.aggregates.iter().map(|expr| lowered(expr, input));
         Ok(WindowAggregateSpec {
-            slice_end: physical(&self.end, input)?,
-            windows: self.window.into(),
+            slice_end: physical(&self.entry, input)?,
+            windows,
             keys: keys(&self.keys, input)?,
             aggregates: aggregates.collect::<Result<_>>()?,
             changelog: None,
