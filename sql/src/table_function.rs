@@ -64,9 +64,16 @@ fn window_function(
     context: &mut dyn RelationPlannerContext,
 ) -> datafusion_common::Result<LogicalPlan> {
     let Some(function) = WindowFunction::of(&name.value) else {
-        let message = format!("unknown table function '{}'", name.value);
-        let fault = Fault::new(message).at(name.span);
-        return Err(fault.help("the table functions are TUMBLE, HOP and CUMULATE").into_datafusion());
+        let (message, help) = match name.value.eq_ignore_ascii_case("SESSION") {
+            true => (
+                "SESSION as a table function comes in a later version".to_owned(),
+                "write GROUP BY SESSION(ts, INTERVAL '10' MINUTE), key with SESSION_START and SESSION_END in the SELECT",
+            ),
+            false => {
+                (format!("unknown table function '{}'", name.value), "the table functions are TUMBLE, HOP and CUMULATE")
+            }
+        };
+        return Err(Fault::new(message).at(name.span).help(help).into_datafusion());
     };
     let parts = Arguments::of(function, name, arguments).map_err(Fault::into_datafusion)?;
     let input = context.plan(parts.data.clone())?;
