@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::Int8Array;
+use arrow::array::{AsArray, Int8Array};
+use arrow::datatypes::TimestampMillisecondType;
+use arrow::record_batch::RecordBatch;
 use coulee_model::{SubtaskIndex, Timestamp};
 use coulee_runtime::RowKind::{Delete, Insert, UpdateAfter, UpdateBefore};
 use coulee_runtime::flow::{GraphBuilder, col, lit};
@@ -297,6 +299,26 @@ fn late_changes_of_overlapping_windows_leave_with_their_kinds() {
     harness.push(Input::Rows(batch(&[(Insert, row)], true))).unwrap();
     let late = changelog_lines(&harness.take_batches(Port::LATE)).unwrap();
     assert_eq!(late, ["+I | 1970-01-01T00:00:00.005 | a | 1"]);
+}
+
+#[test]
+fn rows_that_no_window_holds_are_rejected() {
+    // Windows begin at every 10 ms, so that none holds the second half of the first 10 ms of all instants: i64::MIN ends in -808.
+    let folder = tempfile::tempdir().unwrap();
+    let mut harness = Harness::new(appending(hopping(15, 10, 0)).operator(), folder.path()).unwrap();
+    let times = [i64::MIN, i64::MIN + 4, i64::MIN + 8, 0, i64::MAX - 5, i64::MAX];
+    let input: Vec<InputRow> = times.iter().map(|time| (Some(*time), Some("a"), Some(1))).collect();
+    harness.push(inserts(&input)).unwrap();
+    let rejected: usize = harness.take(Port::REJECTED).iter().map(|rows| rows.num_rows()).sum();
+    assert_eq!(rejected, 3, "the first two and the last");
+    harness.end().unwrap();
+    let found: Vec<i64> = harness.take(Port::MAIN).iter().flat_map(|rows| instants(rows, "window_start")).collect();
+    // Of the two windows of the last but one, the second would end beyond i64::MAX, which ends in 807.
+    assert_eq!(found, [i64::MIN + 8, -10, 0, i64::MAX - 17]);
+}
+
+fn instants(rows: &RecordBatch, column: &str) -> Vec<i64> {
+    rows.column_by_name(column).unwrap().as_primitive::<TimestampMillisecondType>().values().to_vec()
 }
 
 #[test]

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray, TimestampMillisecondArray};
-use arrow::datatypes::{Int64Type, TimestampMillisecondType};
-use arrow::record_batch::RecordBatch;
+use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMillisecondArray};
+use arrow::datatypes::Int64Type;
 
 use super::*;
 
@@ -27,7 +26,7 @@ fn push(harness: &mut Harness, time: i64, value: i64) {
 fn sums(results: &[RecordBatch]) -> BTreeMap<i64, (usize, i64)> {
     let mut found = BTreeMap::new();
     for rows in results {
-        let end = rows.column_by_name("window_end").unwrap().as_primitive::<TimestampMillisecondType>().value(0);
+        let end = instants(rows, "window_end")[0];
         let sums = rows.column_by_name("sum").unwrap().as_primitive::<Int64Type>();
         let entry: &mut (usize, i64) = found.entry(end).or_insert((0, sums.value(0)));
         assert!(sums.values().iter().all(|sum| *sum == entry.1), "of the window that ends at {end}");
