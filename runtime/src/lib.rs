@@ -33,6 +33,7 @@ pub mod group_table;
 pub mod join;
 pub mod keyed;
 pub mod keys;
+pub mod rank;
 pub mod row;
 pub mod runs;
 pub mod state;

@@ -24,6 +24,7 @@ mod json_syntax;
 mod math;
 mod moment;
 mod printf;
+pub(crate) mod ranking;
 mod regex;
 mod rounding;
 mod simple_date;

@@ -68,7 +68,14 @@ impl Functions {
         let aggregates = self.aggregates.keys().map(|name| (name.as_str(), "aggregate"));
         let mut all: Vec<_> = scalars
             .chain(aggregates)
-            .chain([("cumulate", "window"), ("hop", "window"), ("tumble", "window")])
+            .chain([
+                ("cumulate", "window"),
+                ("dense_rank", "over"),
+                ("hop", "window"),
+                ("rank", "over"),
+                ("row_number", "over"),
+                ("tumble", "window"),
+            ])
             .collect();
         all.sort_unstable();
         all
@@ -199,8 +206,8 @@ impl ContextProvider for Planner<'_> {
         self.functions.aggregates.get(&name.to_lowercase()).cloned()
     }
 
-    fn get_window_meta(&self, _: &str) -> Option<Arc<WindowUDF>> {
-        None
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        functions::ranking::ranking(&name.to_lowercase())
     }
 
     fn get_variable_type(&self, _: &[String]) -> Option<DataType> {

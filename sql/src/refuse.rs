@@ -44,9 +44,17 @@ pub(crate) fn refusal(plan: &LogicalPlan) -> Fault {
 
 /// Why an OVER clause is refused.
 pub(crate) fn over() -> Fault {
-    Fault::new("OVER comes in a later version")
+    Fault::new("OVER comes in a later version, but for ROW_NUMBER, RANK and DENSE_RANK whose number a condition bounds")
         .or_clause(&["OVER"])
-        .help("aggregate in a window: FROM TABLE(TUMBLE(…)) … GROUP BY window_start, window_end")
+        .help(
+            "write SELECT … FROM (SELECT …, ROW_NUMBER() OVER (PARTITION BY key ORDER BY x) AS n FROM t) WHERE n <= 3; or aggregate in a window",
+        )
+}
+
+/// Whether a function numbers rows.
+fn is_rank(function: &ast::Function) -> bool {
+    let name = function.name.to_string().to_uppercase();
+    matches!(name.as_str(), "ROW_NUMBER" | "RANK" | "DENSE_RANK")
 }
 
 /// Refuses what DataFusion would read as something else or not at all.
@@ -94,7 +102,7 @@ impl Visitor for Unread {
 
     fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<Box<Fault>> {
         match expr {
-            ast::Expr::Function(function) if function.over.is_some() => {
+            ast::Expr::Function(function) if function.over.is_some() && !is_rank(function) => {
                 ControlFlow::Break(Box::new(over().at(function.name.span())))
             }
             _ => ControlFlow::Continue(()),

@@ -161,7 +161,7 @@ fn event_time(input: &LogicalPlan, parts: &Arguments, in_utc: bool) -> datafusio
         let help = "RESET 'table.local-time-zone', or declare a TIMESTAMP(3) as the event time: local_ts AS CAST(ts AS TIMESTAMP(3))";
         return Err(Fault::new(message).at(name.span).help(help).into_datafusion());
     }
-    if !is_event_time(&column, &input, in_utc) {
+    if !is_event_time(&column, input, in_utc) {
         let message = format!("'{}' is {}, but not an event-time column", name.value, type_name(&data_type));
         let help = "declare it where the table is created: WATERMARK FOR column AS column - INTERVAL '5' SECOND";
         return Err(Fault::new(message).at(name.span).help(help).into_datafusion());

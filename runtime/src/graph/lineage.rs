@@ -113,6 +113,13 @@ impl Lineage {
         Lineage::new(from, columns, Arc::new(arrow::datatypes::Schema::new(fields)))
     }
 
+    /// Rows of `from` with these columns and one more.
+    #[must_use]
+    pub fn with_column(&self, from: String, column: String, schema: SchemaRef) -> Lineage {
+        let columns = self.columns.iter().cloned().chain([bounded(column)]).collect();
+        Lineage::new(from, columns, schema)
+    }
+
     /// Rows of `from` with the first of these columns, as many as `schema` has.
     #[must_use]
     pub fn derived(mut self, from: String, schema: SchemaRef) -> Lineage {

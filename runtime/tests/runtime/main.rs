@@ -9,6 +9,7 @@ mod jobs;
 mod joins;
 mod keyed;
 mod overlapping_windows;
+mod ranks;
 mod row_errors;
 mod savepoints;
 mod sessions;

@@ -12,6 +12,7 @@ use super::calc::{Filter, Projection, Renamed};
 use super::final_rows::FinalRows;
 use super::group_aggregate::GroupAggregate;
 use super::join::Join;
+use super::rank::{Numbers, Rank, bounded, is_rank};
 use super::scan::Scan;
 use super::slices::sliced;
 use super::union::Union;
@@ -49,13 +50,22 @@ impl Converter {
                 let node = Renamed { alias: alias.alias.clone() };
                 Ok(StreamPlan::new(node, inputs(&[&alias.input])?, alias.schema.clone()))
             }
+            LogicalPlan::Filter(filter) if bounded(filter).is_some() => self.first_rows(filter, true),
             LogicalPlan::Filter(filter) => {
                 let node = Filter { predicate: filter.predicate.clone() };
                 Ok(StreamPlan::new(node, inputs(&[&filter.input])?, plan.schema().clone()))
             }
             LogicalPlan::Projection(projection) => {
                 let node = Projection { exprs: projection.expr.clone() };
-                Ok(StreamPlan::new(node, inputs(&[&projection.input])?, projection.schema.clone()))
+                let below = match projection.input.as_ref() {
+                    LogicalPlan::Filter(filter) if bounded(filter).is_some() => {
+                        let reads =
+                            |expr: &Expr| expr.column_refs().iter().any(|column| is_rank(column, &filter.input));
+                        self.first_rows(filter, projection.expr.iter().any(reads))?
+                    }
+                    other => self.convert(other)?,
+                };
+                Ok(StreamPlan::new(node, vec![below], projection.schema.clone()))
             }
             LogicalPlan::Union(union) => {
                 let below: Vec<_> = union.inputs.iter().collect();
@@ -94,6 +104,46 @@ impl Converter {
                 }
             }
             other => Err(crate::refuse::refusal(other)),
+        }
+    }
+
+    /// The rows of each partition whose number a filter lets through; `has_number`: whether somebody reads the number behind the filter.
+    fn first_rows(self, filter: &datafusion_expr::Filter, has_number: bool) -> Result<StreamPlan> {
+        let Some((numbers, rest)) = bounded(filter) else { return Err(crate::refuse::over()) };
+        let has_number = has_number
+            || rest.iter().any(|expr| expr.column_refs().iter().any(|column| is_rank(column, &filter.input)));
+        let plan = self.ranked(&filter.input, numbers, has_number)?;
+        let schema = filter.input.schema().clone();
+        Ok(match conjunction(rest) {
+            Some(predicate) => StreamPlan::new(Filter { predicate }, vec![plan], schema),
+            None => plan,
+        })
+    }
+
+    /// A plan down to the rank that numbers its rows.
+    fn ranked(self, plan: &LogicalPlan, numbers: Numbers, has_number: bool) -> Result<StreamPlan> {
+        match plan {
+            LogicalPlan::Projection(projection) => {
+                let node = Projection { exprs: projection.expr.clone() };
+                let below = self.ranked(&projection.input, numbers, has_number)?;
+                Ok(StreamPlan::new(node, vec![below], projection.schema.clone()))
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                let node = Renamed { alias: alias.alias.clone() };
+                let below = self.ranked(&alias.input, numbers, has_number)?;
+                Ok(StreamPlan::new(node, vec![below], alias.schema.clone()))
+            }
+            LogicalPlan::Filter(filter) => {
+                let node = Filter { predicate: filter.predicate.clone() };
+                // The condition may be about the number.
+                let below = self.ranked(&filter.input, numbers, true)?;
+                Ok(StreamPlan::new(node, vec![below], plan.schema().clone()))
+            }
+            LogicalPlan::Window(window) => {
+                let node = Rank::of(window, numbers, has_number)?;
+                Ok(StreamPlan::new(node, vec![self.convert(&window.input)?], window.schema.clone()))
+            }
+            _ => Err(crate::refuse::over()),
         }
     }
 
