@@ -48,6 +48,7 @@ mod parse;
 mod parser_fault;
 mod planner;
 mod refuse;
+mod scalar_subqueries;
 mod scans;
 mod script;
 mod session;

@@ -4,7 +4,7 @@
 use arrow::datatypes::DataType;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, DataFusionError};
-use datafusion_expr::expr::{Between, BinaryExpr, Case, InList, Like};
+use datafusion_expr::expr::{Between, BinaryExpr, Case, InList, InSubquery, Like};
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
 
 use crate::error::{Fault, Result};
@@ -50,6 +50,17 @@ fn mismatch(expr: &Expr, schema: &DFSchema) -> Option<Fault> {
             compared(left, right, &op.to_string(), schema)
         }
         Expr::InList(InList { expr, list, .. }) => list.iter().find_map(|item| compared(expr, item, "IN", schema)),
+        Expr::InSubquery(InSubquery { expr, subquery, .. }) => {
+            let (is, given) = (expr.get_type(schema).ok()?, subquery.subquery.schema().field(0).data_type());
+            let is_other = |found: &DataType| found.is_numeric() || *found == DataType::Boolean;
+            let differ = (is_text(&is) && is_other(given)) || (is_text(given) && is_other(&is));
+            differ.then(|| {
+                let message =
+                    format!("{} is {}, and the subquery gives {}", text(expr), type_name(&is), type_name(given));
+                let help = format!("write CAST({} AS {}) IN (SELECT …)", text(expr), type_name(given));
+                Fault::new(message).or_at(span(expr)).or_clause(&["IN"]).help(help)
+            })
+        }
         Expr::Between(Between { expr, low, high, .. }) => {
             [low, high].into_iter().find_map(|bound| compared(expr, bound, "BETWEEN", schema))
         }

@@ -106,6 +106,7 @@ impl Planner<'_> {
         name_columns(&mut query);
         group_window::rewrite(&mut query)?;
         crate::fetch::spell_fetches(&mut query)?;
+        crate::scalar_subqueries::name_values(&mut query);
         crate::hint::mark(&mut query)?;
         cast_names::mark(&mut query);
         spell_literals(&mut query).map_err(|error| fault(&error))?;

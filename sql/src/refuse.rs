@@ -4,7 +4,10 @@ use std::ops::ControlFlow;
 
 use datafusion_common::tree_node::TreeNode;
 use datafusion_expr::{Expr, LogicalPlan};
-use sqlparser::ast::{self, Query, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor};
+use sqlparser::ast::{
+    self, JoinConstraint, JoinOperator, Query, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit,
+    Visitor,
+};
 
 use crate::error::{Fault, Result};
 
@@ -98,6 +101,32 @@ impl Visitor for Unread {
             }
             _ => ControlFlow::Continue(()),
         }
+    }
+
+    fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<Box<Fault>> {
+        if let Some(ast::Distinct::On(columns)) = &select.distinct {
+            let fault = Fault::new("DISTINCT ON is not Flink's SQL").or_clause(&["DISTINCT"]);
+            let fault = fault.or_at(columns.first().map(Spanned::span));
+            return ControlFlow::Break(Box::new(fault.help(
+                "write SELECT … FROM (SELECT …, ROW_NUMBER() OVER (PARTITION BY key ORDER BY x) AS n FROM t) WHERE n = 1",
+            )));
+        }
+        let joins = select.from.iter().flat_map(|from| &from.joins);
+        for join in joins {
+            let (name, constraint) = match &join.join_operator {
+                JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => ("RIGHT", constraint),
+                JoinOperator::FullOuter(constraint) => ("FULL", constraint),
+                _ => continue,
+            };
+            if matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural) {
+                let message = format!("{name} JOIN with USING or NATURAL comes in a later version");
+                let fault = Fault::new(message).at(join.relation.span());
+                return ControlFlow::Break(Box::new(
+                    fault.help("write ON a.key = b.key, and COALESCE(a.key, b.key) where the key is selected"),
+                ));
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<Box<Fault>> {

@@ -188,6 +188,7 @@ impl<'a> KeyedFlow<'a> {
             input: self.flow.schema.clone(),
             changelog: self.flow.is_changelog(),
             update_before: true,
+            row_of_nothing: false,
             schema: schema.clone(),
             ttl_millis: self.ttl.map(|ttl| ttl.as_millis() as i64),
         };

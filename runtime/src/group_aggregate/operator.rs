@@ -138,6 +138,18 @@ impl Operator for GroupAggregate {
         self.states.checkpoint(id, changes)
     }
 
+    fn end(&mut self, out: &mut Output) -> Result<()> {
+        if !self.spec.row_of_nothing || !self.spec.keys.is_empty() {
+            return Ok(());
+        }
+        let hashes = hash_keys(&[], 1)?;
+        let numbers = self.states.load(&[KeyRef { hash: hashes[0], bytes: &[] }])?;
+        if numbers.iter().all(|number| self.states.get(*number).is_none()) {
+            out.emit(self.spec.of_nothing()?);
+        }
+        Ok(())
+    }
+
     fn state_bytes(&self) -> usize {
         self.states.bytes() + self.aggregation.bytes()
     }

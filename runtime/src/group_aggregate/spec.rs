@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
+use arrow::compute::cast;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_physical_expr::PhysicalExpr;
@@ -31,6 +32,8 @@ pub struct GroupAggregateSpec {
     pub changelog: bool,
     /// Whether an update emits the old result (`-U`) before the new one (`+U`). A delete (`-D`) always holds the old result.
     pub update_before: bool,
+    /// Whether an aggregation without keys emits the aggregates of no rows when its input has ended and none is left: a table has that row, a stream does not.
+    pub row_of_nothing: bool,
     /// The result's schema: the keys, then the aggregates.
     pub schema: SchemaRef,
     /// How long the state of a key lives after the key's last row, by the wall clock; for ever without it.
@@ -71,6 +74,16 @@ impl GroupAggregateSpec {
     pub(super) fn is_changelog(&self) -> bool {
         // A distinct key stays while no row is taken back.
         self.changelog || !self.aggregates.is_empty()
+    }
+
+    /// The aggregates of no rows.
+    pub(super) fn of_nothing(&self) -> Result<Batch> {
+        let mut columns = Vec::with_capacity(self.aggregates.len());
+        for (aggregate, field) in self.aggregates.iter().zip(self.schema.fields()) {
+            let result = aggregate.function.create_accumulator()?.evaluate()?;
+            columns.push(cast(&result.to_array()?, field.data_type())?);
+        }
+        Ok(Batch::inserts(RecordBatch::try_new(self.schema.clone(), columns)?))
     }
 
     pub(super) fn describe(&self) -> String {

@@ -61,6 +61,7 @@ fn aggregation(aggregates: &[(&str, usize, bool)]) -> Arc<dyn OperatorFactory> {
         keys: Vec::new(),
         aggregates: built,
         input: schema(),
+        row_of_nothing: false,
         changelog: true,
         update_before: false,
         schema: Arc::new(Schema::new(fields)),

@@ -80,7 +80,7 @@ impl Converter {
                         Ok(StreamPlan::new(node, inputs(&[&aggregate.input])?, schema))
                     }
                     None => {
-                        let node = GroupAggregate::of(aggregate)?;
+                        let node = GroupAggregate::of(aggregate, self.inputs_end)?;
                         let schema = Arc::new(node.schema.clone());
                         Ok(StreamPlan::new(node, inputs(&[&aggregate.input])?, schema))
                     }

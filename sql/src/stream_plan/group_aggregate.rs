@@ -20,12 +20,14 @@ pub(super) struct GroupAggregate {
     aggregates: Vec<Expr>,
     /// The name that a hint gives to the state.
     uid: Option<String>,
+    /// Whether there is a last row: then the result is a table, which has a row also of nothing.
+    inputs_end: bool,
     /// The plan's columns without what carries that name.
     pub schema: DFSchema,
 }
 
 impl GroupAggregate {
-    pub fn of(aggregate: &Aggregate) -> Result<Self> {
+    pub fn of(aggregate: &Aggregate, inputs_end: bool) -> Result<Self> {
         let (mut group_keys, mut uid, mut fields) = (Vec::new(), None, Vec::new());
         for (index, expr) in aggregate.group_expr.iter().enumerate() {
             match hint::state_uid(expr) {
@@ -38,7 +40,7 @@ impl GroupAggregate {
         }
         fields.extend(aggregate.group_expr.len()..aggregate.schema.fields().len());
         let schema = columns_of(&aggregate.schema, &fields).map_err(|error| fault(&error))?;
-        Ok(GroupAggregate { keys: group_keys, aggregates: aggregate.aggr_expr.clone(), uid, schema })
+        Ok(GroupAggregate { keys: group_keys, aggregates: aggregate.aggr_expr.clone(), uid, inputs_end, schema })
     }
 }
 
@@ -76,6 +78,7 @@ impl Node for GroupAggregate {
             input: rows.schema.inner().clone(),
             changelog: is_changelog,
             update_before: true,
+            row_of_nothing: self.inputs_end,
             schema: self.schema.inner().clone(),
             ttl_millis: to.context.state_ttl_millis,
         };

@@ -5,6 +5,7 @@ use datafusion_common::DFSchema;
 use datafusion_expr::Expr;
 
 use super::{ChangelogKind, StreamPlan};
+use crate::functions::ranking::without_alias;
 use crate::translate::physical;
 
 /// Expressions over an input as SQL has them, separated by commas.
@@ -16,11 +17,12 @@ pub(super) fn expressions<'a>(exprs: impl IntoIterator<Item = &'a Expr>, input: 
 /// An expression over an input as SQL has it.
 pub(super) fn expression(expr: &Expr, input: &DFSchema) -> String {
     if let Expr::Alias(alias) = expr {
-        let of = expression(&alias.expr, input);
+        let of = expression(without_alias(&alias.expr), input);
         return if of == alias.name { of } else { format!("{of} AS {}", alias.name) };
     }
     match physical(expr, input) {
-        Ok(physical) => expression_text(&physical),
+        // A column may be named after the aggregate that it holds.
+        Ok(physical) => expression_text(&physical).replace("count(Int64(1))", "count(*)"),
         // An error in it is told when the operator is made.
         Err(_) => expr.human_display().to_string(),
     }
