@@ -48,3 +48,11 @@ def test_the_seeds_have_run_every_way():
     assert {way.sink for way, _ in ran} == {"json", "csv", "parquet", "stream"}
     killed = [kills for way, kills in ran if len(way.lives) > 1]
     assert sum(kills > 0 for kills in killed) > len(killed) / 2, killed
+
+
+def test_the_seeds_of_the_build_have_every_kind_of_query():
+    texts = [query.text("flink") for made in map(case, range(BUILD_SEEDS)) for query in made.queries]
+    words = ["TUMBLE(", "HOP(", "CUMULATE(", "SESSION(", " JOIN ", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "IN (SELECT", " EXISTS (", "NOT EXISTS (", "(SELECT M"]
+    words += ["UNION ALL", "UNION SELECT", "INTERSECT", "EXCEPT", "SELECT DISTINCT", "(DISTINCT", "FILTER (", "HAVING", "ORDER BY", "LIMIT", "OFFSET"]
+    missing = [word for word in words if not any(word in text for text in texts)]
+    assert not missing, missing

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from . import data
+from . import batch, data
 from .queries import Queries
 
 QUERIES = 5
@@ -26,5 +26,6 @@ class Case:
 def case(seed):
     dice = data.seeded("case", seed)
     tables = tuple(data.table(dice, name, f"{name}_") for name in ("a", "b"))
-    maker = Queries(dice, tables)
-    return Case(seed, tables, tuple(maker.query() for _ in range(QUERIES)))
+    with batch.database(tables) as database:
+        maker = Queries(dice, tables, database)
+        return Case(seed, tables, tuple(maker.query() for _ in range(QUERIES)))

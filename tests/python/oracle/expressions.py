@@ -29,8 +29,10 @@ def literal_time(value):
 class Maker:
     """Makes random expressions over the columns of a scope."""
 
-    def __init__(self, dice, scope):
+    def __init__(self, dice, scope, rows=1, updating=False):
         self.dice, self.scope = dice, scope
+        # For aggregates: how many rows there may be, and whether rows are taken back.
+        self.rows, self.updating = rows, updating
 
     def columns(self, family, exact=True):
         return [column for column in self.scope if column.family == family and (column.exact or not exact)]

@@ -21,7 +21,7 @@ def shrink(case, way, problem, folder):
             if time.monotonic() > deadline:
                 break
             count += 1
-            found = _problem(smaller, lives, folder / str(count))
+            found = _problem(smaller, lives, folder / f"smaller-{count}")
             if found and found.kind == problem.kind:
                 best, progress = (smaller, lives, found), True
                 break
@@ -57,6 +57,9 @@ def _smaller(case, way, problem):
             changes = {part: values[:index] + values[index + 1 :]}
             if part == "items":
                 changes["names"] = query.names[:index] + query.names[index + 1 :]
+            yield replace(case, queries=(replace(query, **changes),)), way
+    for changes in ({"distinct": False}, {"limit": None, "offset": 0}, {"order": (), "limit": None, "offset": 0}):
+        if any(getattr(query, part) != value for part, value in changes.items()):
             yield replace(case, queries=(replace(query, **changes),)), way
 
 
