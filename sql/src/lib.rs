@@ -26,6 +26,7 @@ mod catalog;
 mod create_table;
 mod define;
 mod dialect;
+mod distinct_from;
 mod encoding;
 mod error;
 mod explain;

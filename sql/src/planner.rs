@@ -105,6 +105,7 @@ impl Planner<'_> {
         let mut query = query.clone();
         name_columns(&mut query);
         group_window::rewrite(&mut query)?;
+        crate::distinct_from::take_apart(&mut query);
         crate::fetch::spell_fetches(&mut query)?;
         crate::scalar_subqueries::name_values(&mut query);
         crate::hint::mark(&mut query)?;

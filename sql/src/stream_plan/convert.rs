@@ -86,6 +86,10 @@ impl Converter {
                     }
                 }
             }
+            // What is left of a subquery that is one value, when nobody reads the value.
+            LogicalPlan::Join(join) if is_one_row(&join.right) && join.on.is_empty() && join.filter.is_none() => {
+                self.convert(&join.left)
+            }
             LogicalPlan::Join(join) => {
                 let (node, is_swapped) = Join::of(join)?;
                 let sides = if is_swapped { [&join.right, &join.left] } else { [&join.left, &join.right] };
@@ -199,5 +203,14 @@ impl Converter {
                 Ok(StreamPlan::new(node, vec![self.convert(other)?], plan.schema().clone()))
             }
         }
+    }
+}
+
+/// Whether a plan is a single row without columns.
+fn is_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::EmptyRelation(relation) => relation.produce_one_row && relation.schema.fields().is_empty(),
+        LogicalPlan::SubqueryAlias(alias) => is_one_row(&alias.input),
+        _ => false,
     }
 }

@@ -6,8 +6,8 @@ use coulee_runtime::graph::{NodeKind, Partitioning, Port};
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::window::assign::{Bound, millisecond_of};
 use coulee_runtime::window::{
-    SessionAggregateSpec, WindowAggregateSpec, WindowColumn, Windows, partial_key_columns, session_aggregate,
-    window_final, window_partial, window_single,
+    SessionAggregateSpec, WindowAggregateSpec, WindowColumn, WindowKind, Windows, partial_key_columns,
+    session_aggregate, window_final, window_partial, window_single,
 };
 use datafusion_common::{Column, DFSchema};
 use datafusion_expr::{Aggregate, Expr};
@@ -93,6 +93,12 @@ impl Node for WindowAggregate {
         let (node, parallelism) = stages(to, &rows, name, spec)?;
         Ok(NodeRows::new(node, parallelism, self.schema.clone()))
     }
+}
+
+/// Whether several windows have one start.
+fn is_cumulating(window: GroupWindow) -> bool {
+    let GroupWindow::Assigned(Assigned::Overlapping(windows)) = window else { return false };
+    matches!(windows.kind(), WindowKind::Cumulating { .. })
 }
 
 /// Adds the operators of one aggregation over these rows: the last one, and how many subtasks that has.
@@ -207,6 +213,12 @@ impl WindowAggregate {
             });
         }
         let Some((window, part, expr)) = found else { return Ok(None) };
+        let has_end = output.iter().any(|column| matches!(column, WindowColumn::End | WindowColumn::Time));
+        if is_cumulating(window) && !has_end {
+            let fault =
+                Fault::new("window_start alone does not tell the windows of CUMULATE apart, which begin together");
+            return Err(fault.or_clause(&["GROUP"]).help("group by window_end as well"));
+        }
         let bare = crate::lineage::bare(expr).clone();
         let entry = match window {
             GroupWindow::Tumbling(_) if part == Bound::End => bare,

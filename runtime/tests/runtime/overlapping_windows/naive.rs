@@ -41,10 +41,13 @@ fn is_open((_, end): &(i64, i64), watermark: i64) -> bool {
     watermark < end - 1
 }
 
+/// A window's bounds and a key.
+type Held<'a> = ((i64, i64), Option<&'a str>);
+
 /// The result's lines: `window_start | window_end | key | n | sum | max`, sorted.
 pub fn naive(windows: &Windows, keyed: bool, arrivals: &[Arrival]) -> Vec<String> {
     // Of each window and key, how often each value is there.
-    let mut held: BTreeMap<((i64, i64), Option<&str>), BTreeMap<Option<i64>, i64>> = BTreeMap::new();
+    let mut held: BTreeMap<Held<'_>, BTreeMap<Option<i64>, i64>> = BTreeMap::new();
     for Arrival { kind, row: (time, key, value), watermark } in arrivals {
         let Some(time) = time else { continue };
         for window in windows_of(windows, *time).into_iter().filter(|window| is_open(window, *watermark)) {
