@@ -12,6 +12,7 @@ mod emit;
 mod matches;
 mod side;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -159,7 +160,7 @@ impl OperatorFactory for JoinFactory {
 
     fn create(&self, _: SubtaskIndex) -> Result<Box<dyn Operator>> {
         let (left, right) = (Side::new(&self.0.left, LEFT)?, Side::new(&self.0.right, RIGHT)?);
-        Ok(Box::new(Join { spec: self.0.clone(), left, right }))
+        Ok(Box::new(Join { spec: self.0.clone(), left, right, pending: VecDeque::new() }))
     }
 }
 
@@ -171,20 +172,39 @@ struct Join {
     spec: JoinSpec,
     left: Side,
     right: Side,
+    /// Rows that came and are not joined yet.
+    pending: VecDeque<Pending>,
+}
+
+/// Rows of a side, from one of them on.
+struct Pending {
+    input: InputIndex,
+    rows: KeyedRows,
+    next: usize,
 }
 
 impl Join {
-    /// Joins rows of one side with what is kept of the other, and keeps them.
-    fn take(&mut self, input: InputIndex, rows: &KeyedRows, out: &mut Output) -> Result<()> {
+    /// Joins some of the rows that came with what is kept of the other side, and keeps them. Whether more are left.
+    fn step(&mut self, out: &mut Output) -> Result<bool> {
+        let Some(Pending { input, rows, next }) = self.pending.pop_front() else { return Ok(false) };
+        let end = self.take(input, &rows, next, out)?;
+        if end < rows.batch.len() {
+            self.pending.push_front(Pending { input, rows, next: end });
+        }
+        Ok(!self.pending.is_empty())
+    }
+
+    /// The same of the rows from `start` on; returns the first that is left.
+    fn take(&mut self, input: InputIndex, rows: &KeyedRows, start: usize, out: &mut Output) -> Result<usize> {
         let spec = &self.spec;
         let (own, other) = if input == InputIndex::FIRST {
             (&mut self.left, &mut self.right)
         } else {
             (&mut self.right, &mut self.left)
         };
-        let mut matches = Matches::find(spec, input, rows, other, out)?;
+        let mut matches = Matches::find(spec, input, (rows, start), other, out)?;
         let mut emitter = Emitter::new(spec, input);
-        for row in 0..rows.batch.len() {
+        for row in matches.rows.clone() {
             let kind = rows.batch.kind(row);
             emitter.row(row, kind, &mut matches);
             if rows.has_partner(row, spec.null_equals_null) {
@@ -196,7 +216,7 @@ impl Join {
         emitter.finish(&rows.batch, &matches, out)?;
         own.trim();
         other.trim();
-        Ok(())
+        Ok(matches.rows.end)
     }
 }
 
@@ -216,10 +236,13 @@ impl Operator for Join {
         if let Some(rejected) = rejected {
             out.reject(rejected);
         }
-        for piece in pieces {
-            self.take(input, &piece, out)?;
-        }
+        self.pending.extend(pieces.into_iter().map(|rows| Pending { input, rows, next: 0 }));
         Ok(())
+    }
+
+    /// Joins what came, in parts that are passed on one after the other.
+    fn more(&mut self, out: &mut Output) -> Result<bool> {
+        self.step(out)
     }
 
     fn checkpoint(&mut self, id: CheckpointId, _: &mut Output, changes: &mut Changes) -> Result<()> {

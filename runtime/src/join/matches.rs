@@ -23,31 +23,40 @@ struct Candidate {
     is_changed: bool,
 }
 
-/// For each row of a batch, the rows of the other side that match it.
+/// How many pairs are looked at at once, roughly: what rows multiply to must not wait in memory.
+const PAIRS_MAX: usize = 1 << 16;
+
+/// For each of some rows of a batch, the rows of the other side that match it.
 pub(super) struct Matches {
+    /// The rows of the batch.
+    pub rows: Range<usize>,
     candidates: Vec<Candidate>,
     /// The columns of the candidates.
     pub columns: Vec<ArrayRef>,
     /// The rows' matches, as numbers of candidates, one row's after the other's.
     matching: Vec<u32>,
-    /// Of each row, which of `matching` are its own.
+    /// Of each of the rows, which of `matching` are its own.
     of_row: Vec<Range<usize>>,
     counts: bool,
 }
 
 impl Matches {
-    /// Reads what is kept of the other side for the keys of a batch. Pairs whose condition fails are rejected, and do not match.
+    /// Reads what is kept of the other side for the keys of a batch from the row `start` on, at least for that row and for no more than make [`PAIRS_MAX`] pairs.
+    /// Pairs whose condition fails are rejected, and do not match.
     pub fn find(
         spec: &JoinSpec,
         input: InputIndex,
-        rows: &KeyedRows,
+        (rows, start): (&KeyedRows, usize),
         other: &mut Side,
         out: &mut Output,
     ) -> Result<Self> {
         let mut candidates = Vec::new();
         let mut of_key: HashMap<u32, Range<usize>> = HashMap::new();
-        let mut of_row = Vec::with_capacity(rows.batch.len());
-        for row in 0..rows.batch.len() {
+        let (mut of_row, mut pairs) = (Vec::with_capacity(rows.batch.len() - start), 0);
+        for row in start..rows.batch.len() {
+            if pairs > PAIRS_MAX {
+                break;
+            }
             if !rows.has_partner(row, spec.null_equals_null) {
                 of_row.push(0..0);
                 continue;
@@ -64,6 +73,7 @@ impl Matches {
                     start..candidates.len()
                 }
             };
+            pairs += range.len();
             of_row.push(range);
         }
         let columns = other.decoded(candidates.iter().map(|candidate| candidate.row.as_ref()))?;
@@ -74,7 +84,8 @@ impl Matches {
             pairs_of_row.push(start..matching.len());
         }
         let counts = spec.kind.counts_matches(opposite(input));
-        let mut matches = Matches { candidates, columns, matching, of_row: pairs_of_row, counts };
+        let range = start..start + pairs_of_row.len();
+        let mut matches = Matches { rows: range, candidates, columns, matching, of_row: pairs_of_row, counts };
         if spec.condition.is_some() && !matches.matching.is_empty() {
             let keep = matches.conditions(spec, input, rows, out)?;
             matches.retain(&keep);
@@ -109,7 +120,11 @@ impl Matches {
     /// The pairs as rows: the left columns, the right columns, and the number of the pair.
     fn pairs(&self, spec: &JoinSpec, input: InputIndex, rows: &KeyedRows) -> Result<RecordBatch> {
         let of_row = self.of_row.iter().enumerate();
-        let own: UInt32Array = of_row.flat_map(|(row, range)| range.clone().map(move |_| row as u32)).collect();
+        let own = of_row.flat_map(|(row, range)| {
+            let row = (self.rows.start + row) as u32;
+            range.clone().map(move |_| row)
+        });
+        let own: UInt32Array = own.collect();
         let matching = UInt32Array::from(self.matching.clone());
         let mut own_columns = Vec::with_capacity(rows.batch.rows().num_columns());
         for column in rows.batch.rows().columns() {
@@ -142,7 +157,7 @@ impl Matches {
 
     /// The candidates that match a row.
     pub fn of(&self, row: usize) -> &[u32] {
-        &self.matching[self.of_row[row].clone()]
+        &self.matching[self.of_row[row - self.rows.start].clone()]
     }
 
     /// What is known of a candidate.
