@@ -17,6 +17,9 @@ use stretches::Stretches;
 
 /// What an entry costs in memory beside its bytes, roughly.
 const ENTRY_OVERHEAD_BYTES: usize = 80;
+/// What the first node of a tree of entries costs, and of one of changed entries: with room for eleven, whether one is there or all.
+const NODE_BYTES: usize = 560;
+const CHANGED_NODE_BYTES: usize = 240;
 /// How many entries are read from the store at once.
 const PIECE_ENTRIES: usize = 256;
 /// A key's map that is larger in memory is read on without being kept.
@@ -70,7 +73,9 @@ impl Entries {
     }
 
     fn total_bytes(&self) -> usize {
-        self.bytes + self.read.bytes()
+        let node = if self.known.is_empty() { 0 } else { NODE_BYTES };
+        let changed = if self.changed.is_empty() { 0 } else { CHANGED_NODE_BYTES };
+        self.bytes + self.read.bytes() + node + changed
     }
 }
 
