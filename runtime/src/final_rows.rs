@@ -3,6 +3,8 @@
 //! Rows are kept as the keys of one ordered map, `sort keys | all columns` in Arrow's row format with how often each is there. So the order is the map's,
 //! rows with equal sort keys come in the order of their columns, and what does not fit into memory waits in the store. With a limit and rows that are only
 //! appended, no more rows are kept than the limit asks for.
+//!
+//! That the result was emitted is state: a job that dies behind the end of its input meets that end again.
 
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
@@ -22,11 +24,13 @@ use crate::graph::{Lineage, OperatorFactory, Port};
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::row_errors::evaluate::{Failed, evaluate, in_pieces};
 use crate::row_errors::expression_text;
-use crate::state::{Facet, FreedBy, KeyRef, MapTable, OperatorState, Order, StateColumn, StateTable};
+use crate::state::{Backend, Facet, FreedBy, KeyRef, MapTable, OperatorState, Order, StateColumn, StateTable};
 use crate::{Batch, Error, Result};
 
 /// The table of the rows.
 const ROWS: TableId = TableId(1);
+/// The table of one entry, which is there once the result was emitted.
+const EMITTED: TableId = TableId(2);
 /// The key of the only map: the rows are with one subtask.
 const ALL: KeyRef<'static> = KeyRef { hash: 0, bytes: &[] };
 
@@ -104,6 +108,13 @@ impl OperatorFactory for FinalRowsFactory {
             Facet::new("columns", input.typed_columns()),
             Facet::new("input", input.rows()),
         ];
+        let emitted = StateTable {
+            name: "emitted".to_owned(),
+            key: Vec::new(),
+            value: Vec::new(),
+            freed_by: FreedBy::Never,
+            bound: "one".to_owned(),
+        };
         let table = StateTable {
             name: "rows".to_owned(),
             key: vec![StateColumn::new("row", "all columns")],
@@ -111,7 +122,7 @@ impl OperatorFactory for FinalRowsFactory {
             freed_by: FreedBy::Never,
             bound: "distinct rows of the result".to_owned(),
         };
-        Some(OperatorState { kind: "final rows", tables: vec![table], facets })
+        Some(OperatorState { kind: "final rows", tables: vec![table, emitted], facets })
     }
 
     fn lineage(&self, inputs: &[Lineage]) -> Lineage {
@@ -130,7 +141,16 @@ impl OperatorFactory for FinalRowsFactory {
         }
         fields.extend(spec.schema.fields().iter().map(|field| SortField::new(field.data_type().clone())));
         let rows = if fields.is_empty() { None } else { Some(RowConverter::new(fields)?) };
-        Ok(Box::new(FinalRows { spec, rows, table: MapTable::new(ROWS, None), kept: None, emitting: None }))
+        Ok(Box::new(FinalRows {
+            spec,
+            rows,
+            table: MapTable::new(ROWS, None),
+            backend: None,
+            kept: None,
+            bar: None,
+            emitting: None,
+            emitted: Emitted::No,
+        }))
     }
 }
 
@@ -142,14 +162,27 @@ struct Emitting {
     left: usize,
 }
 
+/// Whether the result was emitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Emitted {
+    No,
+    /// Since the last checkpoint.
+    Now,
+    Stored,
+}
+
 struct FinalRows {
     spec: FinalRowsSpec,
     /// `None` for rows without columns.
     rows: Option<RowConverter>,
     table: MapTable,
+    backend: Option<Backend>,
     /// How many rows there are; `None` until they are counted.
     kept: Option<usize>,
+    /// The last row of a result that is full: none behind it gets in. `None` when that is not known.
+    bar: Option<Vec<u8>>,
     emitting: Option<Emitting>,
+    emitted: Emitted,
 }
 
 impl FinalRows {
@@ -204,6 +237,15 @@ impl FinalRows {
             }
         }
         self.kept = Some(kept);
+        self.bar = None;
+        if kept == limit {
+            let mut bar = None;
+            self.table.scan(number, (Bound::Unbounded, Bound::Unbounded), Order::Descending, |key, _| {
+                bar = Some(key.to_vec());
+                Ok(ControlFlow::Break(()))
+            })?;
+            self.bar = bar;
+        }
         Ok(())
     }
 
@@ -241,6 +283,11 @@ fn count(stored: &[u8]) -> Result<u64> {
 
 impl Operator for FinalRows {
     fn open(&mut self, context: &OpenContext<'_>) -> Result<()> {
+        if let Some(entry) = context.entries(EMITTED).next() {
+            entry?;
+            self.emitted = Emitted::Stored;
+        }
+        self.backend = Some(context.backend());
         self.table.open(context.backend())
     }
 
@@ -251,6 +298,11 @@ impl Operator for FinalRows {
         }
         let number = self.table.load(ALL);
         for (keys, piece) in pieces {
+            if let Some(bar) = &self.bar
+                && keys.iter().all(|key| key >= bar)
+            {
+                continue;
+            }
             let wanted: Vec<(u32, &[u8])> = keys.iter().map(|key| (number, key.as_slice())).collect();
             self.table.prefetch(&wanted)?;
             for (row, key) in keys.iter().enumerate() {
@@ -263,6 +315,10 @@ impl Operator for FinalRows {
     }
 
     fn end(&mut self, _: &mut Output) -> Result<()> {
+        if self.emitted != Emitted::No {
+            return Ok(());
+        }
+        self.emitted = Emitted::Now;
         let left = self.spec.fetch.unwrap_or(usize::MAX);
         self.emitting = Some(Emitting { after: None, skip: self.spec.skip, left });
         Ok(())
@@ -301,6 +357,12 @@ impl Operator for FinalRows {
 
     fn checkpoint(&mut self, id: CheckpointId, _: &mut Output, changes: &mut Changes) -> Result<()> {
         self.table.checkpoint(id, changes);
+        if self.emitted == Emitted::Now
+            && let Some(backend) = &self.backend
+        {
+            changes.put(backend.key(EMITTED, ALL.group(), &[]), Bytes::new());
+            self.emitted = Emitted::Stored;
+        }
         Ok(())
     }
 

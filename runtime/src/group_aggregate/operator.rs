@@ -22,6 +22,8 @@ use crate::{Batch, Result};
 const STATES: TableId = TableId(1);
 /// The table of values: see `values`.
 const VALUES: TableId = TableId(2);
+/// The table of one entry, which is there once the aggregates of nothing were emitted: a job that dies behind the end of its input meets that end again.
+const NOTHING: TableId = TableId(3);
 
 pub(super) struct GroupAggregate {
     spec: GroupAggregateSpec,
@@ -31,6 +33,8 @@ pub(super) struct GroupAggregate {
     keys: RowCodec,
     codec: RowCodec,
     states: ValueTable<Bytes>,
+    /// Whether the aggregates of nothing were emitted.
+    nothing: ValueTable<Bytes>,
 }
 
 impl GroupAggregate {
@@ -48,6 +52,7 @@ impl GroupAggregate {
             keys: RowCodec::new(fields.iter().map(|field| field.data_type().clone()).collect())?,
             codec: RowCodec::new(aggregation.types().to_vec())?,
             states: ValueTable::new(STATES, spec.ttl_millis),
+            nothing: ValueTable::new(NOTHING, None),
             aggregation,
             spec,
         })
@@ -115,6 +120,7 @@ impl Operator for GroupAggregate {
     fn open(&mut self, context: &OpenContext<'_>) -> Result<()> {
         let backend = context.backend();
         self.aggregation.open(backend.clone())?;
+        self.nothing.open(backend.clone())?;
         self.states.open(backend)
     }
 
@@ -135,6 +141,7 @@ impl Operator for GroupAggregate {
 
     fn checkpoint(&mut self, id: CheckpointId, _: &mut Output, changes: &mut Changes) -> Result<()> {
         self.aggregation.checkpoint(id, changes);
+        self.nothing.checkpoint(id, changes)?;
         self.states.checkpoint(id, changes)
     }
 
@@ -143,9 +150,11 @@ impl Operator for GroupAggregate {
             return Ok(());
         }
         let hashes = hash_keys(&[], 1)?;
-        let numbers = self.states.load(&[KeyRef { hash: hashes[0], bytes: &[] }])?;
-        if numbers.iter().all(|number| self.states.get(*number).is_none()) {
+        let only = [KeyRef { hash: hashes[0], bytes: &[] }];
+        let (states, nothing) = (self.states.load(&only)?, self.nothing.load(&only)?);
+        if self.states.get(states[0]).is_none() && self.nothing.get(nothing[0]).is_none() {
             out.emit(self.spec.of_nothing()?);
+            *self.nothing.update(nothing[0]) = Some(Bytes::from_static(&[1]));
         }
         Ok(())
     }

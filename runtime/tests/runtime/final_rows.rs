@@ -119,3 +119,21 @@ fn a_result_of_several_batches_comes_whole() {
     assert!(found.len() > 1, "in parts");
     assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 20_000);
 }
+
+#[test]
+fn a_result_that_a_checkpoint_holds_is_not_emitted_again_at_the_next_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut harness = Harness::new(final_rows(spec(true)), folder.path()).unwrap();
+    harness.push(Input::Rows(rows(&[(Insert, "ann", Some(1))]))).unwrap();
+    harness.checkpoint().unwrap();
+    harness.end().unwrap();
+    assert_eq!(harness.take(Port::MAIN).len(), 1);
+    // Dead before the checkpoint: it is emitted again.
+    harness.restart(SubtaskIndex(0), 1).unwrap();
+    harness.end().unwrap();
+    assert_eq!(harness.take(Port::MAIN).len(), 1);
+    harness.checkpoint().unwrap();
+    harness.restart(SubtaskIndex(0), 1).unwrap();
+    harness.end().unwrap();
+    assert!(harness.take(Port::MAIN).is_empty(), "the checkpoint holds that it was emitted");
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use coulee_runtime::window::assign::as_window;
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion, TreeNodeRewriter};
-use datafusion_common::{Column, DFSchema, Result, ScalarValue, plan_err};
+use datafusion_common::{Column, DFSchema, ExprSchema, Result, ScalarValue, plan_err};
 use datafusion_expr::expr::{Between, Case, Cast, InList, ScalarFunction, TryCast};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
@@ -62,7 +62,40 @@ impl ExprPlanner for FlinkOperators {
 /// # Errors
 /// When an operator does not take the types of its arguments.
 pub(crate) fn typed_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
-    plan.transform_up_with_subqueries(|node| typed_node(node).map(Transformed::yes)).data()
+    let typed = plan.transform_up_with_subqueries(|node| typed_node(node).map(Transformed::yes)).data()?;
+    // SUBTLE: a subquery holds the types that the columns around it had when the query was resolved: those of DataFusion's literals.
+    let renewed = |node: LogicalPlan| {
+        let outer = merge_schema(&node.inputs());
+        node.map_subqueries(|subquery| typed_again(subquery, &outer).map(Transformed::yes))
+    };
+    typed.transform_down(renewed).data()
+}
+
+/// A subquery with the types that the columns of the query around it have now.
+fn typed_again(subquery: LogicalPlan, outer: &DFSchema) -> Result<LogicalPlan> {
+    let renewed = |expr: Expr| {
+        let Expr::OuterReferenceColumn(field, column) = &expr else { return Ok(Transformed::no(expr)) };
+        match outer.field_from_column(column) {
+            Ok(now) if now.data_type() != field.data_type() => {
+                Ok(Transformed::yes(Expr::OuterReferenceColumn(now.clone(), column.clone())))
+            }
+            _ => Ok(Transformed::no(expr)),
+        }
+    };
+    let retyped = |node: LogicalPlan| {
+        let names = NamePreserver::new(&node);
+        let node = node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            expr.transform_up(renewed).map(|expr| expr.update_data(|expr| name.restore(expr)))
+        });
+        typed_node(node.data()?).map(Transformed::yes)
+    };
+    let LogicalPlan::Subquery(mut subquery) = subquery else { return Ok(subquery) };
+    subquery.subquery = Arc::new(Arc::unwrap_or_clone(subquery.subquery).transform_up_with_subqueries(retyped).data()?);
+    for column in &mut subquery.outer_ref_columns {
+        *column = column.clone().transform_up(renewed).data()?;
+    }
+    Ok(LogicalPlan::Subquery(subquery))
 }
 
 fn typed_node(node: LogicalPlan) -> Result<LogicalPlan> {
