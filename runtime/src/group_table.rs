@@ -1,6 +1,7 @@
 //! Groups and their aggregates in columns: DataFusion's group values and group accumulators, fed vectorised.
 
 mod accumulators;
+mod by_groups;
 mod interner;
 mod repeated;
 mod results;

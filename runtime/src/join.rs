@@ -11,6 +11,7 @@ mod describe;
 mod emit;
 mod matches;
 mod side;
+mod spec;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,7 +19,6 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use coulee_checkpoint::{Changes, TableId};
 use coulee_model::{CheckpointId, SubtaskIndex};
-use datafusion_physical_expr::PhysicalExpr;
 
 use crate::graph::{Lineage, OperatorFactory, Port};
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
@@ -29,91 +29,7 @@ use crate::{Batch, Error, Result};
 use emit::Emitter;
 use matches::Matches;
 use side::{KeyedRows, Side};
-
-/// Which rows a join gives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JoinKind {
-    /// Every pair that matches.
-    Inner,
-    /// Also each left row without a match, with nulls on the right.
-    Left,
-    /// Also each right row without a match, with nulls on the left.
-    Right,
-    /// Also each row of either side without a match.
-    Full,
-    /// The left rows that have a match.
-    LeftSemi,
-    /// The left rows that have none.
-    LeftAnti,
-}
-
-impl JoinKind {
-    /// Whether rows of a side are emitted although nothing matches them.
-    fn is_outer(self, side: InputIndex) -> bool {
-        match self {
-            JoinKind::Inner | JoinKind::LeftSemi | JoinKind::LeftAnti => false,
-            JoinKind::Left => side == InputIndex::FIRST,
-            JoinKind::Right => side == InputIndex::SECOND,
-            JoinKind::Full => true,
-        }
-    }
-
-    /// Whether only left rows leave the join.
-    fn is_left_only(self) -> bool {
-        matches!(self, JoinKind::LeftSemi | JoinKind::LeftAnti)
-    }
-
-    /// Whether it matters of a row of this side how many rows of the other one match it.
-    fn counts_matches(self, side: InputIndex) -> bool {
-        self.is_outer(side) || (self.is_left_only() && side == InputIndex::FIRST)
-    }
-
-    /// As `EXPLAIN` prints it.
-    pub fn name(self) -> &'static str {
-        match self {
-            JoinKind::Inner => "inner",
-            JoinKind::Left => "left",
-            JoinKind::Right => "right",
-            JoinKind::Full => "full",
-            JoinKind::LeftSemi => "left semi",
-            JoinKind::LeftAnti => "left anti",
-        }
-    }
-}
-
-/// One side of a join.
-#[derive(Debug, Clone)]
-pub struct JoinSide {
-    /// Its columns.
-    pub schema: SchemaRef,
-    /// What must equal the other side's keys, over its columns; of the same number and types on both sides.
-    pub keys: Vec<Arc<dyn PhysicalExpr>>,
-    /// After how many milliseconds without a change a row is forgotten; `None` is never.
-    pub ttl_millis: Option<i64>,
-}
-
-/// A join.
-#[derive(Debug, Clone)]
-pub struct JoinSpec {
-    /// Which rows it gives.
-    pub kind: JoinKind,
-    /// The left side, input 0.
-    pub left: JoinSide,
-    /// The right side, input 1.
-    pub right: JoinSide,
-    /// Whether a null key equals a null key (as in `IS NOT DISTINCT FROM`); otherwise it equals nothing.
-    pub null_equals_null: bool,
-    /// What must hold of a pair beside equal keys, over the left columns and then the right ones.
-    pub condition: Option<Arc<dyn PhysicalExpr>>,
-    /// The result's columns: the left ones, then the right ones but for semi and anti joins. Columns that may be padded are nullable.
-    pub schema: SchemaRef,
-}
-
-impl JoinSpec {
-    fn side(&self, input: InputIndex) -> &JoinSide {
-        if input == InputIndex::FIRST { &self.left } else { &self.right }
-    }
-}
+pub use spec::{JoinKind, JoinSide, JoinSpec};
 
 /// The operator of a join. Its inputs must be hashed by the sides' keys.
 pub fn join(spec: JoinSpec) -> Arc<dyn OperatorFactory> {

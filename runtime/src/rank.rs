@@ -6,13 +6,13 @@
 
 mod describe;
 mod difference;
+mod spec;
 
 use std::collections::HashMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int8Array, Int64Array};
-use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
@@ -26,48 +26,13 @@ use crate::keys::hash_keys;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::row_errors::evaluate::{Failed, evaluate, in_pieces};
 use crate::state::{KeyRef, MapTable, OperatorState, Order};
-use crate::{Batch, Error, Result, RowKind};
+use crate::{Batch, Error, Result};
 
 use difference::{Change, Ranked, difference};
+pub use spec::{RankFunction, RankSpec};
 
 /// The table of the rows.
 const ROWS: TableId = TableId(1);
-
-/// How rows are numbered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RankFunction {
-    /// One after the other; rows that are equal in the order have different numbers.
-    RowNumber,
-    /// Rows that are equal in the order have one number, and as many numbers are left out behind them.
-    Rank,
-    /// Rows that are equal in the order have one number, and the next row has the next one.
-    DenseRank,
-}
-
-/// Which rows of each partition are emitted.
-#[derive(Debug, Clone)]
-pub struct RankSpec {
-    /// What partitions rows, over the input; rows must have been shuffled by it. Nothing is one partition.
-    pub partition: Vec<Arc<dyn PhysicalExpr>>,
-    /// What orders the rows of a partition, over the input. Rows that are equal in it are ordered by their columns.
-    pub order: Vec<(Arc<dyn PhysicalExpr>, SortOptions)>,
-    /// How rows are numbered.
-    pub function: RankFunction,
-    /// The first number that is emitted, from 1.
-    pub from: u64,
-    /// The last number that is emitted, inclusive.
-    pub to: u64,
-    /// Whether the number is wanted. Otherwise the column is null, and a row that only moves to another number changes nothing.
-    pub has_number: bool,
-    /// Whether the input is a changelog.
-    pub changelog: bool,
-    /// After how many milliseconds without a change a row is forgotten; `None` is never.
-    pub ttl_millis: Option<i64>,
-    /// The input's columns.
-    pub input: SchemaRef,
-    /// The input's columns and then the number, an Int64.
-    pub schema: SchemaRef,
-}
 
 /// The operator. What leaves it is a changelog.
 pub fn rank(spec: RankSpec) -> Arc<dyn OperatorFactory> {
@@ -324,11 +289,5 @@ impl Operator for Rank {
 
     fn state_bytes(&self) -> usize {
         self.table.bytes()
-    }
-}
-
-impl Change {
-    fn new(kind: RowKind, row: &Ranked) -> Self {
-        Change { kind, row: row.clone() }
     }
 }

@@ -33,8 +33,6 @@ use crate::error::{Fault, Result};
 use crate::identity::Name;
 use crate::translate::{NodeRows, Target, Translator};
 
-use final_rows::FinalRows;
-
 /// Which changes flow along an edge of the plan, as in Flink's `ModifyKindSet`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ChangelogKind {
@@ -131,15 +129,6 @@ impl StreamPlan {
         let changes: Vec<ChangelogKind> = inputs.iter().map(|input| input.changes).collect();
         let changes = node.changes(&changes);
         StreamPlan { node: Box::new(node), inputs, schema, changes }
-    }
-
-    /// The same, but only the rows that are left when all inputs have ended.
-    #[must_use]
-    pub fn only_final_rows(self) -> Self {
-        match self.changes {
-            ChangelogKind::InsertOnly => self,
-            ChangelogKind::Retract => FinalRows::of(self),
-        }
     }
 
     /// Adds the plan to a graph, and a sink of a table that takes its rows. `place`: where the statement names the table.

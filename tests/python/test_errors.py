@@ -29,11 +29,17 @@ CASES = {
         FLIGHTS.replace("WATERMARK FOR departed_at AS departed_at", "WATERMARK FOR carrier AS carrier"),
         ["job.sql:5:", "carrier", "TIMESTAMP"],
     ),
-    "an aggregate without a window": (
-        FLIGHTS + "SELECT carrier, COUNT(*) FROM flights GROUP BY carrier;",
-        ["job.sql:7", "TUMBLE"],
+    "updates into files": (
+        "SET 'execution.runtime-mode' = 'streaming';\n"
+        + FLIGHTS
+        + "CREATE TABLE counts (carrier STRING, n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');\n"
+        + "INSERT INTO counts SELECT carrier, COUNT(*) FROM flights GROUP BY carrier;",
+        ["job.sql:9", "rows that are appended", "window"],
     ),
-    "an order": (FLIGHTS + "SELECT * FROM flights ORDER BY carrier;", ["job.sql:7", "ORDER BY"]),
+    "an order without an end": (
+        "CREATE TABLE s (carrier STRING) WITH ('connector' = 'stream', 'format' = 'json');\nSELECT * FROM s ORDER BY carrier;",
+        ["job.sql:2", "ORDER BY"],
+    ),
     "a missing file": (FLIGHTS.replace("in.ndjson", "nowhere.ndjson") + "SELECT * FROM flights;", ["nowhere.ndjson"]),
 }
 

@@ -87,6 +87,7 @@ class Crate:
 def code(path):
     """A file without comments, its unit tests, and modules that it holds itself."""
     text = re.sub(r"//[^\n]*", "", path.read_text())
+    text = re.sub(r"pub\(in [^)]*\)", "pub", text)
     text = re.split(r"#\[cfg\(test\)\](?:\s*#\[[^\]]*\])*\s*(?:pub\([^)]*\)\s*)?mod\s+\w+\s*\{", text)[0]
     return re.sub(r"(?ms)^(?:pub(?:\([^)]*\))?\s+)?mod \w+ \{.*?^\}", "", text)
 

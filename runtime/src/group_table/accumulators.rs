@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray};
 use datafusion_expr::{EmitTo, GroupsAccumulator};
-use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
 use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
 
 use super::Aggregate;
-use super::results::by_groups;
+use super::by_groups::{accumulator, by_groups};
 use crate::Result;
 use crate::row_errors::Failure;
 
@@ -97,12 +96,4 @@ impl Accumulators {
         }
         Ok((columns, failures))
     }
-}
-
-pub(super) fn accumulator(function: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
-    if function.groups_accumulator_supported() {
-        return Ok(function.create_groups_accumulator()?);
-    }
-    let function = function.clone();
-    Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
 }

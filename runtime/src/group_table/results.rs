@@ -3,19 +3,12 @@
 //! Such a failure is of no single row: which one would come last depends on the order. So the group is told, and the other groups
 //! have their results.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array, new_null_array};
-use arrow::compute::{concat, filter, take};
-use datafusion_common::DataFusionError;
-use datafusion_expr::{EmitTo, GroupsAccumulator};
-use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
+use arrow::array::{ArrayRef, BooleanArray, UInt32Array};
+use arrow::compute::{filter, take};
 
 use super::GroupTable;
-use super::accumulators::accumulator;
-use crate::row_errors::{Failure, reason, shortened};
-use crate::{Error, Result};
+use crate::Result;
+use crate::row_errors::Failure;
 
 /// What a table gives at its end.
 #[derive(Debug)]
@@ -56,43 +49,6 @@ impl GroupTable {
         let failed = FailedGroups { keys, failures: failures.into_values().collect() };
         Ok(Results { columns: kept, failed: Some(failed) })
     }
-}
-
-/// The results of an accumulator that failed, with null for the groups that it fails for: found by halves, over its state.
-pub(super) fn by_groups(
-    failing: &mut dyn GroupsAccumulator,
-    function: &Arc<AggregateFunctionExpr>,
-    groups: usize,
-    error: DataFusionError,
-    failures: &mut BTreeMap<usize, Failure>,
-) -> Result<ArrayRef> {
-    // SUBTLE: an accumulator that takes its groups out before it fails has nothing to look at any more; then the job fails.
-    let Ok(state) = failing.state(EmitTo::All) else { return Err(Error::from(error)) };
-    if state.first().is_none_or(|column| column.len() != groups) {
-        return Err(Error::from(error));
-    }
-    let (mut parts, mut pending) = (Vec::new(), vec![(0, groups)]);
-    while let Some((start, count)) = pending.pop() {
-        let part: Vec<ArrayRef> = state.iter().map(|column| column.slice(start, count)).collect();
-        let mut fresh = accumulator(function)?;
-        fresh.merge_batch(&part, &(0..count).collect::<Vec<_>>(), count)?;
-        match fresh.evaluate(EmitTo::All) {
-            Ok(column) => parts.push(column),
-            Err(error) if count == 1 => {
-                let expression = Some(shortened(function.name()).into_owned());
-                let failure = Failure { expression, reason: shortened(&reason(&error)).into_owned() };
-                failures.entry(start).or_insert(failure);
-                parts.push(new_null_array(function.field().data_type(), 1));
-            }
-            Err(_) => {
-                let half = count / 2;
-                pending.push((start + half, count - half));
-                pending.push((start, half));
-            }
-        }
-    }
-    let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-    Ok(concat(&parts)?)
 }
 
 #[cfg(test)]

@@ -18,6 +18,12 @@ pub(super) struct Change {
     pub row: Ranked,
 }
 
+impl Change {
+    fn new(kind: RowKind, row: &Ranked) -> Self {
+        Change { kind, row: row.clone() }
+    }
+}
+
 /// Adds what leads from one list to the other, of the rows whose numbers are asked for.
 pub(super) fn difference(spec: &RankSpec, before: &[Ranked], after: &[Ranked], changes: &mut Vec<Change>) {
     let asked = |rows: &[Ranked]| -> Vec<Ranked> {

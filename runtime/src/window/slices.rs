@@ -6,10 +6,12 @@
 //! Runs that a durable checkpoint holds can be left to the store when the job is over its memory budget.
 
 mod blocks;
+mod by_blocks;
 mod fire;
+mod slice;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::ops::Range;
 
 use arrow::array::ArrayRef;
 use arrow::record_batch::RecordBatch;
@@ -18,57 +20,24 @@ use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
 
 use super::kind::{Windows, is_over};
 use super::layout::Layout;
-use crate::group_table::{GroupTable, Inputs};
 use crate::operator::OpenContext;
-use crate::runs::{RunSet, RunTables, Runs};
+use crate::runs::{RunTables, Runs};
 use crate::state::MemoryReservation;
 use crate::{Error, Result};
 
 use blocks::Blocks;
-use fire::{Closing, merge_runs};
+use slice::{Slice, TABLE_FACTOR, merge_runs, not_opened, slice};
 
 /// The table of the watermark reached: one entry per subtask.
 const WATERMARK: TableId = TableId(0);
 /// The tables of partial results.
 const TABLES: RunTables = RunTables { pieces: TableId(1), index: TableId(2) };
 
-/// How much more a stored run takes as a hash table, roughly.
-const TABLE_FACTOR: usize = 4;
-
-/// One slice.
-pub(super) struct Slice {
-    table: GroupTable,
-    /// What the table held when a window fired and another window still needed the slice: a partial result that is in no run.
-    frozen: Option<RecordBatch>,
-    runs: RunSet,
-}
-
-impl Slice {
-    pub(super) fn update(&mut self, inputs: &Inputs, rows: usize) -> Result<()> {
-        self.table.update(inputs, rows)
-    }
-
-    /// Empties the table into the frozen partial result, which can be read again and again.
-    fn freeze(&mut self, layout: &Layout) -> Result<()> {
-        if !self.table.is_empty() {
-            self.thaw(layout)?;
-            self.frozen = Some(layout.take(&mut self.table)?);
-        }
-        Ok(())
-    }
-
-    /// Takes the frozen partial result back into the table.
-    fn thaw(&mut self, layout: &Layout) -> Result<()> {
-        match self.frozen.take() {
-            Some(rows) => layout.merge(&mut self.table, rows.columns()),
-            None => Ok(()),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let frozen = self.frozen.as_ref().map_or(0, RecordBatch::get_array_memory_size);
-        self.table.bytes() + frozen + self.runs.loaded_bytes()
-    }
+/// A window that is being closed, one range of key groups after the other. The tables of its slices are frozen.
+struct Closing {
+    end: i64,
+    /// The ranges that are left.
+    ranges: Vec<Range<u16>>,
 }
 
 /// All slices of one subtask that an open window holds, by their end.
@@ -209,15 +178,4 @@ impl Slices {
     pub(super) fn bytes(&self) -> usize {
         self.open.values().map(Slice::bytes).sum::<usize>() + self.blocks.bytes()
     }
-}
-
-fn slice<'a>(open: &'a mut BTreeMap<i64, Slice>, layout: &Layout, end: i64) -> Result<&'a mut Slice> {
-    match open.entry(end) {
-        Entry::Occupied(slice) => Ok(slice.into_mut()),
-        Entry::Vacant(free) => Ok(free.insert(Slice { table: layout.table()?, frozen: None, runs: RunSet::default() })),
-    }
-}
-
-fn not_opened() -> Error {
-    Error::internal("windows were not opened")
 }

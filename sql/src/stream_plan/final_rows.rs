@@ -25,6 +25,17 @@ impl FinalRows {
     }
 }
 
+impl StreamPlan {
+    /// The same, but only the rows that are left when all inputs have ended.
+    #[must_use]
+    pub fn only_final_rows(self) -> Self {
+        match self.changes {
+            ChangelogKind::InsertOnly => self,
+            ChangelogKind::Retract => FinalRows::of(self),
+        }
+    }
+}
+
 impl Node for FinalRows {
     fn describe(&self, inputs: &[StreamPlan]) -> String {
         let key = |key: &SortExpr| {

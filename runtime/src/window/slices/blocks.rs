@@ -16,31 +16,25 @@ use std::collections::BTreeMap;
 
 use arrow::record_batch::RecordBatch;
 
-use super::fire::{ALL_GROUPS, merge_all};
-use super::{Slices, not_opened};
-use crate::Result;
-use crate::group_table::GroupTable;
-use crate::state::MemoryReservation;
-
 /// A window with fewer slices gains nothing: making the blocks costs about two merges per slice.
-const SLICES_MIN: i64 = 16;
+pub(super) const SLICES_MIN: i64 = 16;
 
 /// The slices with the numbers `index << level` to `((index + 1) << level) - 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Block {
-    level: u32,
-    index: i64,
+pub(super) struct Block {
+    pub level: u32,
+    pub index: i64,
 }
 
 impl Block {
-    fn halves(self) -> [Block; 2] {
+    pub fn halves(self) -> [Block; 2] {
         let level = self.level - 1;
         [0, 1].map(|half| Block { level, index: (self.index << 1) + half })
     }
 }
 
 /// The largest blocks within the slices with the numbers `first` to `last`, in order.
-fn largest(first: i64, last: i64) -> Vec<Block> {
+pub(super) fn largest(first: i64, last: i64) -> Vec<Block> {
     let (mut blocks, mut next) = (Vec::new(), i128::from(first));
     let left = |next: i128| i128::from(last) - next + 1;
     while left(next) > 0 {
@@ -54,20 +48,20 @@ fn largest(first: i64, last: i64) -> Vec<Block> {
 /// The blocks that were made.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
-    merged: BTreeMap<Block, RecordBatch>,
+    pub merged: BTreeMap<Block, RecordBatch>,
     bytes: usize,
     /// Whether they were given up for want of memory, so that they are not made again at once.
-    paused: bool,
+    pub paused: bool,
 }
 
 impl Blocks {
-    fn add(&mut self, block: Block, rows: RecordBatch) {
+    pub fn add(&mut self, block: Block, rows: RecordBatch) {
         self.bytes += rows.get_array_memory_size();
         self.merged.insert(block, rows);
     }
 
     /// Gives up the blocks of a slice, by the slice's number: the slice has changed, or no window needs it any more.
-    pub(super) fn forget(&mut self, slice: i64) {
+    pub fn forget(&mut self, slice: i64) {
         if self.merged.is_empty() {
             return;
         }
@@ -79,54 +73,12 @@ impl Blocks {
     }
 
     /// Gives up all blocks, as the job is over its memory budget. How many bytes are free.
-    pub(super) fn give_up(&mut self) -> usize {
+    pub fn give_up(&mut self) -> usize {
         std::mem::replace(self, Blocks { paused: true, ..Blocks::default() }).bytes
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes
-    }
-}
-
-impl Slices {
-    /// Whether blocks pay for these windows, and there is memory for them.
-    pub(super) fn has_blocks(&mut self) -> bool {
-        if self.windows.overlapping_slices() < SLICES_MIN {
-            return false;
-        }
-        let fair = self.reservation.as_ref().map_or(usize::MAX, MemoryReservation::fair);
-        // Blocks take about as much as the slices, or more where slices have different keys.
-        self.blocks.paused = self.blocks.paused && self.bytes() > fair / 4;
-        !self.blocks.paused
-    }
-
-    /// Merges the slices of the window that ends at `end`, whose tables are frozen, into a table.
-    pub(super) fn merge_by_blocks(&mut self, end: i64, table: &mut GroupTable) -> Result<()> {
-        let first = self.windows.number_of(self.windows.start_of(end)) + 1;
-        largest(first, self.windows.number_of(end)).into_iter().try_for_each(|block| self.merge_block(block, table))
-    }
-
-    fn merge_block(&mut self, block: Block, table: &mut GroupTable) -> Result<()> {
-        let first = self.windows.with_number(i128::from(block.index) << block.level);
-        let last = self.windows.with_number((i128::from(block.index + 1) << block.level) - 1);
-        let mut slices = self.open.range(first..=last).map(|(_, slice)| slice);
-        let Some(slice) = slices.next() else { return Ok(()) };
-        if slices.next().is_none() {
-            let runs = self.runs.as_ref().ok_or_else(not_opened)?;
-            return merge_all(&self.layout, runs, table, slice.frozen.as_ref(), &slice.runs, &ALL_GROUPS);
-        }
-        if !self.blocks.merged.contains_key(&block) {
-            let mut both = self.layout.table()?;
-            for half in block.halves() {
-                self.merge_block(half, &mut both)?;
-            }
-            let rows = self.layout.take(&mut both)?;
-            self.blocks.add(block, rows);
-        }
-        match self.blocks.merged.get(&block) {
-            Some(rows) if rows.num_rows() > 0 => self.layout.merge(table, rows.columns()),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -7,27 +7,17 @@
 //! The next window to fire is found from the slices that are there, so that a span without rows fires nothing and holds nothing up. A window whose runs
 //! outgrow the operator's part of the memory budget is closed range by range of key groups.
 
-use std::ops::{Bound, Range};
+use std::ops::Bound;
 
-use arrow::record_batch::RecordBatch;
 use coulee_model::{KeyGroup, Timestamp};
 
-use super::{Slice, Slices, TABLE_FACTOR, not_opened};
+use super::slice::{ALL_GROUPS, Slice, TABLE_FACTOR, merge_all, not_opened};
+use super::{Closing, Slices};
 use crate::group_table::GroupTable;
-use crate::runs::{RunSet, Runs};
 use crate::state::MemoryReservation;
 use crate::window::kind::is_over;
-use crate::window::layout::{Closed, Layout};
+use crate::window::layout::Closed;
 use crate::{Error, Result};
-
-pub(super) const ALL_GROUPS: Range<u16> = 0..KeyGroup::COUNT;
-
-/// A window that is being closed, one range of key groups after the other. The tables of its slices are frozen.
-pub(super) struct Closing {
-    end: i64,
-    /// The ranges that are left.
-    ranges: Vec<Range<u16>>,
-}
 
 impl Slices {
     /// The end of the next window that fires.
@@ -177,30 +167,4 @@ impl Slices {
         }
         Ok((end, closed))
     }
-}
-
-/// Merges what a slice holds beside its table, of a range of key groups, into a table. `frozen` has only rows of that range.
-pub(super) fn merge_all(
-    layout: &Layout,
-    runs: &Runs,
-    table: &mut GroupTable,
-    frozen: Option<&RecordBatch>,
-    set: &RunSet,
-    groups: &Range<u16>,
-) -> Result<()> {
-    if let Some(rows) = frozen.filter(|rows| rows.num_rows() > 0) {
-        layout.merge(table, rows.columns())?;
-    }
-    merge_runs(layout, runs, table, set, groups)
-}
-
-/// Merges the rows of runs that lie in a range of key groups into a table.
-pub(super) fn merge_runs(
-    layout: &Layout,
-    runs: &Runs,
-    table: &mut GroupTable,
-    set: &RunSet,
-    groups: &Range<u16>,
-) -> Result<()> {
-    runs.rows(set, groups, |rows| layout.merge(table, rows.columns()))
 }
