@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamReader;
 use arrow::record_batch::RecordBatch;
-use coulee_runtime::{Error, Result};
+use coulee_runtime::{Batch, Error, Result};
 use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
@@ -166,7 +166,7 @@ impl Output {
             }
             Output::Lines(encoder, file) => {
                 let mut lines = Vec::new();
-                for record in encoder.encode(batch)?.iter() {
+                for record in encoder.encode(&Batch::inserts(batch.clone()))?.iter() {
                     lines.extend_from_slice(record);
                     lines.push(b'\n');
                 }

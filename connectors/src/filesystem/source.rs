@@ -149,6 +149,13 @@ impl Source for FilesystemSource {
         self.plan.monitor_interval.is_none()
     }
 
+    fn is_changelog(&self) -> bool {
+        match &self.plan.format {
+            FileFormat::Lines(lines) => lines.format.is_changelog(),
+            FileFormat::Parquet(_) => false,
+        }
+    }
+
     fn knows_its_end(&self) -> bool {
         true
     }
@@ -397,9 +404,10 @@ impl Reading<'_> {
                 continue;
             }
             if !(decoder.is_empty() && rejects.is_empty()) {
-                let rows = self.assemble(decoder.flush()?.rows(), constants)?;
+                let decoded = decoder.flush()?;
+                let rows = decoded.with_rows(self.assemble(decoded.rows(), constants)?);
                 let kept = rejects.take()?.filter(|_| settings.rejects.on_error == OnError::DeadLetter);
-                let event = SourceEvent::Rows { split: self.split, rows, rejected: kept };
+                let event = SourceEvent::of(self.split, rows, kept);
                 let numbers = RowNumbers::new(std::mem::take(&mut lines));
                 let rows_at = RowPositions { counts: PositionKind::Line, numbers };
                 self.position = self.position.at_line(at);

@@ -9,6 +9,7 @@ use arrow::array::{
 };
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+use arrow::record_batch::RecordBatch;
 use coulee_runtime::RowKind;
 
 use super::tests::settings;
@@ -72,7 +73,7 @@ fn what_is_written_is_read_back() {
         let settings = options(*format);
         let rows = rows_for(*format);
         let schema = rows.schema();
-        let encoded = encoder(&settings, &schema).unwrap().encode(&rows).unwrap();
+        let encoded = encoder(&settings, &schema).unwrap().encode(&Batch::inserts(rows.clone())).unwrap();
         assert_eq!(encoded.len(), rows.num_rows());
         let all: Vec<usize> = (0..schema.fields().len()).collect();
         let some: Vec<usize> = all.iter().rev().step_by(2).copied().collect();
@@ -108,7 +109,7 @@ fn a_file_gives_its_records_however_much_of_it_is_shown() {
             // A text with a line end is two records.
             rows = take_record_batch(&rows, &UInt32Array::from(vec![0, 2])).unwrap();
         }
-        let encoded = encoder(&settings, &rows.schema()).unwrap().encode(&rows).unwrap();
+        let encoded = encoder(&settings, &rows.schema()).unwrap().encode(&Batch::inserts(rows.clone())).unwrap();
         let records: Vec<String> = encoded.iter().map(|record| String::from_utf8(record.to_vec()).unwrap()).collect();
         for (end, step) in [("\n", 1), ("\n", 7), ("\r\n", 64), ("\r\n", 100_000)] {
             let text = records.join(end);
@@ -123,7 +124,7 @@ fn a_refused_record_and_a_tombstone_leave_nothing_behind() {
     for format in FORMATS {
         let settings = options(*format);
         let rows = rows_for(*format);
-        let encoded = encoder(&settings, &rows.schema()).unwrap().encode(&rows).unwrap();
+        let encoded = encoder(&settings, &rows.schema()).unwrap().encode(&Batch::inserts(rows.clone())).unwrap();
         let all: Vec<usize> = (0..rows.num_columns()).collect();
         let mut decoder = decoder(&settings, &rows.schema(), &all).unwrap();
         for record in encoded.iter() {

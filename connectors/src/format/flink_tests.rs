@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, Decimal128Array, Float64Array};
 use arrow::datatypes::{DataType, Field, Fields, Float64Type, Schema, SchemaRef, TimeUnit};
+use arrow::record_batch::RecordBatch;
 
 use super::tests::{decode, one, read_with, settings, try_settings};
 use super::*;
@@ -77,7 +78,7 @@ fn numbers_that_json_does_not_have_are_texts() {
     let schema = one(DataType::Float64);
     let values = [1.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0];
     let rows = RecordBatch::try_new(schema.clone(), vec![Arc::new(Float64Array::from(values.to_vec()))]).unwrap();
-    let encoded = encoder(&settings(&[]), &schema).unwrap().encode(&rows).unwrap();
+    let encoded = encoder(&settings(&[]), &schema).unwrap().encode(&Batch::inserts(rows.clone())).unwrap();
     let lines: Vec<_> = encoded.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
     let expected = [r#"{"x":1.5}"#, r#"{"x":"NaN"}"#, r#"{"x":"Infinity"}"#, r#"{"x":"-Infinity"}"#, r#"{"x":-0.0}"#];
     assert_eq!(lines, expected);
@@ -99,7 +100,7 @@ fn small_decimals_have_an_exponent_unless_plain_ones_are_wanted() {
     let values = Decimal128Array::from(vec![2, -12, 100, 123_456_789, 0]).with_precision_and_scale(20, 8).unwrap();
     let rows = RecordBatch::try_new(schema.clone(), vec![Arc::new(values)]).unwrap();
     let write = |options: &[(&str, &str)]| -> Vec<String> {
-        let encoded = encoder(&settings(options), &schema).unwrap().encode(&rows).unwrap();
+        let encoded = encoder(&settings(options), &schema).unwrap().encode(&Batch::inserts(rows.clone())).unwrap();
         encoded.iter().map(|line| String::from_utf8_lossy(&line[5..line.len() - 1]).into_owned()).collect()
     };
     assert_eq!(write(&[]), ["2E-8", "-1.2E-7", "0.00000100", "1.23456789", "0E-8"]);

@@ -9,6 +9,7 @@
 //! A new format is a file that implements [`Format`], and a line in [`registry`].
 
 mod csv;
+mod debezium;
 mod decimal;
 mod framing;
 mod json;
@@ -21,7 +22,6 @@ mod temporal;
 use std::fmt::Debug;
 
 use arrow::datatypes::SchemaRef;
-use arrow::record_batch::RecordBatch;
 use coulee_model::Timestamp;
 use coulee_runtime::options::{OptionSpec, Options};
 use coulee_runtime::{Batch, Result};
@@ -166,11 +166,12 @@ pub trait RecordDecoder: Send {
 
 /// Turns rows into records.
 pub trait RecordEncoder: Send {
-    /// Encodes each row as one record, without a line end.
+    /// Encodes each row as one record, without a line end. What happened to the rows matters to a format that
+    /// [is a changelog](Format::is_changelog) alone; others are given inserts.
     ///
     /// # Errors
     /// `Invalid` when a value has no form in the format.
-    fn encode(&mut self, rows: &RecordBatch) -> Result<EncodedRows>;
+    fn encode(&mut self, rows: &Batch) -> Result<EncodedRows>;
 
     /// The record that a file begins with, without a line end, for a format with a header.
     fn header(&self) -> Option<Vec<u8>> {

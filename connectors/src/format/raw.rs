@@ -115,7 +115,8 @@ impl RawEncoder {
 }
 
 impl RecordEncoder for RawEncoder {
-    fn encode(&mut self, rows: &RecordBatch) -> Result<EncodedRows> {
+    fn encode(&mut self, rows: &Batch) -> Result<EncodedRows> {
+        let rows = rows.rows();
         let mut encoded = EncodedRows::with_capacity(rows.num_rows());
         let column = arrow::compute::cast(rows.column(0), &DataType::Binary)?;
         for value in column.as_binary::<i32>() {

@@ -9,11 +9,12 @@ use coulee_runtime::{Error, Result};
 
 use super::Format;
 use super::csv::Csv;
+use super::debezium::DebeziumJson;
 use super::json::Json;
 use super::raw::Raw;
 
 /// Every format of one record at a time.
-pub static FORMATS: &[&dyn Format] = &[&Json, &Csv, &Raw];
+pub static FORMATS: &[&dyn Format] = &[&Json, &Csv, &Raw, &DebeziumJson];
 
 /// The option that names the format of records, with a default. `Choice` wants words that live as long as the program.
 pub fn format_option() -> OptionSpec {

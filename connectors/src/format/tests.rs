@@ -183,7 +183,7 @@ fn csv_is_read_by_position_or_by_header() {
     let rows = decoder.flush().unwrap().into_rows();
     assert_eq!(rows.column(0).null_count(), 2);
     assert_eq!(rows.column(1).as_string::<i32>().value(1), "x,\"y\"\nz");
-    let encoded = encoder(&settings, &schema).unwrap().encode(&rows).unwrap();
+    let encoded = encoder(&settings, &schema).unwrap().encode(&Batch::inserts(rows.clone())).unwrap();
     let lines: Vec<_> = encoded.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
     assert_eq!(lines, ["1,a", "NA,\"x,\"\"y\"\"\nz\"", "NA,NA"]);
 
@@ -220,7 +220,7 @@ fn json_is_written_in_flinks_forms() {
     decode(decoder.as_mut(), b"{}").unwrap();
     let rows = decoder.flush().unwrap().into_rows();
     let write = |options: &[(&str, &str)], row: usize| {
-        let encoded = encoder(&settings(options), &schema).unwrap().encode(&rows).unwrap();
+        let encoded = encoder(&settings(options), &schema).unwrap().encode(&Batch::inserts(rows.clone())).unwrap();
         assert_eq!(encoded.len(), 2);
         String::from_utf8(encoded.row(row).to_vec()).unwrap()
     };
@@ -276,7 +276,7 @@ proptest! {
         prop_assert_eq!(&rows, &arrows.flush().unwrap().unwrap());
 
         // What is written is read back.
-        let encoded = encoder(&settings(&[]), &schema).unwrap().encode(&rows).unwrap();
+        let encoded = encoder(&settings(&[]), &schema).unwrap().encode(&Batch::inserts(rows.clone())).unwrap();
         for record in encoded.iter() {
             decode(ours.as_mut(), record).unwrap();
         }

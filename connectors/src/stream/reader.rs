@@ -83,11 +83,7 @@ impl ShardReader {
                 self.position.next = portion.next;
                 self.last_sequences = portion.sequences;
                 self.said_caught_up = false;
-                let rejected = portion.rejected;
-                return Ok(Some(match portion.rows.kinds() {
-                    None => SourceEvent::Rows { split, rows: portion.rows.into_rows(), rejected },
-                    Some(_) => SourceEvent::Changes { split, changes: portion.rows, rejected },
-                }));
+                return Ok(Some(SourceEvent::of(split, portion.rows, portion.rejected)));
             }
             if self.decoded >= self.stop() {
                 self.ended = true;

@@ -4,10 +4,9 @@
 //! one failed.
 
 use arrow::array::{Array, AsArray};
-use arrow::record_batch::RecordBatch;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use coulee_runtime::{Error, Result};
+use coulee_runtime::{Batch, Error, Result};
 
 use crate::format::{EncodedRows, RecordEncoder};
 
@@ -29,7 +28,8 @@ struct Letter<'a> {
 pub(super) struct RejectedEncoder;
 
 impl RecordEncoder for RejectedEncoder {
-    fn encode(&mut self, rows: &RecordBatch) -> Result<EncodedRows> {
+    fn encode(&mut self, rows: &Batch) -> Result<EncodedRows> {
+        let rows = rows.rows();
         let text = |column: usize| rows.column(column).as_string::<i32>();
         let (origins, reasons, raws) = (text(0), text(1), rows.column(2).as_binary::<i32>());
         let (stages, expressions) = (text(3), text(4));

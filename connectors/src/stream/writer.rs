@@ -89,8 +89,8 @@ impl StreamWriter {
         let mut refused = Vec::new();
         let rows = batch.rows();
         let records = match &self.recipe.body {
-            None => self.encoder.encode(rows)?,
-            Some(body) => self.encoder.encode(&rows.project(body)?)?,
+            None => self.encoder.encode(batch)?,
+            Some(body) => self.encoder.encode(&batch.with_rows(rows.project(body)?))?,
         };
         let mut keys = Keys::new(rows, &self.recipe.key)?;
         let timestamps = self.recipe.timestamp.map(|column| floor_to_millis(rows.column(column))).transpose()?;

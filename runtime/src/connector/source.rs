@@ -204,6 +204,14 @@ pub enum SourceEvent {
 }
 
 impl SourceEvent {
+    /// The next rows of a split: changes if they have kinds.
+    pub fn of(split: usize, rows: Batch, rejected: Option<RecordBatch>) -> Self {
+        match rows.kinds() {
+            None => SourceEvent::Rows { split, rows: rows.into_rows(), rejected },
+            Some(_) => SourceEvent::Changes { split, changes: rows, rejected },
+        }
+    }
+
     /// Which split it is about.
     pub fn split(&self) -> usize {
         match self {

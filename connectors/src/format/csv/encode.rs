@@ -2,8 +2,7 @@
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, SchemaRef};
-use arrow::record_batch::RecordBatch;
-use coulee_runtime::Result;
+use coulee_runtime::{Batch, Result};
 
 use super::settings::{Settings, check_columns};
 use crate::format::{EncodedRows, PlainText, RecordEncoder};
@@ -120,7 +119,8 @@ impl<'a> Fields<'a> {
 }
 
 impl RecordEncoder for CsvEncoder {
-    fn encode(&mut self, rows: &RecordBatch) -> Result<EncodedRows> {
+    fn encode(&mut self, rows: &Batch) -> Result<EncodedRows> {
+        let rows = rows.rows();
         let columns = rows.columns().iter().map(Fields::new).collect::<Result<Vec<_>>>()?;
         let mut encoded = EncodedRows::with_capacity(rows.num_rows());
         let mut text = Vec::new();

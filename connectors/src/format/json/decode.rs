@@ -23,7 +23,7 @@ use crate::format::temporal::{
 };
 use crate::format::{Record, RecordDecoder, Reject, sql_type};
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Up to so many columns, comparing a key with each of them (by length first) is cheaper than hashing it.
 const SCANNED_COLUMNS_MAX: usize = 16;
@@ -547,13 +547,17 @@ fn reject(record: &[u8], fault: Fault) -> Reject {
             Reject::new(format!("field '{}' {}", value.0, value.1))
         }
         Fault::Value(value) => Reject::new(format!("field '{}': {}", value.0, value.1)),
-        Fault::Syntax(Syntax { at, expected }) => {
-            let rest = String::from_utf8_lossy(record.get(at..).unwrap_or_default());
-            let found = match rest.chars().next() {
-                None => "the end".to_owned(),
-                Some(found) => format!("'{}'", found.escape_debug()),
-            };
-            Reject::new(format!("not a JSON object: expected {expected} at byte {at}, found {found}"))
-        }
+        Fault::Syntax(syntax) => not_an_object(record, syntax),
     }
+}
+
+/// Where a record stops being a JSON object.
+#[cold]
+pub(super) fn not_an_object(record: &[u8], Syntax { at, expected }: Syntax) -> Reject {
+    let rest = String::from_utf8_lossy(record.get(at..).unwrap_or_default());
+    let found = match rest.chars().next() {
+        None => "the end".to_owned(),
+        Some(found) => format!("'{}'", found.escape_debug()),
+    };
+    Reject::new(format!("not a JSON object: expected {expected} at byte {at}, found {found}"))
 }

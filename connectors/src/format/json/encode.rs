@@ -10,10 +10,9 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
-use arrow::record_batch::RecordBatch;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use coulee_runtime::{Error, Result};
+use coulee_runtime::{Batch, Error, Result};
 
 use crate::format::temporal::{TimestampStandard, write_date, write_time, write_timestamp};
 use crate::format::{EncodedRows, RecordEncoder};
@@ -54,7 +53,8 @@ impl JsonEncoder {
 }
 
 impl RecordEncoder for JsonEncoder {
-    fn encode(&mut self, rows: &RecordBatch) -> Result<EncodedRows> {
+    fn encode(&mut self, rows: &Batch) -> Result<EncodedRows> {
+        let rows = rows.rows();
         let mut encoded = EncodedRows::with_capacity(rows.num_rows());
         if rows.num_columns() == 0 {
             for _ in 0..rows.num_rows() {

@@ -24,7 +24,7 @@ enum At {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct JsonFramer {
+pub struct JsonFramer {
     at: At,
 }
 

@@ -4,6 +4,7 @@ mod column;
 mod decode;
 mod encode;
 mod framing;
+mod members;
 mod scan;
 
 use std::sync::Arc;
@@ -14,14 +15,15 @@ use coulee_runtime::{Error, Result};
 
 use super::temporal::TimestampStandard;
 use super::{Format, Framer, RecordDecoder, RecordEncoder};
-use column::Leniency;
-use decode::JsonDecoder;
-use encode::{Forms, JsonEncoder};
-use framing::JsonFramer;
-
+pub(super) use column::Leniency;
 pub use column::{Column, Values};
+pub(super) use decode::JsonDecoder;
 pub use decode::quoted;
+use encode::Forms;
+pub(super) use encode::JsonEncoder;
 pub use encode::NonFinite;
+pub(super) use framing::JsonFramer;
+pub(super) use members::members;
 
 /// `'format' = 'json'`.
 #[derive(Debug)]
@@ -109,13 +111,17 @@ impl Format for Json {
     }
 
     fn encoder(&self, options: &Options, schema: &SchemaRef) -> Result<Box<dyn RecordEncoder>> {
-        let forms = Forms {
-            timestamps: match options.get("json.timestamp-format.standard") {
-                Some("ISO-8601") => TimestampStandard::Iso8601,
-                _ => TimestampStandard::Sql,
-            },
-            plain_decimals: options.switch("json.encode.decimal-as-plain-number"),
-        };
+        let forms =
+            forms(options.get("json.timestamp-format.standard"), options.switch("json.encode.decimal-as-plain-number"));
         Ok(Box::new(JsonEncoder::new(schema, forms, options.switch("json.encode.ignore-null-fields"))?))
     }
+}
+
+/// The forms that a format's options choose.
+pub(super) fn forms(timestamps: Option<&str>, plain_decimals: bool) -> Forms {
+    let timestamps = match timestamps {
+        Some("ISO-8601") => TimestampStandard::Iso8601,
+        _ => TimestampStandard::Sql,
+    };
+    Forms { timestamps, plain_decimals }
 }
