@@ -37,6 +37,7 @@ pub mod rank;
 pub mod row;
 pub mod runs;
 pub mod state;
+pub mod upsert;
 pub mod window;
 
 pub mod failpoints;

@@ -14,6 +14,7 @@ mod row_errors;
 mod savepoints;
 mod sessions;
 mod time;
+mod upserts;
 mod windows;
 
 use std::path::Path;
