@@ -220,6 +220,7 @@ mod tests {
             name: "p".to_owned(),
             schema: rows().schema(),
             metadata_columns: BTreeMap::new(),
+            primary_key: Vec::new(),
             partitioned_by: Vec::new(),
             options: BTreeMap::from([("print-identifier".to_owned(), "me".to_owned())]),
             created_by: "test".to_owned(),

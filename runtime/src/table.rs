@@ -20,6 +20,8 @@ pub struct TableSpec {
     pub schema: SchemaRef,
     /// Columns of `schema` that come from the record's envelope instead of its body: column name to metadata key.
     pub metadata_columns: BTreeMap<String, String>,
+    /// Columns of `PRIMARY KEY`, in order.
+    pub primary_key: Vec<String>,
     /// Columns of `PARTITIONED BY`, in order.
     pub partitioned_by: Vec<String>,
     /// The `WITH` options, without those of [`COMMON_OPTIONS`].

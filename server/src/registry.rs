@@ -21,6 +21,7 @@ pub(crate) fn connectors(log: &Arc<Log>, base: &Path, print: Arc<dyn PrintTarget
     let keeping = |inner: Arc<dyn Connector>| Arc::new(WithDeadLetters::new(inner, dead_letters.clone()));
     Connectors::default()
         .with(keeping(Arc::new(StreamConnector::new(log.clone()))))
+        .with(keeping(Arc::new(StreamConnector::upserting(log.clone()))))
         .with(keeping(Arc::new(FilesystemConnector::new(base, Some(dead_letters.clone())))))
         .with(keeping(Arc::new(NexmarkConnector)))
         .with(keeping(Arc::new(DatagenConnector)))

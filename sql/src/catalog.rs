@@ -21,7 +21,6 @@ use crate::error::{Fault, Result, Source};
 pub(crate) struct Table {
     pub columns: Vec<TableColumn>,
     pub event_time: Option<TableEventTime>,
-    pub primary_key: Vec<String>,
     /// The options that every table has.
     pub common: Options,
     /// What the connector sees: physical and metadata columns.
@@ -76,6 +75,18 @@ pub(crate) struct TableEventTime {
 impl Table {
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// The columns of the primary key among those that its sink takes.
+    ///
+    /// # Errors
+    /// When one is only read.
+    pub fn key_of(&self, sink: &SchemaRef) -> Result<Vec<usize>> {
+        let index = |column: &String| {
+            let missing = || Fault::new(format!("column '{column}' of the primary key is VIRTUAL, and is not written"));
+            sink.index_of(column).map_err(|_| missing())
+        };
+        self.spec.primary_key.iter().map(index).collect()
     }
 
     /// The schema of the rows that its sink takes, and what the connector is told of the table.

@@ -25,6 +25,8 @@ use crate::types::{timestamp_ltz, type_name};
 
 /// The option that names the columns of a record's key.
 const KEY_FIELDS: &str = "key.fields";
+/// The option of connectors whose rows replace each other by the primary key.
+const KEY_FORMAT: &str = "key.format";
 
 /// Resolves the statement to a table, and creates what its connector creates. Answers what of the statement has no effect, too.
 pub(crate) fn define(
@@ -67,17 +69,17 @@ pub(crate) fn define(
         name: name.to_owned(),
         schema: Arc::new(schema),
         metadata_columns,
+        primary_key: create.primary_key.iter().map(|column| column.value.clone()).collect(),
         partitioned_by: create.partitioned_by.iter().map(|column| column.value.clone()).collect(),
         options,
         created_by: job.to_owned(),
     };
     connector.create(&spec).map_err(|error| Fault::from(error).or_at(named))?;
-    let primary_key = create.primary_key.iter().map(|column| column.value.clone()).collect();
     let unused = COMMON_OPTIONS.iter().map(|option| option.key).filter(|key| key.starts_with("scan.watermark."));
     let unused = unused.filter(|key| event_time.is_none() && common.is_given(key));
     notes.extend(unused.map(|key| format!("table '{name}': '{key}' has no effect, as the table has no WATERMARK")));
     let text = create.text.clone();
-    let table = Table { columns, event_time, primary_key, common, spec, read_only, connector, text, declaration };
+    let table = Table { columns, event_time, common, spec, read_only, connector, text, declaration };
     Ok((table, notes))
 }
 
@@ -108,7 +110,11 @@ fn with_primary_key(
     if create.primary_key.is_empty() {
         return options;
     }
-    if connector.options().iter().any(|option| option.key == KEY_FIELDS) {
+    let takes = |key: &str| connector.options().iter().any(|option| option.key == key);
+    if takes(KEY_FORMAT) {
+        return options;
+    }
+    if takes(KEY_FIELDS) {
         let columns: Vec<&str> = create.primary_key.iter().map(|column| column.value.as_str()).collect();
         options.entry(KEY_FIELDS.to_owned()).or_insert_with(|| columns.join(";"));
     } else {

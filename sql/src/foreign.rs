@@ -126,9 +126,10 @@ pub(crate) fn connector(name: &str) -> Option<&'static str> {
         "files are read and written with 'connector' = 'filesystem' and 'format' = 'parquet', 'json' or 'csv'";
     const DATABASE: &str = "export the table to files, and read them with 'connector' = 'filesystem'";
     let help = match name {
-        "kafka" | "upsert-kafka" | "kinesis" | "kinesis-legacy" | "pulsar" | "rabbitmq" | "google-pubsub" | "sqs" => {
-            STREAM
+        "upsert-kafka" => {
+            "a built-in stream takes the place of a topic: 'connector' = 'upsert-stream' with a PRIMARY KEY"
         }
+        "kafka" | "kinesis" | "kinesis-legacy" | "pulsar" | "rabbitmq" | "google-pubsub" | "sqs" => STREAM,
         "firehose" | "iceberg" | "delta" | "hudi" | "paimon" | "hive" | "file" | "files" | "s3" => FILES,
         "jdbc" | "mysql-cdc" | "postgres-cdc" | "mongodb-cdc" | "oracle-cdc" | "sqlserver-cdc" | "mongodb"
         | "hbase-1.4" | "hbase-2.2" | "hbase-2.6" | "dynamodb" | "elasticsearch-6" | "elasticsearch-7"

@@ -20,6 +20,8 @@ struct Shared {
     /// Indexes into the table's physical columns, ascending.
     columns: Vec<usize>,
     node: Option<OperatorId>,
+    /// What gives its upserts the rows before them.
+    normalized: Option<OperatorId>,
 }
 
 /// All tables that a job reads.
@@ -57,7 +59,7 @@ impl Scans {
         let shared = match self.0.iter_mut().position(|shared| Arc::ptr_eq(&shared.table, table)) {
             Some(at) => &mut self.0[at],
             None => {
-                self.0.push(Shared { table: table.clone(), columns: Vec::new(), node: None });
+                self.0.push(Shared { table: table.clone(), columns: Vec::new(), node: None, normalized: None });
                 let last = self.0.len() - 1;
                 &mut self.0[last]
             }
@@ -84,17 +86,28 @@ impl Scans {
         }
     }
 
+    /// The operator behind the source of a table that gives upserts, once there is one.
+    pub fn normalized(&self, table: &Arc<Table>) -> Option<OperatorId> {
+        self.find(table)?.normalized
+    }
+
+    pub fn set_normalized(&mut self, table: &Arc<Table>, node: OperatorId) {
+        if let Some(shared) = self.0.iter_mut().find(|shared| Arc::ptr_eq(&shared.table, table)) {
+            shared.normalized = Some(node);
+        }
+    }
+
     fn find(&self, table: &Arc<Table>) -> Option<&Shared> {
         self.0.iter().find(|shared| Arc::ptr_eq(&shared.table, table))
     }
 }
 
-/// Whether a scan's table updates and deletes rows that it gave.
+/// The source of what a scan needs of a table.
 ///
 /// # Errors
 /// What the connector says of the table.
-pub(crate) fn is_changelog(scan: &TableScan, table: &Table) -> Result<bool> {
-    Ok(source(table, &needed(scan, table))?.is_changelog())
+pub(crate) fn source_of(scan: &TableScan, table: &Table) -> Result<Arc<dyn Source>> {
+    source(table, &needed(scan, table))
 }
 
 fn source(table: &Table, columns: &[usize]) -> Result<Arc<dyn Source>> {
@@ -102,13 +115,16 @@ fn source(table: &Table, columns: &[usize]) -> Result<Arc<dyn Source>> {
     table.connector.source(&table.spec, columns).map_err(about)
 }
 
-/// The columns of a scan and of its table's watermark.
+/// The columns of a scan, of its table's watermark, and of the key by which its rows replace each other.
 fn needed(scan: &TableScan, table: &Table) -> Vec<usize> {
     let mut columns: Vec<usize> =
         scan.projection.clone().unwrap_or_else(|| (0..table.spec.schema.fields().len()).collect());
     if let Some(event_time) = &table.event_time {
         let used = event_time.watermark.column_refs();
         columns.extend(used.iter().filter_map(|column| table.spec.schema.index_of(&column.name).ok()));
+    }
+    if !table.spec.primary_key.is_empty() && source(table, &columns).is_ok_and(|source| source.is_upsert()) {
+        columns.extend(table.spec.primary_key.iter().filter_map(|column| table.spec.schema.index_of(column).ok()));
     }
     columns
 }

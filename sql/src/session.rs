@@ -416,7 +416,9 @@ impl Session {
         let rejects = sink.may_reject();
         let is_table = converter.inputs_end && self.settings.gives_final_rows(sink.refuses_changelog().is_none());
         let plan = if is_table { plan.only_final_rows() } else { plan };
-        let target = Target { table: table.name(), schema: spec.schema.clone(), parallelism, sink };
+        let key = if sink.is_upsert() { table.key_of(&spec.schema).map_err(at)? } else { Vec::new() };
+        let plan = if sink.is_upsert() { plan.upserts(&key, parallelism) } else { plan };
+        let target = Target { table: table.name(), schema: spec.schema.clone(), parallelism, sink, key };
         let node = plan.insert(translator, target, insert.table.span)?;
         if rejects {
             translator.row_errors(node, &table.connector, &spec);
@@ -451,7 +453,7 @@ impl Session {
         let plan = Converter { inputs_end }.convert(&plan)?;
         let plan = if inputs_end { plan.only_final_rows() } else { plan };
         let sink = query_sink(schema.clone(), plan.changes != ChangelogKind::InsertOnly);
-        let target = Target { table: "query", schema: schema.clone(), parallelism: 1, sink };
+        let target = Target { table: "query", schema: schema.clone(), parallelism: 1, sink, key: Vec::new() };
         plan.insert(translator, target, Span::empty())?;
         Ok(schema)
     }

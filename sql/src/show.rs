@@ -52,10 +52,10 @@ pub(crate) fn describe(entry: &Entry) -> Result<RecordBatch> {
 }
 
 fn key(table: &Table, column: &str) -> String {
-    if !table.primary_key.iter().any(|key| key == column) {
+    if !table.spec.primary_key.iter().any(|key| key == column) {
         return String::new();
     }
-    format!("PRI({})", table.primary_key.join(", "))
+    format!("PRI({})", table.spec.primary_key.join(", "))
 }
 
 fn watermark(table: &Table, column: &str) -> String {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A [`StreamPlan`] is a tree of nodes, one file per family ([`Node`]): `scan`, `calc`, `union`, `window_aggregate`, `window_rows`,
-//! `group_aggregate`, `rank`, `join`, `final_rows`. A node derives from its inputs which
+//! `group_aggregate`, `rank`, `join`, `final_rows`, `upsert`. A node derives from its inputs which
 //! changes leave it ([`ChangelogKind`]), and makes its operators. `convert` finds the node for each node of DataFusion's plan; what has none is refused
 //! there. `print` is what `EXPLAIN` shows.
 
@@ -20,6 +20,7 @@ mod rank;
 mod scan;
 mod slices;
 mod union;
+mod upsert;
 mod window_aggregate;
 mod window_rows;
 
@@ -38,6 +39,8 @@ use crate::translate::{NodeRows, Target, Translator};
 pub(crate) enum ChangelogKind {
     /// Rows are only appended.
     InsertOnly,
+    /// Rows are also updated and deleted; an update has the row after it (`+U`) alone, which takes the place of the one with the same key.
+    Upsert,
     /// Rows are also updated and deleted; each update has the row before it (`-U`) and the row after it (`+U`).
     Retract,
 }

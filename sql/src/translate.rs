@@ -70,6 +70,8 @@ pub(crate) struct Target<'a> {
     pub schema: SchemaRef,
     pub parallelism: u32,
     pub sink: Arc<dyn Sink>,
+    /// The columns by which rows must come together to one subtask; none if any may write any row.
+    pub key: Vec<usize>,
 }
 
 /// Rows of a node, and what is still to be done to them.
@@ -135,9 +137,14 @@ impl<'a> Translator<'a> {
         target: Target<'_>,
         place: Span,
     ) -> Result<OperatorId> {
+        let by = target.key.iter().map(|index| column(target.schema.field(*index).name(), *index));
+        let by: Vec<Arc<dyn PhysicalExpr>> = by.collect();
         let rows = self.shaped(rows, columns, target.schema)?;
         let sink = self.add(name, target.parallelism, NodeKind::Sink(target.sink))?;
-        self.connect(&rows, sink)?;
+        match by.is_empty() {
+            true => self.connect(&rows, sink)?,
+            false => self.graph.connect(rows.node, Port::MAIN, sink, Partitioning::Hash(by))?,
+        }
         self.names.finish(&mut self.graph)?;
         self.places.resize(self.graph.nodes.len(), place);
         Ok(sink)

@@ -18,6 +18,7 @@ fn table(columns: &[(&str, DataType)], options: &[(&str, &str)]) -> TableSpec {
         name: "g".to_owned(),
         schema: Arc::new(Schema::new(fields)),
         metadata_columns: BTreeMap::new(),
+        primary_key: Vec::new(),
         partitioned_by: Vec::new(),
         options: options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         created_by: "test".to_owned(),

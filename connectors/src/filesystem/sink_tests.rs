@@ -128,6 +128,7 @@ fn table(options: &[(String, String)], partitioned: bool) -> (TableSpec, Options
         name: "out".to_owned(),
         schema: Arc::new(schema),
         metadata_columns: BTreeMap::new(),
+        primary_key: Vec::new(),
         partitioned_by: if partitioned { vec!["day".to_owned()] } else { Vec::new() },
         options: options.iter().cloned().collect(),
         created_by: "job".to_owned(),

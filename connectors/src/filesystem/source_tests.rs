@@ -28,6 +28,7 @@ pub(super) fn source(path: &Path, options: &[(&str, &str)], columns: Vec<Field>)
         name: "t".to_owned(),
         schema: Arc::new(Schema::new(columns)),
         metadata_columns: BTreeMap::new(),
+        primary_key: Vec::new(),
         partitioned_by: Vec::new(),
         options,
         created_by: "job".to_owned(),

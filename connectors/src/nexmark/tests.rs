@@ -22,6 +22,7 @@ fn table(schema: SchemaRef, options: &[(&str, &str)]) -> TableSpec {
         name: "n".to_owned(),
         schema,
         metadata_columns: BTreeMap::new(),
+        primary_key: Vec::new(),
         partitioned_by: Vec::new(),
         options: options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         created_by: "test".to_owned(),

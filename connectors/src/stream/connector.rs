@@ -17,36 +17,47 @@ use super::source::StreamSource;
 use crate::dead_letter::DeadLetters;
 use crate::format;
 
-/// `'connector' = 'stream'`.
+/// `'connector' = 'stream'`, and `'connector' = 'upsert-stream'`.
 #[derive(Debug, Clone)]
 pub struct StreamConnector {
     log: Arc<Log>,
+    /// Whether records replace each other by key.
+    upsert: bool,
 }
 
 impl StreamConnector {
     /// Reads and writes the streams of a log.
     pub fn new(log: Arc<Log>) -> Self {
-        StreamConnector { log }
+        StreamConnector { log, upsert: false }
+    }
+
+    /// The same, where records replace each other by the primary key, and records without a value delete.
+    pub fn upserting(log: Arc<Log>) -> Self {
+        StreamConnector { log, upsert: true }
+    }
+
+    fn table_options(&self, table: &TableSpec) -> Result<TableOptions> {
+        if self.upsert { TableOptions::upserting(table) } else { TableOptions::new(table) }
     }
 }
 
 impl Connector for StreamConnector {
     fn name(&self) -> &'static str {
-        "stream"
+        if self.upsert { "upsert-stream" } else { "stream" }
     }
 
     fn options(&self) -> Vec<OptionSpec> {
-        settings::options()
+        if self.upsert { settings::upsert_options() } else { settings::options() }
     }
 
     fn source(&self, table: &TableSpec, projection: &[usize]) -> Result<Arc<dyn Source>> {
-        let options = TableOptions::new(table)?;
+        let options = self.table_options(table)?;
         let stream = existing(&self.log, table, &options)?;
         Ok(Arc::new(StreamSource::new(table, projection, options, stream)?))
     }
 
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>> {
-        let options = TableOptions::new(table)?;
+        let options = self.table_options(table)?;
         let stream = existing(&self.log, table, &options)?;
         Ok(Arc::new(StreamSink::of_table(table, &options, Arc::clone(&self.log), stream)?))
     }
@@ -56,7 +67,7 @@ impl Connector for StreamConnector {
     /// # Errors
     /// `Invalid` when the stream exists with another number of shards than the table asks for.
     fn create(&self, table: &TableSpec) -> Result<()> {
-        let options = TableOptions::new(table)?;
+        let options = self.table_options(table)?;
         let all: Vec<usize> = (0..table.schema.fields().len()).collect();
         let layout = Layout::new(table, &all)?;
         format::decoder(&options.format, layout.body(), layout.decoded())?;
@@ -68,7 +79,7 @@ impl Connector for StreamConnector {
     }
 
     fn rejected_sink(&self, table: &TableSpec) -> Result<Option<Arc<dyn Sink>>> {
-        let stream = TableOptions::new(table)?.format.rejects.dead_letter_stream(&table.name);
+        let stream = self.table_options(table)?.format.rejects.dead_letter_stream(&table.name);
         let sink = |stream: String| StreamDeadLetters::new(Arc::clone(&self.log)).sink(table, &stream);
         stream.map(sink).transpose()
     }

@@ -133,6 +133,11 @@ impl Layout {
         Ok(Layout { schema, body: Arc::new(Schema::new(body)), decoded, columns })
     }
 
+    /// The same columns, where `changed` says what they are in the source's schema.
+    pub(super) fn with_schema(self, changed: impl FnOnce(&Schema) -> SchemaRef) -> Self {
+        Layout { schema: changed(&self.schema), ..self }
+    }
+
     /// The columns that are read.
     pub(super) fn schema(&self) -> &SchemaRef {
         &self.schema

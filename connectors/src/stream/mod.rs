@@ -24,6 +24,7 @@ mod sink;
 mod source;
 mod state;
 mod target;
+mod upsert;
 mod writer;
 
 use coulee_log::LogError;

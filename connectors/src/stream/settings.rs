@@ -8,6 +8,7 @@ use coulee_runtime::options::{OptionKind, OptionSpec, Options};
 use coulee_runtime::table::TableSpec;
 use coulee_runtime::{Error, Result};
 
+use super::upsert::{self, UpsertKey};
 use crate::format::{FormatSettings, format_option, option_specs};
 
 /// Property of a stream: the columns that its records' keys are made of.
@@ -122,6 +123,11 @@ pub(super) fn options() -> Vec<OptionSpec> {
     STREAM_OPTIONS.iter().copied().chain([format_option()]).chain(option_specs()).collect()
 }
 
+/// All options of the connector whose records replace each other by key.
+pub(super) fn upsert_options() -> Vec<OptionSpec> {
+    options().into_iter().filter(|option| option.key != KEY_FIELDS).chain(upsert::OPTIONS).collect()
+}
+
 /// Where reading begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Startup {
@@ -163,11 +169,22 @@ pub(super) struct TableOptions {
     pub(super) guarantee: Guarantee,
     commit_on_snapshot: bool,
     pub(super) format: FormatSettings,
+    /// Of an 'upsert-stream'.
+    pub(super) upsert: Option<UpsertKey>,
 }
 
 impl TableOptions {
     /// # Errors
     /// `Invalid`, naming table and option.
+    pub(super) fn upserting(table: &TableSpec) -> Result<Self> {
+        table.options(upsert_options())?;
+        let mut options = Self::new(&upsert::plain(table)?)?;
+        options.upsert = Some(UpsertKey::new(table, &options.format)?);
+        Ok(options)
+    }
+
+    /// # Errors
+    /// As [`upserting`](Self::upserting).
     pub(super) fn new(table: &TableSpec) -> Result<Self> {
         let given = table.options(options())?;
         let name = given.get("stream").unwrap_or(&table.name);
@@ -206,6 +223,7 @@ impl TableOptions {
             guarantee: guarantee(&given)?,
             commit_on_snapshot: commit_on_snapshot(&given)?,
             format: FormatSettings::new(&given)?,
+            upsert: None,
         })
     }
 

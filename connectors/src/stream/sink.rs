@@ -18,7 +18,7 @@ use super::layout::{self, Metadata};
 use super::log_error;
 use super::settings::{Guarantee, TableOptions};
 use super::state::{Names, Transactions};
-use super::target::{Encoding, Recipe, Target};
+use super::target::{Encoding, Recipe, RecordKey, Target};
 use super::writer::{APPEND_ONLY, StreamWriter};
 
 /// Writes rows to a stream, exactly once unless the table asks for less.
@@ -61,7 +61,10 @@ impl StreamSink {
         let recipe = Recipe {
             owner: format!("table '{}'", table.name),
             body: (body.len() < table.schema.fields().len()).then_some(body),
-            key: options.key_fields.iter().map(index).collect::<Result<_>>()?,
+            key: match &options.upsert {
+                Some(key) => RecordKey::Upsert(key.clone()),
+                None => RecordKey::Text(options.key_fields.iter().map(index).collect::<Result<_>>()?),
+            },
             timestamp,
             guarantee: options.guarantee,
             commit_on_snapshot: options.commit_on_snapshot(),
@@ -77,7 +80,7 @@ impl StreamSink {
         let recipe = Recipe {
             owner: format!("stream '{name}'"),
             body: None,
-            key: Vec::new(),
+            key: RecordKey::Text(Vec::new()),
             timestamp: None,
             guarantee: Guarantee::ExactlyOnce,
             commit_on_snapshot: false,
@@ -105,7 +108,11 @@ impl Sink for StreamSink {
     }
 
     fn refuses_changelog(&self) -> Option<&'static str> {
-        Some(APPEND_ONLY)
+        (!self.recipe.takes_changes()).then_some(APPEND_ONLY)
+    }
+
+    fn is_upsert(&self) -> bool {
+        matches!(self.recipe.key, RecordKey::Upsert(_))
     }
 
     fn may_reject(&self) -> bool {

@@ -17,7 +17,7 @@ use super::position::Position;
 use super::reader::{ShardReader, StreamReader};
 use super::rows::Rows;
 use super::settings::{Bounded, Startup, TableOptions};
-use crate::format;
+use crate::format::{self, RecordDecoder};
 
 const SPLIT_PREFIX: &str = "shard-";
 
@@ -35,10 +35,23 @@ impl StreamSource {
         options: TableOptions,
         stream: Arc<Stream>,
     ) -> Result<Self> {
-        let layout = Layout::new(table, projection)?;
+        let mut layout = Layout::new(table, projection)?;
+        if let Some(key) = &options.upsert {
+            layout = layout.with_schema(|schema| key.nullable(schema));
+        }
+        let source = StreamSource { stream, layout, options };
         // Made once here to refuse what the format cannot read.
-        format::decoder(&options.format, layout.body(), layout.decoded())?;
-        Ok(StreamSource { stream, layout, options })
+        source.decoder()?;
+        Ok(source)
+    }
+
+    fn decoder(&self) -> Result<Box<dyn RecordDecoder>> {
+        let (body, decoded) = (self.layout.body(), self.layout.decoded());
+        let value = format::decoder(&self.options.format, body, decoded)?;
+        match &self.options.upsert {
+            Some(key) => key.decoder(value, body, decoded),
+            None => Ok(value),
+        }
     }
 }
 
@@ -81,7 +94,11 @@ impl Source for StreamSource {
     }
 
     fn is_changelog(&self) -> bool {
-        self.options.format.format.is_changelog()
+        self.is_upsert() || self.options.format.format.is_changelog()
+    }
+
+    fn is_upsert(&self) -> bool {
+        self.options.upsert.is_some()
     }
 
     /// The log knows the end of each shard.
@@ -101,9 +118,7 @@ impl Source for StreamSource {
             splits.into_iter().map(|start| open_shard(&stream, start, &options)).collect::<Result<Vec<_>>>()
         });
         let shards = shards.await.map_err(|cause| Error::internal(format!("opening shards failed: {cause}")))??;
-        let format = &self.options.format;
-        let decoder = format::decoder(format, self.layout.body(), self.layout.decoded())?;
-        let rows = Rows::new(self.layout.clone(), decoder, format.rejects.on_error);
+        let rows = Rows::new(self.layout.clone(), self.decoder()?, self.options.format.rejects.on_error);
         Ok(Box::new(StreamReader::new(shards, rows, context)))
     }
 }

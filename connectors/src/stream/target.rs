@@ -10,6 +10,7 @@ use coulee_runtime::{Error, Result};
 use super::log_error;
 use super::rejected::RejectedEncoder;
 use super::settings::Guarantee;
+use super::upsert::UpsertKey;
 use crate::format::{self, FormatSettings, RecordEncoder};
 
 /// The stream that a sink writes to.
@@ -77,6 +78,15 @@ pub(super) enum Encoding {
     Rejected,
 }
 
+/// What a record's key is made of.
+#[derive(Debug, Clone)]
+pub(super) enum RecordKey {
+    /// The texts of columns.
+    Text(Vec<usize>),
+    /// The primary key, by which rows replace each other.
+    Upsert(UpsertKey),
+}
+
 /// What becomes of a row's columns; shared by the writers.
 #[derive(Debug)]
 pub(super) struct Recipe {
@@ -84,8 +94,7 @@ pub(super) struct Recipe {
     pub(super) owner: String,
     /// The columns of the body, if they are not all.
     pub(super) body: Option<Vec<usize>>,
-    /// The columns of the key.
-    pub(super) key: Vec<usize>,
+    pub(super) key: RecordKey,
     /// The column of the record's timestamp.
     pub(super) timestamp: Option<usize>,
     pub(super) guarantee: Guarantee,
@@ -94,6 +103,15 @@ pub(super) struct Recipe {
 }
 
 impl Recipe {
+    /// Whether records say that a row is updated or deleted.
+    pub(super) fn takes_changes(&self) -> bool {
+        match (&self.key, &self.encoding) {
+            (RecordKey::Upsert(_), _) => true,
+            (_, Encoding::Format(settings, _)) => settings.format.is_changelog(),
+            (_, Encoding::Rejected) => false,
+        }
+    }
+
     pub(super) fn encoder(&self) -> Result<Box<dyn RecordEncoder>> {
         match &self.encoding {
             Encoding::Format(settings, schema) => format::encoder(settings, schema),

@@ -14,14 +14,14 @@ use coulee_runtime::row_errors::RejectedRows;
 use coulee_runtime::{Batch, Error, Result, RowKind};
 
 use super::accumulator::RecordAccumulator;
-use super::keys::Keys;
+use super::keys::{Keys, Texts};
 use super::state::{Names, Transactions};
-use super::target::{Recipe, Target};
+use super::target::{Recipe, RecordKey, Target};
 use crate::format::RecordEncoder;
 
 /// Why a changelog is refused.
 pub(super) const APPEND_ONLY: &str = "a stream cannot take a record back: aggregate in windows, whose results are final, or write to a table that takes \
-                                      changes ('print', 'blackhole')";
+                                      changes ('upsert-stream' with a PRIMARY KEY, 'format' = 'debezium-json', 'print')";
 
 /// The most bytes of a record's key and value: a batch of the log must hold it beside what was collected before.
 const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX - (8 << 20);
@@ -74,7 +74,7 @@ impl StreamWriter {
     }
 
     fn check_kinds(&self, batch: &Batch) -> Result<()> {
-        let Some(kinds) = batch.kinds() else { return Ok(()) };
+        let Some(kinds) = batch.kinds().filter(|_| !self.recipe.takes_changes()) else { return Ok(()) };
         if kinds.values().iter().all(|kind| *kind == RowKind::Insert as i8) {
             return Ok(());
         }
@@ -92,12 +92,24 @@ impl StreamWriter {
             None => self.encoder.encode(batch)?,
             Some(body) => self.encoder.encode(&batch.with_rows(rows.project(body)?))?,
         };
-        let mut keys = Keys::new(rows, &self.recipe.key)?;
+        let mut keys = match &self.recipe.key {
+            RecordKey::Text(columns) => Keys::Texts(Texts::new(rows, columns)?),
+            RecordKey::Upsert(key) => {
+                Keys::Encoded(key.encoder()?.encode(&Batch::inserts(rows.project(&key.columns)?))?)
+            }
+        };
+        let is_upsert = matches!(self.recipe.key, RecordKey::Upsert(_));
         let timestamps = self.recipe.timestamp.map(|column| floor_to_millis(rows.column(column))).transpose()?;
         let has_shards = stream.shard_count() > 1;
         for (row, value) in records.iter().enumerate() {
+            let value = match batch.kind(row) {
+                // The row that comes behind it has the same key.
+                RowKind::UpdateBefore if is_upsert => continue,
+                RowKind::Delete if is_upsert => None,
+                _ => Some(value),
+            };
             let key = keys.of(row)?;
-            let bytes = value.len() + key.map_or(0, <[u8]>::len);
+            let bytes = value.map_or(0, <[u8]>::len) + key.map_or(0, <[u8]>::len);
             if bytes > RECORD_BYTES_MAX {
                 let limit = RECORD_BYTES_MAX >> 20;
                 refused
@@ -110,7 +122,7 @@ impl StreamWriter {
                 .as_ref()
                 .filter(|array| array.is_valid(row))
                 .map_or(now, |array| Timestamp(array.value(row)));
-            let record = Record { key, value: Some(value), timestamp, headers: &[] };
+            let record = Record { key, value, timestamp, headers: &[] };
             self.accumulator.push(stream, shard, &record)?;
         }
         Ok(refused)

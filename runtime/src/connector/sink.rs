@@ -65,6 +65,11 @@ pub trait Sink: Send + Sync + Debug {
         Some("the sink does not say that it takes changelogs: aggregate in windows, or write to a sink that does")
     }
 
+    /// Whether it takes upserts by the table's primary key, without the rows before updates. Rows of one key must come to one subtask.
+    fn is_upsert(&self) -> bool {
+        false
+    }
+
     /// What gives the stored preparations their meaning: the connector and where it writes, without credentials and without what only tunes it. A job whose
     /// facets differ from those that were stored is refused.
     fn identity(&self) -> Vec<Facet> {

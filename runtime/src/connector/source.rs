@@ -152,6 +152,12 @@ pub trait Source: Send + Sync + Debug {
         false
     }
 
+    /// Whether it is a changelog of upserts: a row replaces the one before it of the same primary key, which is not given, and of a row that is deleted only the
+    /// key is. The columns of the key must be asked for.
+    fn is_upsert(&self) -> bool {
+        false
+    }
+
     /// Whether `CaughtUp` is exact: the reader knows that nothing more is there, rather than that nothing came.
     fn knows_its_end(&self) -> bool {
         false

@@ -16,6 +16,7 @@ use super::rank::{Numbers, Rank, bounded, is_rank};
 use super::scan::Scan;
 use super::slices::sliced;
 use super::union::Union;
+use super::upsert::ChangelogNormalize;
 use super::window_aggregate::WindowAggregate;
 use super::window_rows::WindowRows;
 use crate::error::{Fault, Result};
@@ -44,7 +45,14 @@ impl Converter {
         }
         match plan {
             LogicalPlan::TableScan(scan) => {
-                Ok(StreamPlan::new(Scan::of(scan)?, Vec::new(), scan.projected_schema.clone()))
+                let (node, upserting) = Scan::of(scan)?;
+                let plan = StreamPlan::new(node, Vec::new(), scan.projected_schema.clone());
+                Ok(match upserting {
+                    None => plan,
+                    Some(table) => {
+                        StreamPlan::new(ChangelogNormalize { table }, vec![plan], scan.projected_schema.clone())
+                    }
+                })
             }
             LogicalPlan::SubqueryAlias(alias) => {
                 let node = Renamed { alias: alias.alias.clone() };

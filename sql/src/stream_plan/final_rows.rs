@@ -31,7 +31,7 @@ impl StreamPlan {
     pub fn only_final_rows(self) -> Self {
         match self.changes {
             ChangelogKind::InsertOnly => self,
-            ChangelogKind::Retract => FinalRows::of(self),
+            ChangelogKind::Upsert | ChangelogKind::Retract => FinalRows::of(self),
         }
     }
 }

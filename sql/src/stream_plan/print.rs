@@ -49,6 +49,7 @@ pub(crate) fn lines(table: &str, plan: &StreamPlan) -> Vec<String> {
 fn add(plan: &StreamPlan, depth: usize, lines: &mut Vec<String>) {
     let changes = match plan.changes {
         ChangelogKind::InsertOnly => "I",
+        ChangelogKind::Upsert => "I,UA,D",
         ChangelogKind::Retract => "I,UB,UA,D",
     };
     lines.push(format!("{}└─ {}  [{changes}]", "   ".repeat(depth), plan.describe()));

@@ -1,11 +1,13 @@
 //! Reads a table. A job reads each table once, see `scans`.
 
+use std::sync::Arc;
+
 use datafusion_expr::TableScan;
 
 use super::{Building, ChangelogKind, Node, StreamPlan};
-use crate::catalog::ScanSource;
+use crate::catalog::{ScanSource, Table};
 use crate::error::{Fault, Result};
-use crate::scans::is_changelog;
+use crate::scans::source_of;
 use crate::translate::NodeRows;
 
 #[derive(Debug)]
@@ -16,18 +18,17 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    pub fn of(scan: &TableScan) -> Result<Self> {
+    /// The node, and the table if it gives upserts.
+    pub fn of(scan: &TableScan) -> Result<(Self, Option<Arc<Table>>)> {
         let Some(ScanSource(table)) = scan.source.downcast_ref::<ScanSource>() else {
             return Err(Fault::new(format!("'{}' cannot be read by a job", scan.table_name)));
         };
         if !scan.filters.is_empty() {
             return Err(Fault::new(format!("a filter went into the scan of '{}'", table.name())));
         }
-        let changes = match is_changelog(scan, table)? {
-            true => ChangelogKind::Retract,
-            false => ChangelogKind::InsertOnly,
-        };
-        Ok(Scan { scan: scan.clone(), table: table.name().to_owned(), changes })
+        let changes = changes(scan, table)?;
+        let upserting = (changes == ChangelogKind::Upsert).then(|| table.clone());
+        Ok((Scan { scan: scan.clone(), table: table.name().to_owned(), changes }, upserting))
     }
 }
 
@@ -47,4 +48,14 @@ impl Node for Scan {
     fn build(&self, building: Building<'_, '_, '_>) -> Result<NodeRows> {
         building.to.scan(&self.scan)
     }
+}
+
+/// The changes that a table gives.
+fn changes(scan: &TableScan, table: &Table) -> Result<ChangelogKind> {
+    let source = source_of(scan, table)?;
+    Ok(match (source.is_changelog(), source.is_upsert()) {
+        (_, true) => ChangelogKind::Upsert,
+        (true, false) => ChangelogKind::Retract,
+        (false, false) => ChangelogKind::InsertOnly,
+    })
 }

@@ -166,6 +166,7 @@ fn late_rows(to: &mut Translator<'_>, rows: &NodeRows, sink: Name, window: Opera
         name: name.clone(),
         schema: rows.schema.inner().clone(),
         metadata_columns: Default::default(),
+        primary_key: Vec::new(),
         partitioned_by: Vec::new(),
         options: [("format".to_owned(), "json".to_owned())].into(),
         created_by: to.context.job.clone(),

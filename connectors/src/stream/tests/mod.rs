@@ -162,6 +162,7 @@ fn table(options: &[(&str, &str)]) -> TableSpec {
         name: "t".to_owned(),
         schema: columns(),
         metadata_columns: BTreeMap::new(),
+        primary_key: Vec::new(),
         partitioned_by: Vec::new(),
         options: options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         created_by: "test".to_owned(),

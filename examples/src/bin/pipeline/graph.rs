@@ -122,6 +122,7 @@ fn table<const N: usize>(name: &str, schema: SchemaRef, options: [(&str, &str); 
         name: name.to_owned(),
         schema,
         metadata_columns: BTreeMap::new(),
+        primary_key: Vec::new(),
         partitioned_by: Vec::new(),
         options: options.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         created_by: "pipeline".to_owned(),
