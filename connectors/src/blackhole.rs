@@ -95,6 +95,7 @@ mod tests {
             name: "hole".to_owned(),
             schema: rows.schema(),
             metadata_columns: BTreeMap::new(),
+            primary_key: Vec::new(),
             partitioned_by: Vec::new(),
             options: BTreeMap::new(),
             created_by: "test".to_owned(),
