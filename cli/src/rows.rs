@@ -140,7 +140,7 @@ fn line(text: &mut String, values: &[&str], widths: &[usize], right: &[bool]) {
 
 fn json(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     let mut writer: LineDelimitedWriter<Vec<u8>> =
-        WriterBuilder::new().with_encoder_factory(Arc::new(NonFinite)).build(Vec::new());
+        WriterBuilder::new().with_explicit_nulls(true).with_encoder_factory(Arc::new(NonFinite)).build(Vec::new());
     writer.write(rows)?;
     writer.finish()?;
     Ok(writer.into_inner())
@@ -199,7 +199,7 @@ mod tests {
         let batch = rows(&["UA"], &[None]);
         assert_eq!(
             written(&mut RowWriter::new(Output::Json), &batch),
-            "{\"carrier\":\"UA\",\"at\":\"2013-01-01T10:17:00\"}\n"
+            "{\"carrier\":\"UA\",\"n\":null,\"at\":\"2013-01-01T10:17:00\"}\n"
         );
         let mut csv = RowWriter::new(Output::Csv);
         assert_eq!(written(&mut csv, &batch), "carrier,n,at\nUA,,2013-01-01T10:17:00\n");

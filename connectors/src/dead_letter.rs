@@ -7,7 +7,7 @@ use coulee_runtime::Result;
 use coulee_runtime::connector::{Sink, Source};
 use coulee_runtime::options::OptionSpec;
 use coulee_runtime::row_errors::OnError;
-use coulee_runtime::table::{Connector, DEAD_LETTER_STREAM, ERROR_OPTIONS, ON_ERROR, TableSpec};
+use coulee_runtime::table::{Connector, DEAD_LETTER_STREAM, ERROR_OPTIONS, InferredTable, ON_ERROR, TableSpec};
 
 /// Keeps rejected records.
 ///
@@ -74,6 +74,10 @@ impl Connector for WithDeadLetters {
     fn create(&self, table: &TableSpec) -> Result<()> {
         table.options(self.options())?;
         self.inner.create(&self.known(table))
+    }
+
+    fn infer(&self, path: &str) -> Result<Option<InferredTable>> {
+        self.inner.infer(path)
     }
 
     fn takes_partitions(&self) -> bool {

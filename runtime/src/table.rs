@@ -40,6 +40,21 @@ impl TableSpec {
     }
 }
 
+/// A table that nobody has declared, as its files look.
+#[derive(Debug, Clone)]
+pub struct InferredTable {
+    /// The columns, in order.
+    pub schema: SchemaRef,
+    /// The `WITH` options.
+    pub options: BTreeMap<String, String>,
+    /// What it was inferred from: `2,000 rows`, `the footer`.
+    pub sample: String,
+    /// What else there is to know, in whole sentences: a column that is left out.
+    pub notes: Vec<String>,
+    /// Whether it can be read once only: a pipe.
+    pub is_pipe: bool,
+}
+
 /// Options of every table, whatever its connector; the planner applies them.
 pub const COMMON_OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
@@ -152,6 +167,15 @@ pub trait Connector: Send + Sync + Debug {
         Ok(())
     }
 
+    /// The table at a path that a query names instead of a table: `SELECT … FROM 'events.ndjson'`. `None` where paths mean nothing. May block.
+    ///
+    /// # Errors
+    /// `Invalid` when there is nothing to read or it has no columns.
+    fn infer(&self, path: &str) -> Result<Option<InferredTable>> {
+        let _ = path;
+        Ok(None)
+    }
+
     /// Whether `PARTITIONED BY` means something to it.
     fn takes_partitions(&self) -> bool {
         false
@@ -205,6 +229,19 @@ impl Connectors {
             let subject = Subject::Option { table: None, key: "connector".to_owned(), part: OptionPart::Value };
             Error::invalid(format!("unknown connector '{name}'; {hint}")).about(subject)
         })
+    }
+
+    /// The table at a path, and the name of the connector that reads it.
+    ///
+    /// # Errors
+    /// As [`Connector::infer`]; `Invalid` when no connector reads paths.
+    pub fn infer(&self, path: &str) -> Result<(&'static str, InferredTable)> {
+        for (name, connector) in &self.by_name {
+            if let Some(table) = connector.infer(path)? {
+                return Ok((name, table));
+            }
+        }
+        Err(Error::invalid(format!("'{path}': no connector reads files here")))
     }
 
     /// All of them, by name.

@@ -1,8 +1,10 @@
 //! Ways out of a job that end in this process: the rows of a `SELECT` through a channel, and what `print` prints.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -19,11 +21,13 @@ use tokio::sync::mpsc;
 const QUEUED_BATCHES: usize = 4;
 
 /// A sink for `SELECT`s, and where its rows come out, batch by batch. Rows come as they are made: a query that is started
-/// again gives them again. Those of a changelog have what happened to them in front, as a column `kind`.
+/// again gives them again. Those of one query have a schema of their own: its metadata say which query they are of. Those of a changelog have what happened to them in front, as a column `kind`.
 pub fn query_rows() -> (QuerySink, mpsc::Receiver<RecordBatch>) {
     let (rows, received) = mpsc::channel(QUEUED_BATCHES);
+    let queries = AtomicU64::new(0);
     let sink = move |_: SchemaRef, is_changelog: bool| -> Arc<dyn Sink> {
-        Arc::new(ChannelSink { rows: rows.clone(), is_changelog })
+        let query = queries.fetch_add(1, Ordering::Relaxed);
+        Arc::new(ChannelSink { rows: rows.clone(), is_changelog, query })
     };
     (Arc::new(sink), received)
 }
@@ -33,6 +37,8 @@ struct ChannelSink {
     rows: mpsc::Sender<RecordBatch>,
     /// Then each row has what happened to it in front, as a column `kind`.
     is_changelog: bool,
+    /// Its number.
+    query: u64,
 }
 
 #[tonic::async_trait]
@@ -56,13 +62,15 @@ impl Sink for ChannelSink {
         _: &[Bytes],
         metrics: Arc<SubtaskMetrics>,
     ) -> Result<Box<dyn SinkWriter>> {
-        Ok(Box::new(ChannelWriter { rows: self.rows.clone(), is_changelog: self.is_changelog, metrics }))
+        let (rows, is_changelog, query) = (self.rows.clone(), self.is_changelog, self.query);
+        Ok(Box::new(ChannelWriter { rows, is_changelog, query, metrics }))
     }
 }
 
 struct ChannelWriter {
     rows: mpsc::Sender<RecordBatch>,
     is_changelog: bool,
+    query: u64,
     metrics: Arc<SubtaskMetrics>,
 }
 
@@ -72,7 +80,9 @@ impl SinkWriter for ChannelWriter {
         self.metrics.add_delivered_rows(batch.len() as u64);
         let gone = |_| Error::invalid("nobody reads the query's rows any more");
         let rows = if self.is_changelog { batch.with_kinds_shown()? } else { batch.into_rows() };
-        self.rows.send(rows).await.map_err(gone)
+        let number = HashMap::from([("query".to_owned(), self.query.to_string())]);
+        let schema = rows.schema().as_ref().clone().with_metadata(number);
+        self.rows.send(rows.with_schema(Arc::new(schema))?).await.map_err(gone)
     }
 
     async fn prepare(&mut self, _: CheckpointId) -> Result<Prepared> {

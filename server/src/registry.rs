@@ -12,7 +12,7 @@ use coulee_log::Log;
 use coulee_runtime::connector::{Sink, Source};
 use coulee_runtime::options::OptionSpec;
 use coulee_runtime::row_errors::OnError;
-use coulee_runtime::table::{Connector, Connectors, TableSpec};
+use coulee_runtime::table::{Connector, Connectors, InferredTable, TableSpec};
 use parking_lot::Mutex;
 
 /// The connectors of an engine with this log. Relative paths begin at `base`.
@@ -70,6 +70,10 @@ impl Connector for Remembering {
 
     fn check_source(&self, table: &TableSpec) -> coulee_runtime::Result<()> {
         self.inner.check_source(table)
+    }
+
+    fn infer(&self, path: &str) -> coulee_runtime::Result<Option<InferredTable>> {
+        self.inner.infer(path)
     }
 
     fn takes_partitions(&self) -> bool {

@@ -116,10 +116,22 @@ pub(crate) enum Entry {
     View(Arc<View>),
 }
 
+/// The table of files that nobody has declared.
+#[derive(Debug)]
+pub(crate) struct FileTable {
+    pub table: Arc<Table>,
+    /// The statement that would declare it.
+    pub ddl: String,
+    /// Whether it can be read once only.
+    pub is_pipe: bool,
+}
+
 /// Tables and views by name. Names are case-sensitive, as in Flink.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     entries: BTreeMap<String, Entry>,
+    /// Tables of files that queries name by their paths, by `files::key`.
+    files: BTreeMap<String, FileTable>,
 }
 
 impl Catalog {
@@ -156,6 +168,14 @@ impl Catalog {
         }
     }
 
+    pub fn file(&self, key: &str) -> Option<&FileTable> {
+        self.files.get(key)
+    }
+
+    pub fn insert_file(&mut self, key: String, file: FileTable) {
+        self.files.insert(key, file);
+    }
+
     pub fn insert(&mut self, name: String, entry: Entry) {
         self.entries.insert(name, entry);
     }
@@ -170,6 +190,9 @@ impl Catalog {
 
     /// What a name stands for in a query.
     pub fn source(&self, name: &str) -> Result<Arc<dyn TableSource>> {
+        if let Some(file) = self.files.get(name) {
+            return table_source(&file.table);
+        }
         match self.find(name)? {
             Entry::Table(table) => table_source(table),
             Entry::View(view) => Ok(Arc::new(Planned::new(view.plan.clone()))),

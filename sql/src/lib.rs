@@ -32,6 +32,7 @@ mod error;
 mod explain;
 mod faults;
 mod fetch;
+mod files;
 mod flink_types;
 mod foreign;
 mod functions;

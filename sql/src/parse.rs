@@ -56,6 +56,9 @@ fn body(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Body> {
         return show(words);
     }
     if words.accept("DESCRIBE") || words.accept("DESC") {
+        if matches!(words.peek(), Token::SingleQuotedString(_)) {
+            return Ok(Body::DescribeFile(words.text("a file")?));
+        }
         return Ok(Body::Describe(table_name(words)?));
     }
     if words.accept("EXPLAIN") {

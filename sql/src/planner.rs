@@ -104,6 +104,7 @@ impl Planner<'_> {
         check_query(query)?;
         let mut query = query.clone();
         name_columns(&mut query);
+        crate::files::name_tables(&mut query);
         group_window::rewrite(&mut query)?;
         crate::distinct_from::take_apart(&mut query);
         crate::fetch::spell_fetches(&mut query)?;

@@ -13,14 +13,16 @@ use coulee_runtime::table::Connectors;
 use datafusion_common::Column;
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use sqlparser::ast::{Ident, Query};
-use sqlparser::tokenizer::Span;
+use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
-use crate::catalog::{Catalog, Declaration, Entry, Table, View};
+use crate::catalog::{Catalog, Declaration, Entry, FileTable, Table, View};
 use crate::define::define;
 use crate::error::{Fault, Result, SqlError};
 use crate::explain::explain;
 use crate::faults::fault;
+use crate::files;
 use crate::planner::{Functions, Planner};
+use crate::script::parse_script;
 use crate::settings::{JobOptions, Settings};
 use crate::show::{describe, text_table};
 use crate::spans;
@@ -173,6 +175,12 @@ impl Session {
     }
 
     fn run(&mut self, statement: &Statement) -> Result<Effect> {
+        for path in files::named(&statement.body) {
+            // sqlparser forgets where a name in single quotes stands.
+            let is_path = |token: &&TokenWithSpan| token.token == Token::SingleQuotedString(path.value.clone());
+            let place = statement.tokens.iter().find(is_path).map(|token| token.span);
+            self.infer(&path, &statement.body).map_err(|fault| fault.or_at(place))?;
+        }
         match &statement.body {
             Body::CreateTable(create) => {
                 let declaration = Declaration { source: statement.source.clone(), words: statement.tokens.clone() };
@@ -194,6 +202,10 @@ impl Session {
                 let entry = self.catalog.find(&name.value).map_err(|fault| fault.at(name.span))?;
                 Ok(Effect::Table(describe(entry)?))
             }
+            Body::DescribeFile(path) => match self.catalog.file(&files::key(&path.value)) {
+                Some(file) => Ok(Effect::Explain(format!("{};", file.ddl))),
+                None => Err(Fault::new(format!("'{}' has no columns", path.value)).at(path.span)),
+            },
             Body::Explain(body) => self.explain(body),
             Body::Insert(insert) => self.insert(std::slice::from_ref(insert)),
             Body::StatementSet(inserts) => self.insert(inserts),
@@ -232,6 +244,32 @@ impl Session {
         self.notes.extend(notes);
         self.catalog.insert(name.clone(), Entry::Table(Arc::new(table)));
         Ok(Effect::Done(format!("table '{name}' created")))
+    }
+
+    /// Declares the table of a file that a statement names. A file is looked at for each statement, as it may have changed, but for a pipe.
+    fn infer(&mut self, path: &Ident, body: &Body) -> Result<()> {
+        let (name, key) = (path.value.as_str(), files::key(&path.value));
+        let before = self.catalog.file(&key);
+        if before.is_some_and(|file| file.is_pipe) {
+            return Ok(());
+        }
+        let (connector, inferred) = self.connectors.infer(name).map_err(|error| Fault::from(error).at(path.span))?;
+        self.notes.extend(inferred.notes.iter().cloned());
+        let ddl = files::ddl(&files::table_name(name), connector, &inferred);
+        let is_known = before.is_some_and(|file| file.ddl == ddl);
+        if !is_known && !matches!(body, Body::DescribeFile(_)) {
+            self.notes.push(files::summary(name, &inferred));
+        }
+        let is_pipe = inferred.is_pipe;
+        let statement = files::ddl(name, connector, &files::with_dead_letters(name, inferred));
+        let parsed = parse_script(&statement, name).map_err(|error| Fault::new(error.to_string()))?;
+        let Some(Statement { source, tokens, body: Body::CreateTable(create) }) = parsed.into_iter().next() else {
+            return Err(Fault::new(format!("'{name}': the columns cannot be declared")));
+        };
+        let declaration = Declaration { source, words: tokens };
+        let (table, _) = define(&create, declaration, &self.planner(), &self.connectors, &self.job_name())?;
+        self.catalog.insert_file(key, FileTable { table: Arc::new(table), ddl, is_pipe });
+        Ok(())
     }
 
     fn create_view(&mut self, create: &CreateView) -> Result<Effect> {

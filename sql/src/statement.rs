@@ -61,6 +61,8 @@ pub(crate) enum Body {
     Show(Show),
     ShowCreate(Relation, Ident),
     Describe(Ident),
+    /// `DESCRIBE 'path'`.
+    DescribeFile(Ident),
     Explain(Box<Body>),
     Insert(Insert),
     StatementSet(Vec<Insert>),

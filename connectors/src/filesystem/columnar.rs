@@ -178,7 +178,10 @@ fn as_json(row: &RecordBatch) -> Vec<u8> {
 
 /// The metadata of a file, with INT96 read as microseconds: in nanoseconds, which are Arrow's choice, the year 9999 is a time
 /// of the 19th century. Spark writes whole microseconds.
-fn metadata(input: &super::location::Input) -> Result<ArrowReaderMetadata, ParquetError> {
+///
+/// # Errors
+/// When the file is no Parquet file.
+pub fn metadata(input: &super::location::Input) -> Result<ArrowReaderMetadata, ParquetError> {
     let loaded = ArrowReaderMetadata::load(input, ArrowReaderOptions::new())?;
     let parquet = loaded.metadata().file_metadata().schema_descr_ptr();
     let has_int96 = parquet.columns().iter().any(|column| column.physical_type() == PhysicalType::INT96);

@@ -9,12 +9,14 @@ mod columnar;
 mod commit;
 mod deliver;
 mod find;
+mod infer;
 mod lines;
 mod listing;
 mod location;
 mod mark;
 mod partition;
 mod paths;
+mod peek;
 mod pipe;
 mod plan;
 mod position;
@@ -33,7 +35,7 @@ use std::sync::Arc;
 use coulee_runtime::Result;
 use coulee_runtime::connector::{Sink, Source};
 use coulee_runtime::options::{OptionSpec, Options};
-use coulee_runtime::table::{Connector, TableSpec};
+use coulee_runtime::table::{Connector, InferredTable, TableSpec};
 
 pub use location::{Location, object_store};
 pub use sink::FilesystemSink;
@@ -41,6 +43,7 @@ pub use source::FilesystemSource;
 pub use writer::OPEN_FILES;
 
 use crate::DeadLetters;
+use peek::Peeked;
 use settings::{FileFormat, SinkSettings, option_specs};
 
 /// Makes sources and sinks of files.
@@ -48,12 +51,13 @@ use settings::{FileFormat, SinkSettings, option_specs};
 pub struct FilesystemConnector {
     base: PathBuf,
     dead_letters: Option<Arc<dyn DeadLetters>>,
+    peeked: Peeked,
 }
 
 impl FilesystemConnector {
     /// Relative paths begin at `base`. `dead_letters` keeps records that cannot become rows; without it they are counted only.
     pub fn new(base: impl Into<PathBuf>, dead_letters: Option<Arc<dyn DeadLetters>>) -> Self {
-        FilesystemConnector { base: base.into(), dead_letters }
+        FilesystemConnector { base: base.into(), dead_letters, peeked: Peeked::default() }
     }
 
     fn parts(&self, table: &TableSpec) -> Result<(Options, Location)> {
@@ -82,13 +86,18 @@ impl Connector for FilesystemConnector {
         }
     }
 
+    fn infer(&self, path: &str) -> Result<Option<InferredTable>> {
+        infer::infer(&self.base, path, &self.peeked).map(Some)
+    }
+
     fn takes_partitions(&self) -> bool {
         true
     }
 
     fn source(&self, table: &TableSpec, projection: &[usize]) -> Result<Arc<dyn Source>> {
         let (options, location) = self.parts(table)?;
-        Ok(Arc::new(FilesystemSource::new(location, table, &options, projection)?))
+        let source = FilesystemSource::new(location, table, &options, projection)?;
+        Ok(Arc::new(source.after(&self.peeked)))
     }
 
     fn sink(&self, table: &TableSpec) -> Result<Arc<dyn Sink>> {

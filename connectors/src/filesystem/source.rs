@@ -4,6 +4,7 @@
 //! reads on in them, wherever they are by now ([`find`](super::find)).
 
 use std::collections::{BTreeSet, HashSet};
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use super::location::{Input, Location};
 use super::mark::Sampling;
 use super::partition::{repeat, split_columns, value_in_path};
 use super::paths::unreadable;
+use super::peek::Peeked;
 use super::pipe::Pipe;
 use super::position::Position;
 use super::settings::{FileFormat, LineCompression, monitor_interval, record_bytes_max};
@@ -71,6 +73,10 @@ struct Plan {
     known: RwLock<KnownFiles>,
     /// Pipes that were opened: what an attempt has taken out of one is not there for the next.
     opened_pipes: Mutex<HashSet<String>>,
+    /// What was read of pipes before.
+    peeked: Peeked,
+    /// What is said behind each reason for which a record is rejected.
+    advice: String,
 }
 
 /// Where a column's values come from.
@@ -119,12 +125,32 @@ impl FilesystemSource {
             places,
             known: RwLock::default(),
             opened_pipes: Mutex::default(),
+            peeked: Peeked::default(),
+            advice: advice(table, options),
         };
         if let FileFormat::Lines(lines) = &plan.format {
             decoder(lines, &plan.file_columns, &plan.file_projection).map_err(|error| error.at(options.owner()))?;
         }
         Ok(FilesystemSource { plan: Arc::new(plan) })
     }
+
+    /// The same; of pipes, what was read ahead comes first.
+    #[must_use]
+    pub(super) fn after(mut self, peeked: &Peeked) -> Self {
+        if let Some(plan) = Arc::get_mut(&mut self.plan) {
+            plan.peeked = peeked.clone();
+        }
+        self
+    }
+}
+
+/// A table that is called as its path was not declared by anybody: its types may be wrong.
+fn advice(table: &TableSpec, options: &Options) -> String {
+    let name = table.name.as_str();
+    if options.get("path") != Some(name) && name != "-" {
+        return String::new();
+    }
+    format!("; the types are inferred: DESCRIBE '{name}' prints them as CREATE TABLE, to be edited")
 }
 
 #[async_trait]
@@ -316,9 +342,9 @@ impl Reading<'_> {
             for row in &found.rejected {
                 let origin = format!("{}:row {}", self.file, row.number);
                 if on_error == OnError::Fail {
-                    return Err(Error::invalid(format!("{origin}: {}", row.reason)));
+                    return Err(Error::invalid(format!("{origin}: {}{}", row.reason, self.plan.advice)));
                 }
-                rejects.push(&origin, &row.reason, &row.raw);
+                rejects.push(&origin, &format!("{}{}", row.reason, self.plan.advice), &row.raw);
             }
             let rows = self.assemble(&found.rows, constants)?;
             let kept = rejects.take()?.filter(|_| on_error == OnError::DeadLetter);
@@ -345,7 +371,8 @@ impl Reading<'_> {
             }
             let pipe = Pipe::open(&self.file, self.out.clone())
                 .map_err(|cause| unreadable(std::path::Path::new(&self.file), cause))?;
-            return Ok(LineInput { options, framers, source: LineSource::Pipe(pipe) });
+            let ahead = self.plan.peeked.take(&self.file).map(|ahead| ahead.bytes).unwrap_or_default();
+            return Ok(LineInput { options, framers, source: LineSource::Pipe(pipe, ahead) });
         }
         let found = self.find()?;
         options.name.clone_from(&self.file);
@@ -386,6 +413,7 @@ impl Reading<'_> {
                     match decoded {
                         Ok(rows) => lines.extend(std::iter::repeat_n(number, rows)),
                         Err(reason) => {
+                            let reason = format!("{reason}{}", self.plan.advice);
                             let origin = format!("{}:{number}", self.file);
                             if settings.rejects.on_error == OnError::Fail {
                                 return Err(Error::invalid(format!("{origin}: {reason}")));
@@ -450,18 +478,19 @@ struct LineInput {
 
 enum LineSource {
     File(Input),
-    Pipe(Pipe<Result<Chunk>>),
+    /// A pipe, and what was read of it before.
+    Pipe(Pipe<Result<Chunk>>, Vec<u8>),
 }
 
 impl LineInput {
     fn open(&self, at: LinePosition) -> Result<LineFile> {
         let bytes = match &self.source {
-            LineSource::Pipe(pipe) => {
-                if self.options.compression != LineCompression::None {
+            LineSource::Pipe(pipe, ahead) => {
+                if self.options.compression != LineCompression::None && ahead.is_empty() {
                     // Decompression begins with the first bytes.
                     self.wait();
                 }
-                lines::Bytes::Pipe(Box::new(pipe.clone()))
+                lines::Bytes::Pipe(Box::new(std::io::Cursor::new(ahead.clone()).chain(pipe.clone())))
             }
             LineSource::File(input) => {
                 let local = match input {
@@ -480,7 +509,7 @@ impl LineInput {
     fn wait(&self) -> bool {
         match &self.source {
             LineSource::File(_) => true,
-            LineSource::Pipe(pipe) => pipe.wait().is_ok(),
+            LineSource::Pipe(pipe, _) => pipe.wait().is_ok(),
         }
     }
 }

@@ -12,6 +12,7 @@ mod csv;
 mod debezium;
 mod decimal;
 mod framing;
+mod infer;
 mod json;
 mod plain;
 mod raw;
@@ -28,6 +29,7 @@ use coulee_runtime::{Batch, Result};
 
 pub use coulee_runtime::row_errors::OnError;
 pub use framing::{Frame, Framer, LineFramer};
+pub use infer::{Inference, Layout};
 pub use json::NonFinite;
 pub use registry::{FORMATS, FormatSettings, RejectSettings, format_option, option_specs};
 pub use rejects::Rejects;
@@ -53,6 +55,16 @@ pub trait Format: Send + Sync + Debug {
 
     /// The extension of files that are written, without a dot.
     fn extension(&self) -> &'static str;
+
+    /// The extensions, without dots, by which files of this format are told from others when nobody says the format.
+    fn extensions(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What finds the columns of files that nobody has declared; `None` for a format whose files do not tell.
+    fn inference(&self) -> Option<Box<dyn Inference>> {
+        None
+    }
 
     /// Whether decoders give row kinds, so that a table of this format is a changelog.
     fn is_changelog(&self) -> bool {

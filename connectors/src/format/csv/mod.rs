@@ -6,6 +6,7 @@
 mod decode;
 mod encode;
 mod framing;
+mod infer;
 mod settings;
 mod split;
 
@@ -13,10 +14,11 @@ use arrow::datatypes::SchemaRef;
 use coulee_runtime::Result;
 use coulee_runtime::options::{OptionSpec, Options};
 
-use super::{Format, Framer, RecordDecoder, RecordEncoder};
+use super::{Format, Framer, Inference, RecordDecoder, RecordEncoder};
 use decode::CsvDecoder;
 use encode::CsvEncoder;
 use framing::CsvFramer;
+use infer::CsvInference;
 use settings::{OPTIONS, Settings};
 
 /// `'format' = 'csv'`.
@@ -34,6 +36,14 @@ impl Format for Csv {
 
     fn extension(&self) -> &'static str {
         "csv"
+    }
+
+    fn extensions(&self) -> &'static [&'static str] {
+        &["csv", "tsv", "psv"]
+    }
+
+    fn inference(&self) -> Option<Box<dyn Inference>> {
+        Some(Box::new(CsvInference::default()))
     }
 
     fn has_header(&self, options: &Options) -> bool {

@@ -4,6 +4,7 @@ mod column;
 mod decode;
 mod encode;
 mod framing;
+mod infer;
 mod members;
 mod scan;
 
@@ -14,7 +15,7 @@ use coulee_runtime::options::{OptionKind, OptionSpec, Options};
 use coulee_runtime::{Error, Result};
 
 use super::temporal::TimestampStandard;
-use super::{Format, Framer, RecordDecoder, RecordEncoder};
+use super::{Format, Framer, Inference, RecordDecoder, RecordEncoder};
 pub(super) use column::Leniency;
 pub use column::{Column, Values};
 pub(super) use decode::JsonDecoder;
@@ -23,6 +24,7 @@ use encode::Forms;
 pub(super) use encode::JsonEncoder;
 pub use encode::NonFinite;
 pub(super) use framing::JsonFramer;
+use infer::JsonInference;
 pub(super) use members::members;
 
 /// `'format' = 'json'`.
@@ -85,6 +87,14 @@ impl Format for Json {
 
     fn extension(&self) -> &'static str {
         "json"
+    }
+
+    fn extensions(&self) -> &'static [&'static str] {
+        &["json", "jsonl", "ndjson"]
+    }
+
+    fn inference(&self) -> Option<Box<dyn Inference>> {
+        Some(Box::new(JsonInference::default()))
     }
 
     fn check(&self, options: &Options) -> Result<()> {
