@@ -279,6 +279,7 @@ impl Session {
         }
         let plan = self.planner().query(&create.query)?;
         let plan = with_names(plan, &create.columns, &create.name)?;
+        check_names(&plan, &create.name)?;
         self.catalog.insert(name.clone(), Entry::View(Arc::new(View { plan, text: create.text.clone() })));
         Ok(Effect::Done(format!("view '{name}' created")))
     }
@@ -522,6 +523,19 @@ fn relation(entry: &Entry) -> Relation {
     match entry {
         Entry::Table(_) => Relation::Table,
         Entry::View(_) => Relation::View,
+    }
+}
+
+/// Refuses a view with two columns of one name: no query could read it.
+fn check_names(plan: &LogicalPlan, view: &Ident) -> Result<()> {
+    let mut names = HashSet::new();
+    match plan.schema().fields().iter().find(|field| !names.insert(field.name())) {
+        None => Ok(()),
+        Some(field) => {
+            let message = format!("view '{}' has the column '{}' twice", view.value, field.name());
+            let help = "name one of them with AS, or all of them: CREATE VIEW v (a, b, …) AS SELECT …";
+            Err(Fault::new(message).at(view.span).help(help))
+        }
     }
 }
 

@@ -17,6 +17,9 @@ use crate::types::{timestamp_ltz, type_name};
 use crate::window_assign::{Assigned, WindowAssign};
 use crate::words::SESSIONS;
 
+/// How many windows of `HOP` or `CUMULATE` may hold one row.
+const WINDOWS_OF_A_ROW_MAX: i64 = 100_000;
+
 /// Plans them; everything else is left to DataFusion.
 #[derive(Debug)]
 pub(crate) struct WindowFunctions {
@@ -102,8 +105,19 @@ fn window_function(
         }
     };
     let windows = Assigned::Overlapping(Windows::new(kind, offset).map_err(wrong)?);
+    check_overlap(spans).map_err(|fault| fault.at(place).into_datafusion())?;
     let (time, _) = event_time(&input, &parts, in_utc)?;
     Ok(WindowAssign::new(Arc::new(input), time, windows)?.into_plan())
+}
+
+/// Refuses a slide (or step) so much smaller than the size that a row's windows take hours to fire.
+fn check_overlap([slide_millis, size_millis]: [i64; 2]) -> Result<(), Fault> {
+    let windows = size_millis / slide_millis.max(1);
+    if windows <= WINDOWS_OF_A_ROW_MAX {
+        return Ok(());
+    }
+    let message = format!("each row would be in {windows} windows, and at most {WINDOWS_OF_A_ROW_MAX} are allowed");
+    Err(Fault::new(message).help("write a longer first interval, or a shorter second one"))
 }
 
 /// The window table functions.

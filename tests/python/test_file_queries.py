@@ -187,6 +187,17 @@ def test_what_has_no_columns_is_refused_at_its_place(tmp_path, name, text, messa
     assert "command-line:2:6" in done.stderr
 
 
+def test_a_view_with_a_name_twice_and_windows_without_end_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("id,v\n1,10\n")
+    view = "CREATE VIEW w AS SELECT * FROM 'a.csv' AS x JOIN 'a.csv' AS y ON x.id = y.id"
+    done = coulee("run", "-e", f"{view}; SELECT 1 AS one FROM 'a.csv'", cwd=tmp_path, check=False)
+    assert done.returncode != 0 and "view 'w' has the column 'id' twice" in done.stderr and "command-line:1:13" in done.stderr
+    table = "CREATE TABLE t (ts TIMESTAMP(3), WATERMARK FOR ts AS ts) WITH ('connector' = 'filesystem', 'path' = 'a.csv', 'format' = 'csv');"
+    hop = "SELECT window_end, COUNT(*) AS n FROM HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '0.001' SECOND, INTERVAL '1' HOUR) GROUP BY window_start, window_end"
+    done = coulee("run", "-e", f"{table}\n{hop}", cwd=tmp_path, check=False)
+    assert done.returncode != 0 and "each row would be in 3600000 windows" in done.stderr and "command-line:2:" in done.stderr
+
+
 def test_files_that_are_not_there_and_files_of_several_formats(tmp_path):
     done = coulee("run", "-e", "SELECT * FROM 'nope.csv'", cwd=tmp_path, check=False)
     assert "command-line:1:15" in done.stderr and "nope.csv: No such file" in done.stderr
