@@ -1,10 +1,10 @@
 //! Refuses comparisons of text with numbers, and a CASE that gives both, as Flink does: which of both would be converted is a guess, and a row that does
-//! not convert stops the job.
+//! not convert stops the job. Refuses MIN and MAX of values without an order, too.
 
 use arrow::datatypes::DataType;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, DataFusionError};
-use datafusion_expr::expr::{Between, BinaryExpr, Case, InList, InSubquery, Like};
+use datafusion_expr::expr::{AggregateFunction, Between, BinaryExpr, Case, InList, InSubquery, Like};
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
 
 use crate::error::{Fault, Result};
@@ -89,6 +89,17 @@ fn mismatch(expr: &Expr, schema: &DFSchema) -> Option<Fault> {
                     .help(format!("write CAST({} AS STRING)", text(side)))
             })
         }),
+        Expr::AggregateFunction(AggregateFunction { func, params }) if matches!(func.name(), "min" | "max") => {
+            let argument = params.args.first()?;
+            let found = argument.get_type(schema).ok()?;
+            found.is_nested().then(|| {
+                let name = func.name().to_uppercase();
+                Fault::new(format!("{name} orders values, and {} is {}", text(argument), type_name(&found)))
+                    .or_at(span(argument))
+                    .or_clause(&["MIN", "MAX"])
+                    .help("arrays, maps and rows have no order: take an element or a field of it")
+            })
+        }
         _ => None,
     }
 }

@@ -198,6 +198,14 @@ def test_a_view_with_a_name_twice_and_windows_without_end_are_refused(tmp_path):
     assert done.returncode != 0 and "each row would be in 3600000 windows" in done.stderr and "command-line:2:" in done.stderr
 
 
+@pytest.mark.parametrize("column", ["l", "r"])
+def test_the_maximum_of_what_has_no_order_is_refused(tmp_path, column):
+    (tmp_path / "n.json").write_text('{"l":[1],"r":{"x":1}}\n')
+    done = coulee("run", "-e", f"SELECT\n MAX({column}) AS m FROM 'n.json'", cwd=tmp_path, check=False)
+    assert done.returncode != 0 and "MAX orders values" in done.stderr and "command-line:2:" in done.stderr
+    assert coulee("run", "-e", "SELECT MAX(n.r.x) AS m FROM 'n.json' AS n", cwd=tmp_path).stdout.split()[-1] == "1"
+
+
 def test_files_that_are_not_there_and_files_of_several_formats(tmp_path):
     done = coulee("run", "-e", "SELECT * FROM 'nope.csv'", cwd=tmp_path, check=False)
     assert "command-line:1:15" in done.stderr and "nope.csv: No such file" in done.stderr
