@@ -36,6 +36,7 @@ fn name_select(select: &mut Select) {
             name_columns(subquery);
         }
     }
+    let relations = relations(select);
     let mut names: HashSet<String> = HashSet::new();
     for (index, item) in select.projection.iter_mut().enumerate() {
         let name = match item {
@@ -46,12 +47,40 @@ fn name_select(select: &mut Select) {
         let unique = (0..).map(|n| if n == 0 { name.clone() } else { format!("{name}{}", n - 1) });
         let unique = unique.into_iter().find(|name| !names.contains(name)).unwrap_or_default();
         if let SelectItem::UnnamedExpr(expr) = item
-            && (unique != name || own_name(expr).is_none())
+            && (unique != name || own_name(expr).is_none() || is_field(expr, relations.as_deref()))
         {
             let alias = Ident { value: unique.clone(), quote_style: None, span: expr.span() };
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
         }
         names.insert(unique);
+    }
+}
+
+/// The names of what a `SELECT` reads from; `None` where a table function has columns whose qualifier is not known here.
+fn relations(select: &Select) -> Option<Vec<String>> {
+    let joined = select
+        .from
+        .iter()
+        .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
+    joined
+        .map(|relation| match relation {
+            TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
+                Some(alias.name.value.clone())
+            }
+            TableFactor::Table { name, args: None, .. } => Some(name.0.last()?.as_ident()?.value.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Whether `a.b` is the field `b` of a column, which DataFusion would name after its text.
+fn is_field(expr: &Expr, relations: Option<&[String]>) -> bool {
+    match (expr, relations) {
+        (Expr::CompoundIdentifier(names), Some(relations)) => {
+            names.len() == 2 && !relations.contains(&names[0].value)
+                || names.len() == 3 && relations.contains(&names[0].value)
+        }
+        _ => false,
     }
 }
 

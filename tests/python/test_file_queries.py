@@ -206,6 +206,12 @@ def test_the_maximum_of_what_has_no_order_is_refused(tmp_path, column):
     assert coulee("run", "-e", "SELECT MAX(n.r.x) AS m FROM 'n.json' AS n", cwd=tmp_path).stdout.split()[-1] == "1"
 
 
+@pytest.mark.parametrize("query", ["SELECT r.x FROM 'n.json'", "SELECT DISTINCT n.r.x FROM 'n.json' AS n", "SELECT DISTINCT r.x FROM 'n.json' ORDER BY x"])
+def test_a_field_names_its_column(tmp_path, query):
+    (tmp_path / "n.json").write_text('{"r":{"x":1}}\n')
+    assert rows(coulee("run", "-e", query, "--output", "json", cwd=tmp_path).stdout) == [{"x": 1}]
+
+
 def test_files_that_are_not_there_and_files_of_several_formats(tmp_path):
     done = coulee("run", "-e", "SELECT * FROM 'nope.csv'", cwd=tmp_path, check=False)
     assert "command-line:1:15" in done.stderr and "nope.csv: No such file" in done.stderr
