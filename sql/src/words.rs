@@ -59,7 +59,13 @@ impl<'a> Words<'a> {
     /// Where the words from one index up to the cursor stand.
     pub fn span_since(&self, index: usize) -> Span {
         let first = self.tokens.get(index).map_or(Span::empty(), |token| token.span);
-        let last = self.index().checked_sub(1).and_then(|last| self.tokens.get(last)).map_or(first, |token| token.span);
+        // At the end the cursor may be behind the last word.
+        let last = self
+            .index()
+            .min(self.tokens.len())
+            .checked_sub(1)
+            .and_then(|last| self.tokens.get(last))
+            .map_or(first, |token| token.span);
         Span::new(first.start, last.end)
     }
 

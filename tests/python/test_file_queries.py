@@ -212,6 +212,12 @@ def test_a_field_names_its_column(tmp_path, query):
     assert rows(coulee("run", "-e", query, "--output", "json", cwd=tmp_path).stdout) == [{"x": 1}]
 
 
+def test_the_text_of_a_view_is_shown_whole(tmp_path):
+    (tmp_path / "a.csv").write_text("id\n1\n")
+    shown = coulee("run", "-e", "CREATE VIEW v AS SELECT id FROM 'a.csv' WHERE id > 0; SHOW CREATE VIEW v", cwd=tmp_path).stdout
+    assert "CREATE VIEW v AS SELECT id FROM 'a.csv' WHERE id > 0" in shown
+
+
 def test_files_that_are_not_there_and_files_of_several_formats(tmp_path):
     done = coulee("run", "-e", "SELECT * FROM 'nope.csv'", cwd=tmp_path, check=False)
     assert "command-line:1:15" in done.stderr and "nope.csv: No such file" in done.stderr
