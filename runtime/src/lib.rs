@@ -38,6 +38,7 @@ pub mod row;
 pub mod runs;
 pub mod state;
 pub mod upsert;
+pub mod values;
 pub mod window;
 
 pub mod failpoints;

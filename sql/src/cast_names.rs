@@ -3,7 +3,7 @@
 //! An expression's name is what it is found by in a plan, and DataFusion leaves casts out of it: the aggregates `SUM(x)` and `SUM(CAST(x AS BIGINT))` have
 //! one name, and so have the keys `x` and `CAST(x AS STRING)`. DataFusion refuses the one, and takes a condition on the first key for one on the second.
 //!
-//! So each cast in a SELECT with GROUP BY stands in a call of a function that gives back its argument and is called `cast as bigint`. The typing pass takes
+//! So each cast in a SELECT with GROUP BY, and in VALUES, stands in a call of a function that gives back its argument and is called `cast as bigint`. The typing pass takes
 //! the function off again, and the name stays.
 
 use std::ops::ControlFlow;
@@ -47,6 +47,8 @@ fn mark_body(body: &mut SetExpr) {
             mark_body(left);
             mark_body(right);
         }
+        // Here a cast is told from those that DataFusion puts around values to give a column one type.
+        SetExpr::Values(values) => values.rows.iter_mut().for_each(|row| mark_in(&mut row.content)),
         _ => {}
     }
 }

@@ -87,7 +87,9 @@ fn converted(query: &LogicalPlan, column: &Column, to: &FieldRef, item: Option<(
     if from == *to.data_type() {
         return Ok(expr);
     }
-    if converts(&from, to.data_type()) {
+    // Whether a value fits is known of values that are written out.
+    let is_written = is_values(query) && from.is_numeric() && to.data_type().is_numeric();
+    if converts(&from, to.data_type()) || is_written {
         if !is_castable(&from, to.data_type()) {
             return Ok(Expr::Cast(Cast::new(Box::new(expr), to.data_type().clone())));
         }
@@ -102,6 +104,15 @@ fn converted(query: &LogicalPlan, column: &Column, to: &FieldRef, item: Option<(
         Some(span) => fault.at(span),
         None => fault,
     })
+}
+
+/// Whether the rows of a query are written out in it.
+fn is_values(query: &LogicalPlan) -> bool {
+    match query {
+        LogicalPlan::Values(_) => true,
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => query.inputs().into_iter().all(is_values),
+        _ => false,
+    }
 }
 
 fn null(field: &FieldRef) -> Result<Expr> {

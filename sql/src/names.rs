@@ -4,8 +4,11 @@
 
 use std::collections::HashSet;
 
-use sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, Spanned, TableFactor};
+use sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, Spanned, TableFactor, Values};
+use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Span;
+
+use crate::dialect::FlinkDialect;
 
 /// Names the columns of a query and of those within it.
 pub(crate) fn name_columns(query: &mut Query) {
@@ -19,6 +22,11 @@ fn name_set(body: &mut SetExpr) {
     match body {
         SetExpr::Select(select) => name_select(select),
         SetExpr::Query(query) => name_columns(query),
+        SetExpr::Values(values) => {
+            if let Some(named) = named_values(values) {
+                *body = named;
+            }
+        }
         SetExpr::SetOperation { left, right, .. } => {
             name_set(left);
             name_set(right);
@@ -82,6 +90,20 @@ fn is_field(expr: &Expr, relations: Option<&[String]>) -> bool {
         }
         _ => false,
     }
+}
+
+/// `VALUES` under a `SELECT` that names its columns `EXPR$0`, `EXPR$1`, … as Flink does; DataFusion names them otherwise.
+fn named_values(values: &Values) -> Option<SetExpr> {
+    let columns = values.rows.first()?.content.len();
+    let names: Vec<String> = (0..columns).map(|index| format!("column{} AS `EXPR${index}`", index + 1)).collect();
+    let text = format!("SELECT {} FROM (VALUES (0))", names.join(", "));
+    let mut select = Parser::new(&FlinkDialect).try_with_sql(&text).ok()?.parse_query().ok()?.body;
+    if let SetExpr::Select(select) = select.as_mut()
+        && let Some(TableFactor::Derived { subquery, .. }) = select.from.first_mut().map(|from| &mut from.relation)
+    {
+        *subquery.body = SetExpr::Values(values.clone());
+    }
+    Some(*select)
 }
 
 /// The name of a plain column.

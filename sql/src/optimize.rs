@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Result as DataFusionResult, ScalarValue};
-use datafusion_expr::{Expr, LogicalPlan};
+use datafusion_expr::{EmptyRelation, Expr, LogicalPlan, lit};
 use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion_optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion_optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
@@ -42,6 +42,7 @@ pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<Logical
         Arc::new(ExtractEquijoinPredicate::new()),
         Arc::new(EliminateCrossJoin::new()),
         Arc::new(EliminateTrueFilter),
+        Arc::new(EmptyAggregate),
         Arc::new(EliminateOuterJoin::new()),
         Arc::new(FilterNullJoinKeys::default()),
         Arc::new(PushDownFilter::new()),
@@ -58,6 +59,7 @@ pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<Logical
     let context = context.with_skip_failing_rules(false).without_query_execution_start_time();
     let optimized = Analyzer::new()
         .execute_and_check(plan, &ConfigOptions::new(), |_, _| {})
+        .and_then(without_sure_exists)
         .and_then(|plan| match zone {
             Some(zone) => zone.put_into(plan),
             None => Ok(plan),
@@ -120,6 +122,65 @@ impl OptimizerRule for EliminateTrueFilter {
             other => Ok(Transformed::no(other)),
         }
     }
+}
+
+/// Makes an empty relation of an aggregation without keys whose result no condition lets through (`HAVING FALSE`).
+///
+/// SUBTLE: DataFusion takes a condition without columns below the aggregation, where it empties the input; of nothing such an aggregation has a row.
+#[derive(Debug)]
+struct EmptyAggregate;
+
+impl OptimizerRule for EmptyAggregate {
+    fn name(&self) -> &str {
+        "empty_aggregate"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::TopDown)
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> DataFusionResult<Transformed<LogicalPlan>> {
+        let LogicalPlan::Filter(filter) = &plan else { return Ok(Transformed::no(plan)) };
+        let is_false = matches!(filter.predicate, Expr::Literal(ScalarValue::Boolean(Some(false) | None), _));
+        if !is_false || !has_global_aggregate(&filter.input) {
+            return Ok(Transformed::no(plan));
+        }
+        let schema = plan.schema().clone();
+        Ok(Transformed::yes(LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema })))
+    }
+}
+
+/// Whether a row of a plan comes from an aggregation without keys.
+fn has_global_aggregate(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        _ => plan.inputs().into_iter().any(has_global_aggregate),
+    }
+}
+
+/// Whether a plan gives one row whatever it reads: `EXISTS` over it is true.
+fn has_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Sort(_) => {
+            plan.inputs().into_iter().all(has_one_row)
+        }
+        _ => false,
+    }
+}
+
+/// `EXISTS` over what always has a row is true. DataFusion would ask for a row of what is aggregated.
+fn without_sure_exists(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+    let known = |expr: Expr| match &expr {
+        Expr::Exists(exists) if has_one_row(&exists.subquery.subquery) => Ok(Transformed::yes(lit(!exists.negated))),
+        _ => Ok(Transformed::no(expr)),
+    };
+    let node = |node: LogicalPlan| node.map_expressions(|expr| expr.transform_up(known));
+    plan.transform_down_with_subqueries(node).data()
 }
 
 /// [`CommonSubexprEliminate`], but for plans in which an aggregate has a `FILTER`.

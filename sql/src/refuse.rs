@@ -26,12 +26,6 @@ pub(crate) fn refusal(plan: &LogicalPlan) -> Fault {
         ),
         LogicalPlan::Distinct(_) => ("DISTINCT ON comes in a later version", &["DISTINCT"], "group by the columns"),
         LogicalPlan::Window(_) => return over(),
-        LogicalPlan::Values(_) => (
-            "VALUES as an input comes in a later version",
-            &["VALUES"],
-            "write the rows to a file and read it with 'connector' = 'filesystem'",
-        ),
-        LogicalPlan::EmptyRelation(_) => ("the query reads no table", &["SELECT"], "add FROM"),
         LogicalPlan::Unnest(_) => ("UNNEST comes in a later version", &["UNNEST"], "keep the array as a column"),
         LogicalPlan::Subquery(_) => ("a subquery here comes in a later version", &["EXISTS", "IN", "LATERAL"], ADVICE),
         LogicalPlan::RecursiveQuery(_) => {

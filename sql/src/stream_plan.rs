@@ -4,7 +4,7 @@
 //! LogicalPlan ── convert ──▶ StreamPlan ── build ──▶ Graph
 //! ```
 //!
-//! A [`StreamPlan`] is a tree of nodes, one file per family ([`Node`]): `scan`, `calc`, `union`, `window_aggregate`, `window_rows`,
+//! A [`StreamPlan`] is a tree of nodes, one file per family ([`Node`]): `scan`, `values`, `calc`, `union`, `window_aggregate`, `window_rows`,
 //! `group_aggregate`, `rank`, `join`, `final_rows`, `upsert`. A node derives from its inputs which
 //! changes leave it ([`ChangelogKind`]), and makes its operators. `convert` finds the node for each node of DataFusion's plan; what has none is refused
 //! there. `print` is what `EXPLAIN` shows.
@@ -21,6 +21,7 @@ mod scan;
 mod slices;
 mod union;
 mod upsert;
+mod values;
 mod window_aggregate;
 mod window_rows;
 

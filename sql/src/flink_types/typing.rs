@@ -13,7 +13,7 @@ use datafusion_expr::expr::{Between, Case, Cast, InList, ScalarFunction, TryCast
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion_expr::utils::merge_schema;
-use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Projection, Union};
+use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Projection, Union, Values};
 
 use super::arithmetic::{Arithmetic, Negate, result_type};
 use super::cast::{Failing, Target, cast_array, cast_expr};
@@ -102,6 +102,9 @@ fn typed_node(node: LogicalPlan) -> Result<LogicalPlan> {
     if let LogicalPlan::Union(union) = node {
         return typed_union(union);
     }
+    if let LogicalPlan::Values(values) = node {
+        return typed_values(values);
+    }
     let schema = merge_schema(&node.inputs());
     let names = NamePreserver::new(&node);
     let typed = node.map_expressions(|expr| {
@@ -109,6 +112,49 @@ fn typed_node(node: LogicalPlan) -> Result<LogicalPlan> {
         typed_expr(expr, &schema).map(|expr| Transformed::yes(name.restore(expr)))
     });
     typed.data()?.recompute_schema()
+}
+
+/// `VALUES` whose columns have the common types of their rows. A column is nullable if one of its values is.
+fn typed_values(values: Values) -> Result<LogicalPlan> {
+    let Values { schema, values } = values;
+    let nothing = DFSchema::empty();
+    let typed = |expr: Expr| typed_expr(without_common_type(expr), &nothing);
+    let typed = |row: Vec<Expr>| row.into_iter().map(typed).collect::<Result<Vec<_>>>();
+    let mut rows = values.into_iter().map(typed).collect::<Result<Vec<_>>>()?;
+    let mut fields = Vec::with_capacity(schema.fields().len());
+    for (index, (qualifier, field)) in schema.iter().enumerate() {
+        let types = rows.iter().map(|row| row[index].get_type(&nothing)).collect::<Result<Vec<DataType>>>()?;
+        let Some(together) = common_of(&types, Floating::First) else {
+            let given: Vec<String> = types.iter().map(type_name).collect();
+            return plan_err!(
+                "column {} of VALUES has no common type: {}\nCAST its values to one type",
+                index + 1,
+                given.join(", ")
+            );
+        };
+        let mut nullable = false;
+        for (row, from) in rows.iter_mut().zip(&types) {
+            let value = std::mem::replace(&mut row[index], Expr::Literal(ScalarValue::Null, None));
+            nullable |= value.nullable(&nothing)?;
+            row[index] = match *from == together {
+                true => value,
+                false => cast_expr(value, from, Target::plain(together.clone()), Failing::Error)?,
+            };
+        }
+        let field = field.as_ref().clone().with_data_type(together).with_nullable(nullable);
+        fields.push((qualifier.cloned(), Arc::new(field)));
+    }
+    let schema = Arc::new(DFSchema::new_with_metadata(fields, std::collections::HashMap::new())?);
+    Ok(LogicalPlan::Values(Values { schema, values: rows }))
+}
+
+/// A value of `VALUES` without the cast to the type that DataFusion found for its column: types are found again, by Flink's rules. Casts of the statement are
+/// marked here, see `cast_names`, and a number with a point is the cast of a text.
+fn without_common_type(value: Expr) -> Expr {
+    match value {
+        Expr::Cast(Cast { expr, .. }) if !matches!(expr.as_ref(), Expr::Literal(ScalarValue::Utf8(_), _)) => *expr,
+        other => other,
+    }
 }
 
 /// The union of queries whose columns have their common types. The types that DataFusion knows are from before the queries were typed.

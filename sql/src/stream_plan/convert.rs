@@ -17,6 +17,7 @@ use super::scan::Scan;
 use super::slices::sliced;
 use super::union::Union;
 use super::upsert::ChangelogNormalize;
+use super::values::Values;
 use super::window_aggregate::WindowAggregate;
 use super::window_rows::WindowRows;
 use crate::error::{Fault, Result};
@@ -53,6 +54,10 @@ impl Converter {
                         StreamPlan::new(ChangelogNormalize { table }, vec![plan], scan.projected_schema.clone())
                     }
                 })
+            }
+            LogicalPlan::Values(values) => Ok(StreamPlan::new(Values::of(values)?, Vec::new(), values.schema.clone())),
+            LogicalPlan::EmptyRelation(relation) => {
+                Ok(StreamPlan::new(Values::nothing(relation)?, Vec::new(), relation.schema.clone()))
             }
             LogicalPlan::SubqueryAlias(alias) => {
                 let node = Renamed { alias: alias.alias.clone() };
