@@ -45,10 +45,10 @@ pub(super) fn plain(table: &TableSpec) -> Result<TableSpec> {
     }
     let mut plain = table.clone();
     plain.options.remove(KEY_FORMAT);
-    if let Some(format) = plain.options.remove(VALUE_FORMAT) {
-        if plain.options.insert("format".to_owned(), format).is_some() {
-            return Err(invalid(format!("'format' and '{VALUE_FORMAT}' say the same; keep one of them")));
-        }
+    if let Some(format) = plain.options.remove(VALUE_FORMAT)
+        && plain.options.insert("format".to_owned(), format).is_some()
+    {
+        return Err(invalid(format!("'format' and '{VALUE_FORMAT}' say the same; keep one of them")));
     }
     Ok(plain)
 }
