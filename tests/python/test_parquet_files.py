@@ -60,7 +60,7 @@ def test_columns_that_other_files_have_or_lack(tmp_path):
     write(tmp_path, "old", {"id": pa.array([1], pa.int64()), "gone": ["x"]})
     write(tmp_path, "new", {"later": ["y"], "nothing": pa.nulls(1), "ID": pa.array([2.0], pa.float64())})
     got, _ = rows(tmp_path, "id INT, later STRING, nothing DECIMAL(10, 2)")
-    assert sorted(got, key=lambda row: row["id"]) == [{"id": 1}, {"id": 2, "later": "y"}]
+    assert sorted(got, key=lambda row: row["id"]) == [{"id": 1, "later": None, "nothing": None}, {"id": 2, "later": "y", "nothing": None}]
 
 
 def test_values_that_do_not_fit_are_rejected_and_the_others_are_rows(tmp_path):
@@ -119,8 +119,8 @@ def test_lists_maps_and_rows(tmp_path):
     }
     table = "n INT, list ARRAY<INT>, map MAP<STRING, INT>, pairs MAP<STRING, BIGINT>, `row` ROW<a INT, b STRING, c INT>"
     expected = [
-        {"n": 1, "list": [1, None, 3], "map": {"k": 1}, "pairs": {"k": 2}, "row": {"a": 1, "b": "x"}},
-        {"n": 2, "map": {}},
+        {"n": 1, "list": [1, None, 3], "map": {"k": 1}, "pairs": {"k": 2}, "row": {"a": 1, "b": "x", "c": None}},
+        {"n": 2, "list": None, "map": {}, "pairs": None, "row": None},
     ]
     for name, options in {"compliant": {}, "legacy": {"use_compliant_nested_type": False}}.items():
         (tmp_path / name).mkdir()
