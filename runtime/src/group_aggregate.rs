@@ -29,7 +29,6 @@ mod layout;
 mod operator;
 mod partials;
 mod retraction;
-mod row_codec;
 mod spec;
 mod values;
 

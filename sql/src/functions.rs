@@ -21,6 +21,7 @@ mod json_build;
 mod json_path;
 mod json_query;
 mod json_syntax;
+pub(crate) mod lag;
 mod math;
 mod moment;
 mod printf;
@@ -39,7 +40,7 @@ mod zone;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion_expr::ScalarUDF;
+use datafusion_expr::{ScalarUDF, WindowUDF};
 
 pub(crate) use collection::Access;
 use definition::{Function, Scalar};
@@ -98,6 +99,11 @@ pub(crate) fn described(name: &str) -> Option<(&'static str, &'static str)> {
     let own = declared().find(|function| function.name == upper || function.aliases.contains(&upper.as_str()));
     let conditional = CONDITIONALS.iter().find(|(name, ..)| *name == upper).map(|(_, usage, about)| (*usage, *about));
     conditional.or(own.map(|function| (function.usage, function.about)))
+}
+
+/// The function that takes an OVER clause and is no aggregate, of a name in small letters.
+pub(crate) fn window_function(name: &str) -> Option<Arc<WindowUDF>> {
+    ranking::ranking(name).or_else(|| (name == lag::NAME).then(lag::lag))
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@
 use coulee_runtime::window::assign::{Bound, Tumbling, as_window};
 use datafusion_common::Column;
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion_expr::{Aggregate, Expr, LogicalPlan};
+use datafusion_expr::{Aggregate, Expr, LogicalPlan, Window};
 
 use crate::catalog::ScanSource;
+use crate::functions::ranking::ranking_of;
 use crate::window_assign::{Assigned, WindowAssign};
 
 /// What a plan's column is over the plan's inputs.
@@ -33,6 +34,11 @@ fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> ColumnOrigin<'a> {
             Some(expr) => ColumnOrigin::Below(vec![(&node.input, expr.clone())]),
             None => ColumnOrigin::Unknown,
         },
+        LogicalPlan::Window(node)
+            if is_over_time(node) && !is_number(node) && index < node.input.schema().fields().len() =>
+        {
+            ColumnOrigin::Below(vec![at(&node.input, index)])
+        }
         LogicalPlan::Extension(_) => match WindowAssign::of(plan) {
             Some(assign) if assign.bound(index).is_none() => ColumnOrigin::Below(vec![at(&assign.input, index)]),
             _ => ColumnOrigin::Unknown,
@@ -103,6 +109,21 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
             .as_ref()
             .is_some_and(|time| matches!(&time.value, Expr::Column(own) if own.name == column.name)),
         ColumnOrigin::Unknown => false,
+    }
+}
+
+/// Whether OVER orders rows by their event time, so that they leave in its order.
+pub(crate) fn is_over_time(window: &Window) -> bool {
+    let Some(Expr::WindowFunction(call)) = window.window_expr.first().map(without_aliases) else { return false };
+    let Some(leading) = call.params.order_by.first().filter(|key| key.asc) else { return false };
+    matches!(&leading.expr, Expr::Column(column) if is_event_time(column, &window.input, false))
+}
+
+/// Whether a window is the number of a row alone: a condition on it makes a rank of it, whose rows may leave again later.
+fn is_number(window: &Window) -> bool {
+    match window.window_expr.as_slice() {
+        [expr] => matches!(without_aliases(expr), Expr::WindowFunction(call) if ranking_of(&call.fun).is_some()),
+        _ => false,
     }
 }
 

@@ -210,7 +210,7 @@ impl ContextProvider for Planner<'_> {
     }
 
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
-        functions::ranking::ranking(&name.to_lowercase())
+        functions::window_function(&name.to_lowercase())
     }
 
     fn get_variable_type(&self, _: &[String]) -> Option<DataType> {

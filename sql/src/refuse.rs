@@ -25,7 +25,6 @@ pub(crate) fn refusal(plan: &LogicalPlan) -> Fault {
             "leave it out, or filter with WHERE; a few rows of a query: coulee run … | head",
         ),
         LogicalPlan::Distinct(_) => ("DISTINCT ON comes in a later version", &["DISTINCT"], "group by the columns"),
-        LogicalPlan::Window(_) => return over(),
         LogicalPlan::Unnest(_) => ("UNNEST comes in a later version", &["UNNEST"], "keep the array as a column"),
         LogicalPlan::Subquery(_) => ("a subquery here comes in a later version", &["EXISTS", "IN", "LATERAL"], ADVICE),
         LogicalPlan::RecursiveQuery(_) => {
@@ -37,21 +36,6 @@ pub(crate) fn refusal(plan: &LogicalPlan) -> Fault {
         }
     };
     Fault::new(message).or_clause(words).help(help)
-}
-
-/// Why an OVER clause is refused.
-pub(crate) fn over() -> Fault {
-    Fault::new("OVER comes in a later version, but for ROW_NUMBER, RANK and DENSE_RANK whose number a condition bounds")
-        .or_clause(&["OVER"])
-        .help(
-            "write SELECT … FROM (SELECT …, ROW_NUMBER() OVER (PARTITION BY key ORDER BY x) AS n FROM t) WHERE n <= 3; or aggregate in a window",
-        )
-}
-
-/// Whether a function numbers rows.
-fn is_rank(function: &ast::Function) -> bool {
-    let name = function.name.to_string().to_uppercase();
-    matches!(name.as_str(), "ROW_NUMBER" | "RANK" | "DENSE_RANK")
 }
 
 /// Refuses what DataFusion would read as something else or not at all.
@@ -125,8 +109,13 @@ impl Visitor for Unread {
 
     fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<Box<Fault>> {
         match expr {
-            ast::Expr::Function(function) if function.over.is_some() && !is_rank(function) => {
-                ControlFlow::Break(Box::new(over().at(function.name.span())))
+            ast::Expr::Function(function) if function.over.is_some() => {
+                let name = function.name.to_string();
+                if crate::functions::described(&name).is_none() {
+                    return ControlFlow::Continue(());
+                }
+                let fault = Fault::new(format!("{} is computed of a single row and has no OVER", name.to_uppercase()));
+                ControlFlow::Break(Box::new(fault.at(function.name.span()).help("leave OVER (…) out")))
             }
             _ => ControlFlow::Continue(()),
         }
@@ -149,5 +138,15 @@ pub(crate) fn subquery(expr: &Expr) -> Option<Fault> {
         Fault::new("a subquery within an expression comes in a later version")
             .or_clause(&["EXISTS", "IN", "ANY", "ALL", "WHERE", "SELECT"])
             .help(ADVICE)
+    })
+}
+
+/// The refusal of a function with OVER where rows are not computed but looked at, if there is one.
+pub(crate) fn misplaced_over(expr: &Expr) -> Option<Fault> {
+    let found = expr.exists(|expr: &Expr| Ok(matches!(expr, Expr::WindowFunction(_)))).unwrap_or(true);
+    found.then(|| {
+        Fault::new("a function with OVER stands in a SELECT list alone")
+            .or_clause(&["OVER"])
+            .help("write SELECT … FROM (SELECT …, SUM(x) OVER (…) AS total FROM t) WHERE total > 3; or QUALIFY")
     })
 }

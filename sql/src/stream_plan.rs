@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A [`StreamPlan`] is a tree of nodes, one file per family ([`Node`]): `scan`, `values`, `calc`, `union`, `window_aggregate`, `window_rows`,
-//! `group_aggregate`, `rank`, `join`, `final_rows`, `upsert`. A node derives from its inputs which
+//! `group_aggregate`, `rank`, `over`, `join`, `final_rows`, `upsert`. A node derives from its inputs which
 //! changes leave it ([`ChangelogKind`]), and makes its operators. `convert` finds the node for each node of DataFusion's plan; what has none is refused
 //! there. `print` is what `EXPLAIN` shows.
 
@@ -15,6 +15,7 @@ pub(crate) mod convert;
 mod final_rows;
 mod group_aggregate;
 mod join;
+mod over;
 pub(crate) mod print;
 mod rank;
 mod scan;

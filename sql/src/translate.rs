@@ -331,7 +331,7 @@ pub(crate) fn column(name: &str, index: usize) -> Arc<dyn PhysicalExpr> {
 
 /// An expression that evaluates on batches of a schema.
 pub(crate) fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
-    if let Some(fault) = crate::refuse::subquery(expr) {
+    if let Some(fault) = crate::refuse::subquery(expr).or_else(|| crate::refuse::misplaced_over(expr)) {
         return Err(fault);
     }
     let expr = balanced_conditions(expr.clone()).map_err(|error| fault(&error))?;

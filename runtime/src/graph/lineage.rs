@@ -113,10 +113,10 @@ impl Lineage {
         Lineage::new(from, columns, Arc::new(arrow::datatypes::Schema::new(fields)))
     }
 
-    /// Rows of `from` with these columns and one more.
+    /// Rows of `from` with these columns and further ones.
     #[must_use]
-    pub fn with_column(&self, from: String, column: String, schema: SchemaRef) -> Lineage {
-        let columns = self.columns.iter().cloned().chain([bounded(column)]).collect();
+    pub fn with_columns(&self, from: String, further: impl IntoIterator<Item = String>, schema: SchemaRef) -> Lineage {
+        let columns = self.columns.iter().cloned().chain(further.into_iter().map(bounded)).collect();
         Lineage::new(from, columns, schema)
     }
 

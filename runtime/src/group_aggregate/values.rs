@@ -15,8 +15,8 @@ use coulee_checkpoint::{Changes, TableId};
 use coulee_model::CheckpointId;
 
 use super::partials::Signs;
-use super::row_codec::RowCodec;
 use crate::group_table::Interner;
+use crate::row_codec::RowCodec;
 use crate::state::{Backend, KeyRef, MapTable, Order};
 use crate::{Error, Result};
 

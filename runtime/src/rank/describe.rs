@@ -82,5 +82,5 @@ pub(super) fn lineage(spec: &RankSpec, input: &Lineage) -> Lineage {
         spec.ordered_by(|expr| input.text(expr))
     );
     let from = format!("[{number} {} TO {} OF {}]", spec.from, spec.to, input.rows());
-    input.with_column(from, number, spec.schema.clone())
+    input.with_columns(from, [number], spec.schema.clone())
 }

@@ -8,6 +8,7 @@ mod identity;
 mod jobs;
 mod joins;
 mod keyed;
+mod over;
 mod overlapping_windows;
 mod ranks;
 mod row_errors;

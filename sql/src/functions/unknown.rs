@@ -41,6 +41,22 @@ const MISSING: &[&str] = &[
     "ML_PREDICT",
 ];
 
+/// Functions that take an OVER clause alone, and how they are written.
+const WITH_OVER: &[(&str, &str)] = &[
+    ("lag", "write LAG(value) OVER (PARTITION BY key ORDER BY time)"),
+    ("row_number", "write ROW_NUMBER() OVER (PARTITION BY key ORDER BY time)"),
+    ("rank", "write RANK() OVER (PARTITION BY key ORDER BY time)"),
+    ("dense_rank", "write DENSE_RANK() OVER (PARTITION BY key ORDER BY time)"),
+    (
+        "lead",
+        "the row behind has not come yet: write LAG(value) OVER (PARTITION BY key ORDER BY time), and let each row be the later of the two",
+    ),
+    ("nth_value", "write LAG(value, rows) OVER (PARTITION BY key ORDER BY time)"),
+    ("ntile", "how many rows there will be is not known"),
+    ("percent_rank", "how many rows there will be is not known"),
+    ("cume_dist", "how many rows there will be is not known"),
+];
+
 /// What other engines call Flink's functions.
 const INSTEAD: &[(&str, &str)] = &[
     ("length", "CHAR_LENGTH(text)"),
@@ -89,6 +105,9 @@ pub(crate) fn unknown(name: &str) -> Option<String> {
     let lower = name.to_lowercase();
     if CHANCE.contains(&lower.as_str()) {
         return Some("the same row would get another value after a restart; take what the row has".to_owned());
+    }
+    if let Some((_, advice)) = WITH_OVER.iter().find(|(function, _)| *function == lower) {
+        return Some((*advice).to_owned());
     }
     if let Some((_, instead)) = INSTEAD.iter().find(|(other, _)| *other == lower) {
         return Some(format!("Flink has no function of that name: write {instead}"));

@@ -12,7 +12,8 @@ use super::calc::{Filter, Projection, Renamed};
 use super::final_rows::FinalRows;
 use super::group_aggregate::GroupAggregate;
 use super::join::Join;
-use super::rank::{Numbers, Rank, bounded, is_rank};
+use super::over::Over;
+use super::rank::{Numbers, Rank, bounded, is_rank, lost};
 use super::scan::Scan;
 use super::slices::sliced;
 use super::union::Union;
@@ -108,6 +109,11 @@ impl Converter {
                 let sides = if is_swapped { [&join.right, &join.left] } else { [&join.left, &join.right] };
                 Ok(StreamPlan::new(node, inputs(&sides)?, join.schema.clone()))
             }
+            LogicalPlan::Window(window) => {
+                let (node, below) = (Over::of(window, self.inputs_end)?, self.convert(&window.input)?);
+                Over::check_input(&below)?;
+                Ok(StreamPlan::new(node, vec![below], window.schema.clone()))
+            }
             LogicalPlan::Sort(_) if self.inputs_end => self.cut(plan, 0, None),
             LogicalPlan::Limit(limit) if self.inputs_end => {
                 let skip = limit.get_skip_type().map_err(|error| fault(&error))?;
@@ -126,7 +132,7 @@ impl Converter {
 
     /// The rows of each partition whose number a filter lets through; `has_number`: whether somebody reads the number behind the filter.
     fn first_rows(self, filter: &datafusion_expr::Filter, has_number: bool) -> Result<StreamPlan> {
-        let Some((numbers, rest)) = bounded(filter) else { return Err(crate::refuse::over()) };
+        let Some((numbers, rest)) = bounded(filter) else { return Err(lost()) };
         let has_number = has_number
             || rest.iter().any(|expr| expr.column_refs().iter().any(|column| is_rank(column, &filter.input)));
         let plan = self.ranked(&filter.input, numbers, has_number)?;
@@ -160,7 +166,7 @@ impl Converter {
                 let node = Rank::of(window, numbers, has_number)?;
                 Ok(StreamPlan::new(node, vec![self.convert(&window.input)?], window.schema.clone()))
             }
-            _ => Err(crate::refuse::over()),
+            _ => Err(lost()),
         }
     }
 

@@ -36,9 +36,9 @@ pub(super) struct Rank {
 impl Rank {
     /// The node of a window whose only function is a rank. `has_number`: whether somebody reads the number.
     pub fn of(window: &Window, numbers: Numbers, has_number: bool) -> Result<Self> {
-        let [expr] = window.window_expr.as_slice() else { return Err(crate::refuse::over()) };
-        let Expr::WindowFunction(call) = without_alias(expr) else { return Err(crate::refuse::over()) };
-        let Some(function) = ranking_of(&call.fun) else { return Err(crate::refuse::over()) };
+        let [expr] = window.window_expr.as_slice() else { return Err(lost()) };
+        let Expr::WindowFunction(call) = without_alias(expr) else { return Err(lost()) };
+        let Some(function) = ranking_of(&call.fun) else { return Err(lost()) };
         let params = &call.params;
         if params.order_by.is_empty() {
             let message = format!("{} has no ORDER BY in its OVER clause", function.name());
@@ -47,6 +47,11 @@ impl Rank {
         let (partition, order) = (params.partition_by.clone(), params.order_by.clone());
         Ok(Rank { function, partition, order, numbers, has_number })
     }
+}
+
+/// A defence: the conversion looks for the rank before.
+pub(super) fn lost() -> Fault {
+    Fault::new("the rank whose number is bounded is not in the plan")
 }
 
 /// The numbers that a filter lets through, if it bounds those of a rank below; and the conditions that are left.
@@ -111,8 +116,9 @@ pub(super) fn is_rank(column: &Column, plan: &LogicalPlan) -> bool {
         }
         LogicalPlan::Filter(filter) => is_rank(column, &filter.input),
         LogicalPlan::Window(window) => {
-            let calls = index.checked_sub(window.input.schema().fields().len());
-            let call = calls.and_then(|call| window.window_expr.get(call)).map(without_alias);
+            let is_call = index == window.input.schema().fields().len();
+            let call =
+                window.window_expr.first().filter(|_| is_call && window.window_expr.len() == 1).map(without_alias);
             matches!(call, Some(Expr::WindowFunction(call)) if ranking_of(&call.fun).is_some())
         }
         _ => false,

@@ -8,18 +8,18 @@ use arrow::row::{RowConverter, Rows, SortField};
 use crate::Result;
 
 /// Encodes and decodes rows of fixed column types.
-pub(super) struct RowCodec {
+pub(crate) struct RowCodec {
     types: Vec<DataType>,
     /// `None` without columns: Arrow has no row format for them.
     converter: Option<RowConverter>,
 }
 
 /// Encoded rows.
-pub(super) struct EncodedRows(Option<Rows>);
+pub(crate) struct EncodedRows(Option<Rows>);
 
 impl EncodedRows {
     /// The bytes of a row. Rows are equal if their bytes are.
-    pub(super) fn row(&self, index: usize) -> &[u8] {
+    pub(crate) fn row(&self, index: usize) -> &[u8] {
         self.0.as_ref().map_or(&[], |rows| rows.row(index).data())
     }
 }
@@ -29,7 +29,7 @@ impl RowCodec {
     ///
     /// # Errors
     /// For a type that Arrow's row format does not know.
-    pub(super) fn new(types: Vec<DataType>) -> Result<Self> {
+    pub(crate) fn new(types: Vec<DataType>) -> Result<Self> {
         let converter = match &types[..] {
             [] => None,
             types => Some(RowConverter::new(types.iter().cloned().map(SortField::new).collect())?),
@@ -41,7 +41,7 @@ impl RowCodec {
     ///
     /// # Errors
     /// When a column cannot be brought to its type.
-    pub(super) fn encode(&self, columns: &[ArrayRef]) -> Result<EncodedRows> {
+    pub(crate) fn encode(&self, columns: &[ArrayRef]) -> Result<EncodedRows> {
         let Some(converter) = &self.converter else { return Ok(EncodedRows(None)) };
         Ok(EncodedRows(Some(converter.convert_columns(&self.typed(columns)?)?)))
     }
@@ -50,7 +50,7 @@ impl RowCodec {
     ///
     /// # Errors
     /// When these are not the bytes of such rows.
-    pub(super) fn decode<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
+    pub(crate) fn decode<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
         let Some(converter) = &self.converter else { return Ok(Vec::new()) };
         let (parser, rows): (_, Vec<&[u8]>) = (converter.parser(), rows.into_iter().collect());
         let columns = converter.convert_rows(rows.into_iter().map(|row| parser.parse(row)))?;
