@@ -10,6 +10,7 @@ mod collection;
 mod datetime;
 mod definition;
 mod encoding;
+pub(crate) mod event_time;
 mod extract;
 mod hash;
 mod java_format;

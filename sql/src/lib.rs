@@ -46,6 +46,7 @@ mod lineage;
 mod names;
 mod operands;
 mod optimize;
+mod over_time;
 mod parse;
 mod parser_fault;
 mod planner;

@@ -8,6 +8,7 @@ use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_expr::{Aggregate, Expr, LogicalPlan, Window};
 
 use crate::catalog::ScanSource;
+use crate::functions::event_time::is_marked;
 use crate::functions::ranking::ranking_of;
 use crate::window_assign::{Assigned, WindowAssign};
 
@@ -27,6 +28,10 @@ fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> ColumnOrigin<'a> {
     };
     match plan {
         LogicalPlan::Projection(node) => ColumnOrigin::Below(vec![(&node.input, node.expr[index].clone())]),
+        // Rows whose number is bounded may leave again later.
+        LogicalPlan::Filter(node) if node.predicate.column_refs().iter().any(|read| is_rank(read, &node.input)) => {
+            ColumnOrigin::Unknown
+        }
         LogicalPlan::Filter(node) => ColumnOrigin::Below(vec![at(&node.input, index)]),
         LogicalPlan::SubqueryAlias(node) => ColumnOrigin::Below(vec![at(&node.input, index)]),
         LogicalPlan::Union(node) => ColumnOrigin::Below(node.inputs.iter().map(|input| at(input, index)).collect()),
@@ -34,11 +39,6 @@ fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> ColumnOrigin<'a> {
             Some(expr) => ColumnOrigin::Below(vec![(&node.input, expr.clone())]),
             None => ColumnOrigin::Unknown,
         },
-        LogicalPlan::Window(node)
-            if is_over_time(node) && !is_number(node) && index < node.input.schema().fields().len() =>
-        {
-            ColumnOrigin::Below(vec![at(&node.input, index)])
-        }
         LogicalPlan::Extension(_) => match WindowAssign::of(plan) {
             Some(assign) if assign.bound(index).is_none() => ColumnOrigin::Below(vec![at(&assign.input, index)]),
             _ => ColumnOrigin::Unknown,
@@ -98,6 +98,14 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
         return true;
     }
     let Expr::Column(column) = expr else { return false };
+    if let LogicalPlan::Window(window) = plan
+        && let Some(index) = plan.schema().maybe_index_of_column(column)
+    {
+        let input = window.input.schema();
+        return index < input.fields().len()
+            && is_over_time(window, in_utc)
+            && is_event_time(&Column::from(input.qualified_field(index)), &window.input, in_utc);
+    }
     if let Some((_, bound)) = assigned(column, plan) {
         return bound == Bound::Time;
     }
@@ -113,16 +121,31 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
 }
 
 /// Whether OVER orders rows by their event time, so that they leave in its order.
-pub(crate) fn is_over_time(window: &Window) -> bool {
+pub(crate) fn is_over_time(window: &Window, in_utc: bool) -> bool {
     let Some(Expr::WindowFunction(call)) = window.window_expr.first().map(without_aliases) else { return false };
-    let Some(leading) = call.params.order_by.first().filter(|key| key.asc) else { return false };
-    matches!(&leading.expr, Expr::Column(column) if is_event_time(column, &window.input, false))
+    let leading = call.params.order_by.first().filter(|key| key.asc).map(|key| &key.expr);
+    let is_time = |expr: &Expr| matches!(expr, Expr::Column(column) if is_event_time(column, &window.input, in_utc));
+    is_marked(window) || leading.is_some_and(is_time)
 }
 
-/// Whether a window is the number of a row alone: a condition on it makes a rank of it, whose rows may leave again later.
-fn is_number(window: &Window) -> bool {
-    match window.window_expr.as_slice() {
-        [expr] => matches!(without_aliases(expr), Expr::WindowFunction(call) if ranking_of(&call.fun).is_some()),
+/// Whether a column is the number of a rank, passed on as it is.
+pub(crate) fn is_rank(column: &Column, plan: &LogicalPlan) -> bool {
+    let Some(index) = plan.schema().maybe_index_of_column(column) else { return false };
+    match plan {
+        LogicalPlan::Projection(projection) => match without_aliases(&projection.expr[index]) {
+            Expr::Column(column) => is_rank(column, &projection.input),
+            _ => false,
+        },
+        LogicalPlan::SubqueryAlias(alias) => {
+            is_rank(&Column::from(alias.input.schema().qualified_field(index)), &alias.input)
+        }
+        LogicalPlan::Filter(filter) => is_rank(column, &filter.input),
+        LogicalPlan::Window(window) => {
+            let is_call = index == window.input.schema().fields().len();
+            let call =
+                window.window_expr.first().filter(|_| is_call && window.window_expr.len() == 1).map(without_aliases);
+            matches!(call, Some(Expr::WindowFunction(call)) if ranking_of(&call.fun).is_some())
+        }
         _ => false,
     }
 }

@@ -115,6 +115,7 @@ impl Planner<'_> {
         spell_intervals(&mut query);
         let statement = ast::Statement::Query(Box::new(query));
         let plan = self.sql().sql_statement_to_plan(statement).map_err(|error| self.explain(&error))?;
+        let plan = crate::over_time::mark(plan, self.functions.zone.is_none()).map_err(|error| self.explain(&error))?;
         check_plan(&plan)?;
         check_operands(&plan)?;
         let in_zone = match &self.functions.zone {

@@ -51,8 +51,9 @@ def test_the_seeds_have_run_every_way():
 
 
 def test_the_seeds_of_the_build_have_every_kind_of_query():
-    texts = [query.text("flink") for made in map(case, range(BUILD_SEEDS)) for query in made.queries]
+    made = [case(seed) for seed in range(BUILD_SEEDS)]
+    texts = [query.text("flink") for one in made for query in one.queries] + [flink for one in made for flink, _ in one.setup]
     words = ["TUMBLE(", "HOP(", "CUMULATE(", "SESSION(", " JOIN ", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "IN (SELECT", " EXISTS (", "NOT EXISTS (", "(SELECT M"]
-    words += ["UNION ALL", "UNION SELECT", "INTERSECT", "EXCEPT", "SELECT DISTINCT", "(DISTINCT", "FILTER (", "HAVING", "ORDER BY", "LIMIT", "OFFSET"]
+    words += ["UNION ALL", "UNION SELECT", "INTERSECT", "EXCEPT", "SELECT DISTINCT", "(DISTINCT", "FILTER (", "HAVING", "ORDER BY", "LIMIT", "OFFSET", " OVER (", "ROWS BETWEEN", "RANGE BETWEEN", "LAG(", "ROW_NUMBER()"]
     missing = [word for word in words if not any(word in text for text in texts)]
     assert not missing, missing

@@ -13,7 +13,7 @@ use super::final_rows::FinalRows;
 use super::group_aggregate::GroupAggregate;
 use super::join::Join;
 use super::over::Over;
-use super::rank::{Numbers, Rank, bounded, is_rank, lost};
+use super::rank::{Numbers, Rank, bounded, lost};
 use super::scan::Scan;
 use super::slices::sliced;
 use super::union::Union;
@@ -23,6 +23,7 @@ use super::window_aggregate::WindowAggregate;
 use super::window_rows::WindowRows;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
+use crate::lineage::is_rank;
 use crate::window_assign::{ADDED, WindowAssign};
 
 /// Finds the node for each node of a plan.

@@ -17,9 +17,9 @@ use super::print::{expression, expressions};
 use super::{Building, ChangelogKind, Node, StateName, StreamPlan};
 use crate::error::{Fault, Result};
 use crate::faults::fault;
+use crate::functions::event_time::{is_marked, unmarked};
 use crate::functions::lag::is_lag;
 use crate::functions::ranking::{ranking_of, without_alias};
-use crate::lineage::is_over_time;
 use crate::translate::{NodeRows, Translator, physical};
 
 #[derive(Debug)]
@@ -48,12 +48,12 @@ impl Over {
             calls.push(call);
         }
         let Some(first) = calls.first() else { return Err(Fault::new("OVER has no function")) };
-        let (partition, order) = (first.params.partition_by.clone(), first.params.order_by.clone());
+        let (partition, order) = (first.params.partition_by.clone(), unmarked(&first.params.order_by));
         let Some(leading) = order.first() else {
             let message = format!("{} has no ORDER BY in its OVER clause", name(first));
             return Err(Fault::new(message).or_clause(&["OVER"]).help("write OVER (PARTITION BY key ORDER BY column)"));
         };
-        let is_by_time = is_over_time(window);
+        let is_by_time = is_marked(window);
         if !is_by_time && !inputs_end {
             let message = format!(
                 "OVER is ordered by {}, and an input of this query has no end: its rows can be put in the order of their event time alone",

@@ -6,7 +6,7 @@
 use arrow::compute::SortOptions;
 use coulee_runtime::graph::{NodeKind, Partitioning, Port};
 use coulee_runtime::rank::{RankFunction, RankSpec, rank};
-use datafusion_common::{Column, ScalarValue};
+use datafusion_common::ScalarValue;
 use datafusion_expr::expr::{Between, BinaryExpr};
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{Expr, Filter, LogicalPlan, Operator, SortExpr, Window};
@@ -14,7 +14,9 @@ use datafusion_expr::{Expr, Filter, LogicalPlan, Operator, SortExpr, Window};
 use super::print::{expression, expressions};
 use super::{Building, ChangelogKind, Node, StateName, StreamPlan};
 use crate::error::{Fault, Result};
+use crate::functions::event_time::unmarked;
 use crate::functions::ranking::{ranking_of, without_alias};
+use crate::lineage::is_rank;
 use crate::translate::{NodeRows, Translator, physical};
 
 /// Which numbers a filter lets through, inclusive.
@@ -44,7 +46,7 @@ impl Rank {
             let message = format!("{} has no ORDER BY in its OVER clause", function.name());
             return Err(Fault::new(message).or_clause(&["OVER"]).help("write OVER (PARTITION BY key ORDER BY column)"));
         }
-        let (partition, order) = (params.partition_by.clone(), params.order_by.clone());
+        let (partition, order) = (params.partition_by.clone(), unmarked(&params.order_by));
         Ok(Rank { function, partition, order, numbers, has_number })
     }
 }
@@ -100,28 +102,6 @@ fn literal(expr: &Expr) -> Option<i64> {
         Expr::Literal(ScalarValue::Int32(value), _) => value.map(i64::from),
         Expr::Cast(cast) => literal(&cast.expr),
         _ => None,
-    }
-}
-
-/// Whether a column is the number of a rank, passed on as it is.
-pub(super) fn is_rank(column: &Column, plan: &LogicalPlan) -> bool {
-    let Some(index) = plan.schema().maybe_index_of_column(column) else { return false };
-    match plan {
-        LogicalPlan::Projection(projection) => match without_alias(&projection.expr[index]) {
-            Expr::Column(column) => is_rank(column, &projection.input),
-            _ => false,
-        },
-        LogicalPlan::SubqueryAlias(alias) => {
-            is_rank(&Column::from(alias.input.schema().qualified_field(index)), &alias.input)
-        }
-        LogicalPlan::Filter(filter) => is_rank(column, &filter.input),
-        LogicalPlan::Window(window) => {
-            let is_call = index == window.input.schema().fields().len();
-            let call =
-                window.window_expr.first().filter(|_| is_call && window.window_expr.len() == 1).map(without_alias);
-            matches!(call, Some(Expr::WindowFunction(call)) if ranking_of(&call.fun).is_some())
-        }
-        _ => false,
     }
 }
 

@@ -3,7 +3,7 @@
     seed ─▶ case.py ─┬─▶ tables (data.py): typed columns, rows, an order in which no row is late
                      └─▶ queries (queries.py) of relations and SELECTs (relations.py), expressions (expressions.py and the files that it lists) and
                          aggregates (aggregates.py), each as two texts: Flink's SQL and DuckDB's. With event time: windows and sessions
-                         (windows.py). Without: joins and subqueries (joins.py), groups, distinct, combined and sorted rows (tables.py)
+                         (windows.py), columns of the rows before (over.py). Without: joins and subqueries (joins.py), groups, distinct, combined and sorted rows (tables.py)
     case ─▶ running.py: one way to run it (parallelism, rows per batch, format, shards, kills) ─▶ delivered rows
     case ─▶ batch.py: DuckDB's rows
     compare.py: both as multisets;  shrink.py: a smaller case that still differs

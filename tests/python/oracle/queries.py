@@ -5,7 +5,7 @@ A query is over a relation with event time (windows.py), or over any (tables.py,
 
 from dataclasses import replace
 
-from . import aggregates, batch, joins, tables, windows
+from . import aggregates, batch, joins, over, tables, windows
 from .expressions import Maker
 from .relations import Query, Relation
 from .sql_types import TIME, Expr
@@ -28,9 +28,10 @@ class Queries:
             source = self.dice.choice([joins.join, Queries.any_relation])(self, self.dice.choice([1, 1, 2]))
             return self.dice.choice([*tables.QUERIES, Queries.projection])(self, source)
         source = self.relation(self.dice.choice([0, 0, 1, 1, 2]))
-        if self.dice.random() < 0.3:
+        kind = self.dice.random()
+        if kind < 0.25:
             return self.projection(source)
-        return self.aggregation(source)
+        return over.over(self, source) if kind < 0.5 else self.aggregation(source)
 
     def rows_of(self, relation, most):
         """How many rows DuckDB finds in a relation; it stops counting beyond `most`."""
@@ -40,7 +41,7 @@ class Queries:
         """A relation that may have no event time, and whose rows may be taken back."""
         if depth <= 0 or self.dice.random() < 0.3:
             return self.relation(max(depth, 0))
-        if self.dice.random() < 0.2:
+        if self.dice.random() < 0.35:
             return tables.set_operation(self, depth)
         source = self.dice.choice([joins.join, Queries.any_relation])(self, depth - 1)
         query = self.dice.choice(tables.QUERIES)(self, source, inner=True)
@@ -50,11 +51,12 @@ class Queries:
         """A table, or a query over relations: as a view or in brackets."""
         if depth == 0:
             return self.dice.choice(self.tables)
-        kind = self.dice.choice(["projection", "union", "aggregation"])
+        kind = self.dice.choice(["projection", "union", "aggregation", "over"])
         if kind == "union":
             return self.combined(depth, "UNION ALL")
         source = self.relation(depth - 1)
-        query = self.aggregation(source, inner=True) if kind == "aggregation" else self.projection(source, inner=True)
+        make = {"projection": Queries.projection, "aggregation": Queries.aggregation, "over": over.over}[kind]
+        query = make(self, source, inner=True)
         rows = source.rows * (query.window.copies if query.window else 1)
         return self._named(query.text("flink"), query.text("duck"), query.items, query.names, source.setup, rows, "rt")
 
