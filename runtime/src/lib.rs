@@ -39,6 +39,7 @@ pub mod row;
 mod row_codec;
 pub mod runs;
 pub mod state;
+pub mod unnest;
 pub mod upsert;
 pub mod values;
 pub mod window;

@@ -65,6 +65,7 @@ mod table_function;
 mod tokens;
 mod translate;
 mod types;
+mod unnest;
 mod window_assign;
 mod words;
 mod zone;

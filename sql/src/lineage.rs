@@ -10,6 +10,7 @@ use datafusion_expr::{Aggregate, Expr, LogicalPlan, Window};
 use crate::catalog::ScanSource;
 use crate::functions::event_time::is_marked;
 use crate::functions::ranking::ranking_of;
+use crate::unnest::Unnest;
 use crate::window_assign::{Assigned, WindowAssign};
 
 /// What a plan's column is over the plan's inputs.
@@ -39,8 +40,11 @@ fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> ColumnOrigin<'a> {
             Some(expr) => ColumnOrigin::Below(vec![(&node.input, expr.clone())]),
             None => ColumnOrigin::Unknown,
         },
-        LogicalPlan::Extension(_) => match WindowAssign::of(plan) {
-            Some(assign) if assign.bound(index).is_none() => ColumnOrigin::Below(vec![at(&assign.input, index)]),
+        LogicalPlan::Extension(_) => match (WindowAssign::of(plan), Unnest::of(plan)) {
+            (Some(assign), _) if assign.bound(index).is_none() => ColumnOrigin::Below(vec![at(&assign.input, index)]),
+            (_, Some(unnest)) if index < unnest.input.schema().fields().len() => {
+                ColumnOrigin::Below(vec![at(&unnest.input, index)])
+            }
             _ => ColumnOrigin::Unknown,
         },
         LogicalPlan::TableScan(scan) => {

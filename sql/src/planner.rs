@@ -31,6 +31,7 @@ use crate::refuse::check_query;
 use crate::spans::Place;
 use crate::table_function::WindowFunctions;
 use crate::types::{cast_field, cast_type};
+use crate::unnest::Unnests;
 use crate::words::{CATALOG, DATABASE};
 use crate::zone::Zone;
 
@@ -57,7 +58,7 @@ impl Functions {
             Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
         ];
         let relation_planners: Vec<Arc<dyn RelationPlanner>> =
-            vec![Arc::new(WindowFunctions { in_utc: zone.is_none() })];
+            vec![Arc::new(Unnests), Arc::new(WindowFunctions { in_utc: zone.is_none() })];
         Functions { scalars, aggregates, expr_planners, relation_planners, options: ConfigOptions::new(), zone }
     }
 
@@ -113,6 +114,7 @@ impl Planner<'_> {
         cast_names::mark(&mut query);
         spell_literals(&mut query).map_err(|error| fault(&error))?;
         spell_intervals(&mut query);
+        crate::unnest::rewrite(&mut query);
         let statement = ast::Statement::Query(Box::new(query));
         let plan = self.sql().sql_statement_to_plan(statement).map_err(|error| self.explain(&error))?;
         let plan = crate::over_time::mark(plan, self.functions.zone.is_none()).map_err(|error| self.explain(&error))?;

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A [`StreamPlan`] is a tree of nodes, one file per family ([`Node`]): `scan`, `values`, `calc`, `union`, `window_aggregate`, `window_rows`,
-//! `group_aggregate`, `rank`, `over`, `join`, `final_rows`, `upsert`. A node derives from its inputs which
+//! `group_aggregate`, `rank`, `over`, `join`, `unnest`, `final_rows`, `upsert`. A node derives from its inputs which
 //! changes leave it ([`ChangelogKind`]), and makes its operators. `convert` finds the node for each node of DataFusion's plan; what has none is refused
 //! there. `print` is what `EXPLAIN` shows.
 
@@ -21,6 +21,7 @@ mod rank;
 mod scan;
 mod slices;
 mod union;
+mod unnest;
 mod upsert;
 mod values;
 mod window_aggregate;

@@ -152,9 +152,8 @@ def _answer(case, tables, folder, is_sorted):
     """DuckDB's rows, as Coulee prints rows."""
     with duckdb.connect() as db:
         for name, columns, _, lines in tables:
-            fields = [re.match(r"`?(\w+)`? (\w+(?:\([\d, ]+\))?)", part.strip()) for part in re.split(r",(?![^(]*\))", columns)]
-            fields = [field for field in fields if field and field[1] not in ("WATERMARK", "PRIMARY") and field[2] != "AS"]
-            kinds = {field[1]: _duck(field[2]) for field in fields}
+            fields = [part.split(None, 1) for part in _parts(columns)]
+            kinds = {name_.strip("`"): _duck(kind) for name_, kind in fields if name_ not in ("WATERMARK", "PRIMARY") and not kind.startswith("AS ")}
             described = ", ".join(f"{column}: '{kind}'" for column, kind in kinds.items())
             source = f"read_json('{folder / name}.in', format = 'newline_delimited', columns = {{{described}}})"
             made = ", ".join(f"CAST(NULL AS {kind}) AS {column}" for column, kind in kinds.items())
@@ -165,9 +164,30 @@ def _answer(case, tables, folder, is_sorted):
         return "\n".join(sorted(rows) if is_sorted else rows)
 
 
+def _parts(text):
+    """What the commas outside of brackets separate."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "(<") - (letter in ")>")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
+
+
 def _duck(flink):
-    kind = flink.upper()
-    return "TIMESTAMP" if kind.startswith("TIMESTAMP") else {"STRING": "VARCHAR", "INT": "INTEGER"}.get(kind, kind)
+    """A type, or what stands behind a column's name."""
+    name, inner = re.fullmatch(r"(\w+)(?:<(.*)>)?.*", flink.strip()).groups()
+    if inner is None:
+        kind = re.match(r"\w+(\([\d, ]+\))?", flink)[0].upper()
+        return "TIMESTAMP" if kind.startswith("TIMESTAMP") else {"STRING": "VARCHAR", "INT": "INTEGER"}.get(kind, kind)
+    if name == "ARRAY":
+        return f"{_duck(inner)}[]"
+    if name == "MAP":
+        return f"MAP({', '.join(map(_duck, _parts(inner)))})"
+    fields = [part.split(None, 1) for part in _parts(inner)]
+    return f"STRUCT({', '.join(f'{field} {_duck(kind)}' for field, kind in fields)})"
 
 
 def _shown(value):

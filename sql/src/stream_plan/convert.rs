@@ -17,6 +17,7 @@ use super::rank::{Numbers, Rank, bounded, lost};
 use super::scan::Scan;
 use super::slices::sliced;
 use super::union::Union;
+use super::unnest::Unnest;
 use super::upsert::ChangelogNormalize;
 use super::values::Values;
 use super::window_aggregate::WindowAggregate;
@@ -45,6 +46,9 @@ impl Converter {
         if let Some(assign) = WindowAssign::of(plan) {
             let node = WindowRows::of(assign)?;
             return Ok(StreamPlan::new(node, inputs(&[&assign.input])?, plan.schema().clone()));
+        }
+        if let Some(node) = crate::unnest::Unnest::of(plan) {
+            return Ok(StreamPlan::new(Unnest::of(node), inputs(&[&node.input])?, plan.schema().clone()));
         }
         match plan {
             LogicalPlan::TableScan(scan) => {
