@@ -161,6 +161,8 @@ pub(crate) enum GroupWindow {
     Tumbling(Tumbling),
     /// A [`WindowAssign`] gives rows their windows.
     Assigned(Assigned),
+    /// An aggregation by such windows is below: its results carry the bounds of theirs.
+    Emitted(Assigned),
 }
 
 /// What a column is of the windows that a [`WindowAssign`] gives, if it is the plan's top and has the column.
@@ -183,8 +185,14 @@ pub(crate) fn window_of(expr: &Expr, plan: &LogicalPlan) -> Option<(GroupWindow,
     let ColumnOrigin::Below(inputs) = origin(column, plan) else { return None };
     let mut windows = inputs.iter().map(|(input, expr)| window_of(expr, input));
     let (window, part, depth) = windows.next()??;
-    let same = windows.all(|other| other == Some((window, part, depth)));
-    same.then_some((window, part, depth + usize::from(matches!(plan, LogicalPlan::Aggregate(_)))))
+    if !windows.all(|other| other == Some((window, part, depth))) {
+        return None;
+    }
+    let window = match (window, plan) {
+        (GroupWindow::Assigned(windows), LogicalPlan::Aggregate(_)) => GroupWindow::Emitted(windows),
+        (window, _) => window,
+    };
+    Some((window, part, depth + usize::from(matches!(plan, LogicalPlan::Aggregate(_)))))
 }
 
 /// The group expressions of an aggregation that are bounds of its window, with their places. The window is the one with the fewest aggregations in

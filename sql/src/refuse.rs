@@ -25,7 +25,9 @@ pub(crate) fn refusal(plan: &LogicalPlan) -> Fault {
             "leave it out, or filter with WHERE; a few rows of a query: coulee run … | head",
         ),
         LogicalPlan::Distinct(_) => ("DISTINCT ON comes in a later version", &["DISTINCT"], "group by the columns"),
-        LogicalPlan::Unnest(_) => ("UNNEST stands in FROM", &["UNNEST"], "write FROM t CROSS JOIN UNNEST(t.items) AS u (item)"),
+        LogicalPlan::Unnest(_) => {
+            ("UNNEST stands in FROM", &["UNNEST"], "write FROM t CROSS JOIN UNNEST(t.items) AS u (item)")
+        }
         LogicalPlan::Subquery(_) => ("a subquery here comes in a later version", &["EXISTS", "IN", "LATERAL"], ADVICE),
         LogicalPlan::RecursiveQuery(_) => {
             ("a recursive query has no end on a stream", &["RECURSIVE", "WITH"], "write the steps out")

@@ -116,6 +116,16 @@ impl Windows {
         self.offset_millis
     }
 
+    /// Windows without overlap whose ends are the ends of these: for results that carry the end of their window.
+    pub fn by_end(&self) -> Tumbling {
+        let (step, first_end) = match self.kind {
+            WindowKind::Tumbling { size_millis } => (size_millis, 0),
+            WindowKind::Hopping { size_millis, slide_millis } => (slide_millis, size_millis),
+            WindowKind::Cumulating { step_millis, .. } => (step_millis, 0),
+        };
+        Tumbling::valid(step, self.offset_millis.wrapping_add(first_end))
+    }
+
     /// How long a slice is.
     pub fn slice_millis(&self) -> i64 {
         match self.kind {

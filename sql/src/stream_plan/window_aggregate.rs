@@ -4,7 +4,7 @@ use arrow::datatypes::FieldRef;
 use coulee_model::OperatorId;
 use coulee_runtime::graph::{NodeKind, Partitioning, Port};
 use coulee_runtime::table::TableSpec;
-use coulee_runtime::window::assign::{Bound, millisecond_of};
+use coulee_runtime::window::assign::{Bound, Tumbling, millisecond_of};
 use coulee_runtime::window::{
     SessionAggregateSpec, WindowAggregateSpec, WindowColumn, WindowKind, Windows, partial_key_columns,
     session_aggregate, window_final, window_partial, window_single,
@@ -46,6 +46,8 @@ impl Node for WindowAggregate {
             GroupWindow::Tumbling(window) => Windows::from(window).kind().to_string(),
             GroupWindow::Assigned(Assigned::Overlapping(windows)) => windows.kind().to_string(),
             GroupWindow::Assigned(Assigned::Sessions { gap_millis }) => format!("session {gap_millis} ms"),
+            GroupWindow::Emitted(Assigned::Overlapping(windows)) => format!("each end of {}", windows.kind()),
+            GroupWindow::Emitted(Assigned::Sessions { .. }) => "sessions".to_owned(),
         };
         format!(
             "WindowAggregate(window=[{window}], groupBy=[{}], aggregates={})",
@@ -78,6 +80,7 @@ impl Node for WindowAggregate {
         let windows = match self.window {
             GroupWindow::Tumbling(window) => window.into(),
             GroupWindow::Assigned(Assigned::Overlapping(windows)) => windows,
+            GroupWindow::Emitted(windows) => ends(windows)?.into(),
             GroupWindow::Assigned(Assigned::Sessions { gap_millis }) => {
                 let spec = self.sessions(gap_millis, &rows.schema)?;
                 let spec = spec.in_canonical_order(&to.graph.lineage(rows.node));
@@ -92,6 +95,23 @@ impl Node for WindowAggregate {
         let spec = spec.in_canonical_order(&to.graph.lineage(rows.node));
         let (node, parallelism) = stages(to, &rows, name, spec)?;
         Ok(NodeRows::new(node, parallelism, self.schema.clone()))
+    }
+}
+
+/// Whether a bound is a key like any other: where results carry the windows of an aggregation below, the end tells when all of one window are there.
+fn is_key(window: GroupWindow, part: Bound) -> bool {
+    match window {
+        GroupWindow::Emitted(Assigned::Overlapping(_)) => part == Bound::Start,
+        GroupWindow::Emitted(Assigned::Sessions { .. }) => true,
+        GroupWindow::Tumbling(_) | GroupWindow::Assigned(_) => false,
+    }
+}
+
+/// The windows of results that carry their bounds.
+fn ends(windows: Assigned) -> Result<Tumbling> {
+    match windows {
+        Assigned::Overlapping(windows) => Ok(windows.by_end()),
+        Assigned::Sessions { .. } => Err(Fault::new("sessions end at any time")),
     }
 }
 
@@ -193,7 +213,8 @@ impl WindowAggregate {
                 continue;
             }
             fields.push(index);
-            let Some((_, window, part)) = bounds.iter().find(|(at, _, _)| *at == index).copied() else {
+            let bound = bounds.iter().find(|(at, _, _)| *at == index).copied();
+            let Some((_, window, part)) = bound.filter(|(_, window, part)| !is_key(*window, *part)) else {
                 output.push(WindowColumn::Key(keys.len()));
                 keys.push((expr.clone(), aggregate.schema.field(index).clone()));
                 continue;
@@ -224,6 +245,8 @@ impl WindowAggregate {
         let entry = match window {
             GroupWindow::Tumbling(_) if part == Bound::End => bare,
             GroupWindow::Tumbling(window) => window.bound(Bound::End, bare),
+            GroupWindow::Emitted(_) if part == Bound::End => bare,
+            GroupWindow::Emitted(windows) => ends(windows)?.bound(Bound::End, bare),
             // All three bounds have become the entry. That of local time is an instant with a zone.
             GroupWindow::Assigned(_) if part == Bound::Time => millisecond_of(bare),
             GroupWindow::Assigned(_) => bare,
