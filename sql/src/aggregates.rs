@@ -15,12 +15,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion_expr::AggregateUDF;
-use datafusion_functions_aggregate::{array_agg, count, min_max};
+use datafusion_functions_aggregate::{array_agg, count, grouping, min_max};
 
 /// The aggregates, by lower-case name.
 pub(crate) fn all() -> HashMap<String, Arc<AggregateUDF>> {
-    let mut functions: Vec<Arc<AggregateUDF>> =
-        vec![count::count_udaf(), min_max::min_udaf(), min_max::max_udaf(), array_agg::array_agg_udaf()];
+    let mut functions: Vec<Arc<AggregateUDF>> = vec![
+        count::count_udaf(),
+        min_max::min_udaf(),
+        min_max::max_udaf(),
+        array_agg::array_agg_udaf(),
+        grouping::grouping_udaf(),
+    ];
     functions.extend(totals::functions());
     functions.extend(variance::functions());
     functions.extend(values::functions());

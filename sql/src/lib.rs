@@ -38,6 +38,7 @@ mod foreign;
 mod functions;
 mod fuse;
 mod group_window;
+mod grouping_sets;
 mod hint;
 mod identity;
 mod insert;

@@ -59,6 +59,7 @@ pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<Logical
     let context = context.with_skip_failing_rules(false).without_query_execution_start_time();
     let optimized = Analyzer::new()
         .execute_and_check(plan, &ConfigOptions::new(), |_, _| {})
+        .and_then(crate::grouping_sets::expand)
         .and_then(without_sure_exists)
         .and_then(|plan| match zone {
             Some(zone) => zone.put_into(plan),

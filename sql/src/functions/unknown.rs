@@ -28,7 +28,6 @@ const MISSING: &[&str] = &[
     "JSON_LENGTH",
     "OVERLAPS",
     "GROUP_ID",
-    "GROUPING",
     "GROUPING_ID",
     "CURRENT_DATABASE",
     "BITAND",

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arrow::datatypes::FieldRef;
 use coulee_runtime::group_table::Aggregate as RuntimeAggregate;
 use datafusion_common::DFSchema;
+use datafusion_expr::Expr;
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion_expr::{Aggregate, Expr};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
 
@@ -16,16 +16,6 @@ use crate::faults::fault;
 use crate::translate::physical;
 
 use super::print;
-
-/// Refuses several sets of keys.
-pub(super) fn check_grouping(aggregate: &Aggregate) -> Result<()> {
-    if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
-        return Err(Fault::new("GROUPING SETS, ROLLUP and CUBE come in a later version")
-            .or_clause(&["GROUPING", "ROLLUP", "CUBE"])
-            .help("write one INSERT per set of keys"));
-    }
-    Ok(())
-}
 
 /// The keys over an input's columns.
 pub(super) fn keys(keys: &[(Expr, FieldRef)], input: &DFSchema) -> Result<Vec<(Arc<dyn PhysicalExpr>, FieldRef)>> {

@@ -7,7 +7,6 @@ use datafusion_expr::utils::conjunction;
 use datafusion_expr::{Expr, FetchType, LogicalPlan, SkipType};
 
 use super::StreamPlan;
-use super::aggregates::check_grouping;
 use super::calc::{Filter, Projection, Renamed};
 use super::final_rows::FinalRows;
 use super::group_aggregate::GroupAggregate;
@@ -90,21 +89,18 @@ impl Converter {
                 let below: Vec<_> = union.inputs.iter().collect();
                 Ok(StreamPlan::new(Union, inputs(&below)?, union.schema.clone()))
             }
-            LogicalPlan::Aggregate(aggregate) => {
-                check_grouping(aggregate)?;
-                match WindowAggregate::of(aggregate)? {
-                    Some(node) if node.is_assigned() => self.assigned(node, &aggregate.input),
-                    Some(node) => {
-                        let schema = Arc::new(node.schema.clone());
-                        Ok(StreamPlan::new(node, inputs(&[&aggregate.input])?, schema))
-                    }
-                    None => {
-                        let node = GroupAggregate::of(aggregate, self.inputs_end)?;
-                        let schema = Arc::new(node.schema.clone());
-                        Ok(StreamPlan::new(node, inputs(&[&aggregate.input])?, schema))
-                    }
+            LogicalPlan::Aggregate(aggregate) => match WindowAggregate::of(aggregate)? {
+                Some(node) if node.is_assigned() => self.assigned(node, &aggregate.input),
+                Some(node) => {
+                    let schema = Arc::new(node.schema.clone());
+                    Ok(StreamPlan::new(node, inputs(&[&aggregate.input])?, schema))
                 }
-            }
+                None => {
+                    let node = GroupAggregate::of(aggregate, self.inputs_end)?;
+                    let schema = Arc::new(node.schema.clone());
+                    Ok(StreamPlan::new(node, inputs(&[&aggregate.input])?, schema))
+                }
+            },
             // What is left of a subquery that is one value, when nobody reads the value.
             LogicalPlan::Join(join) if is_one_row(&join.right) && join.on.is_empty() && join.filter.is_none() => {
                 self.convert(&join.left)
