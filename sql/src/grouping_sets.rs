@@ -5,9 +5,11 @@
 use std::sync::Arc;
 
 use datafusion_common::tree_node::Transformed;
-use datafusion_common::{Column, DFSchema, Result, ScalarValue, internal_err, plan_err};
+use datafusion_common::{Column, DFSchema, Result, ScalarValue, internal_err};
 use datafusion_expr::utils::grouping_set_to_exprlist;
 use datafusion_expr::{Aggregate, Cast, Expr, GroupingSet, LogicalPlan, LogicalPlanBuilder, lit};
+
+use crate::error::Fault;
 
 /// How many keys a CUBE may have.
 const CUBE_KEYS_MAX: usize = 6;
@@ -47,10 +49,11 @@ fn sets_of(group: &[Expr]) -> Result<Vec<Vec<Expr>>> {
             Ok((0..=keys.len()).rev().map(|count| keys[..count].to_vec()).collect())
         }
         [Expr::GroupingSet(GroupingSet::Cube(keys))] if keys.len() > CUBE_KEYS_MAX => {
-            plan_err!(
-                "CUBE has {} keys, and at most {CUBE_KEYS_MAX} are allowed: each set is an aggregation",
-                keys.len()
-            )
+            let message = format!("CUBE has {} keys, and at most {CUBE_KEYS_MAX} are allowed", keys.len());
+            let fault = Fault::new(message).or_clause(&["CUBE"]);
+            Err(fault
+                .help("each set of keys is an aggregation: write those that are wanted as GROUPING SETS")
+                .into_datafusion())
         }
         [Expr::GroupingSet(GroupingSet::Cube(keys))] => {
             let set = |number: usize| {

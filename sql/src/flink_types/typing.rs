@@ -13,7 +13,7 @@ use datafusion_expr::expr::{Between, Case, Cast, InList, ScalarFunction, TryCast
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion_expr::utils::merge_schema;
-use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Projection, Union, Values};
+use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, GroupingSet, LogicalPlan, Operator, Projection, Union, Values};
 
 use super::arithmetic::{Arithmetic, Negate, result_type};
 use super::cast::{Failing, Target, cast_array, cast_expr};
@@ -107,11 +107,24 @@ fn typed_node(node: LogicalPlan) -> Result<LogicalPlan> {
     }
     let schema = merge_schema(&node.inputs());
     let names = NamePreserver::new(&node);
-    let typed = node.map_expressions(|expr| {
-        let name = names.save(&expr);
-        typed_expr(expr, &schema).map(|expr| Transformed::yes(name.restore(expr)))
-    });
+    let typed = node.map_expressions(|expr| typed_and_named(expr, &schema, &names).map(Transformed::yes));
     typed.data()?.recompute_schema()
+}
+
+/// An expression of a node under its name. Of sets of keys, it is the keys that have names.
+fn typed_and_named(expr: Expr, schema: &DFSchema, names: &NamePreserver) -> Result<Expr> {
+    let Expr::GroupingSet(set) = expr else {
+        let name = names.save(&expr);
+        return Ok(name.restore(typed_expr(expr, schema)?));
+    };
+    let each = |keys: Vec<Expr>| keys.into_iter().map(|key| typed_and_named(key, schema, names)).collect();
+    Ok(Expr::GroupingSet(match set {
+        GroupingSet::Rollup(keys) => GroupingSet::Rollup(each(keys)?),
+        GroupingSet::Cube(keys) => GroupingSet::Cube(each(keys)?),
+        GroupingSet::GroupingSets(sets) => {
+            GroupingSet::GroupingSets(sets.into_iter().map(each).collect::<Result<_>>()?)
+        }
+    }))
 }
 
 /// `VALUES` whose columns have the common types of their rows. A column is nullable if one of its values is.
