@@ -1,6 +1,6 @@
 //! How a join is shown, what it keeps, and what gives that its meaning.
 
-use super::{JoinSide, JoinSpec};
+use super::{JoinKind, JoinSide, JoinSpec};
 use crate::graph::Lineage;
 use crate::row_errors::expression_text;
 use crate::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable};
@@ -65,6 +65,9 @@ pub(super) fn lineage(spec: &JoinSpec, left: &Lineage, right: &Lineage) -> Linea
     let on = format!("{} = {}", keys(&spec.left, left), keys(&spec.right, right));
     let condition = condition(spec, left, right);
     let from = format!("[{} JOIN OF {} AND {} ON {on} WHERE {condition}]", spec.kind.name(), left.rows(), right.rows());
+    if spec.kind == JoinKind::LeftMark {
+        return left.with_columns(from, ["has a match".to_owned()], spec.schema.clone());
+    }
     let both = Lineage::pairs(left, right);
     both.derived(from, spec.schema.clone())
 }

@@ -3,7 +3,9 @@
 //! A pair that changes because a row came or went keeps the row's kind in an inner join; what an outer, semi or anti join emits is an insertion or a
 //! deletion, as in Flink.
 
-use arrow::array::{ArrayRef, Int8Array, UInt32Array, new_null_array};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int8Array, UInt32Array, new_null_array};
 use arrow::compute::take;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
@@ -22,12 +24,22 @@ pub(super) struct Emitter<'a> {
     /// Candidates; none pads.
     other: Vec<Option<u32>>,
     kinds: Vec<i8>,
+    /// Whether the left row has a match; only of a mark join.
+    marks: Vec<bool>,
     has_changes: bool,
 }
 
 impl<'a> Emitter<'a> {
     pub fn new(spec: &'a JoinSpec, input: InputIndex) -> Self {
-        Emitter { spec, input, own: Vec::new(), other: Vec::new(), kinds: Vec::new(), has_changes: false }
+        Emitter {
+            spec,
+            input,
+            own: Vec::new(),
+            other: Vec::new(),
+            kinds: Vec::new(),
+            marks: Vec::new(),
+            has_changes: false,
+        }
     }
 
     fn push(&mut self, own: Option<u32>, other: Option<u32>, kind: RowKind, times: u64) {
@@ -39,11 +51,20 @@ impl<'a> Emitter<'a> {
         }
     }
 
+    /// The same of a mark join.
+    fn push_marked(&mut self, own: Option<u32>, other: Option<u32>, kind: RowKind, (mark, times): (bool, u64)) {
+        self.push(own, other, kind, times);
+        self.marks.extend((0..times).map(|_| mark));
+    }
+
     /// What a row of the batch changes.
     pub fn row(&mut self, row: usize, kind: RowKind, matches: &mut Matches) {
         let (own, is_retraction) = (Some(row as u32), kind.is_retraction());
         let candidates = matches.of(row).to_vec();
         let join = self.spec.kind;
+        if join == JoinKind::LeftMark {
+            return self.marked(own, kind, &candidates, matches);
+        }
         if join.is_left_only() {
             return self.left_only(own, kind, &candidates, matches);
         }
@@ -89,6 +110,23 @@ impl<'a> Emitter<'a> {
         }
     }
 
+    /// The same where all left rows leave the join with a mark.
+    fn marked(&mut self, own: Option<u32>, kind: RowKind, candidates: &[u32], matches: &mut Matches) {
+        if self.input == InputIndex::FIRST {
+            return self.push_marked(own, None, kind, (!candidates.is_empty(), 1));
+        }
+        let is_retraction = kind.is_retraction();
+        for &candidate in candidates {
+            let kept = matches.kept(candidate);
+            let before = matches.count(candidate, is_retraction);
+            let turns = if is_retraction { before == 1 } else { before == 0 };
+            if turns {
+                self.push_marked(None, Some(candidate), RowKind::UpdateBefore, (is_retraction, kept.count));
+                self.push_marked(None, Some(candidate), RowKind::UpdateAfter, (!is_retraction, kept.count));
+            }
+        }
+    }
+
     /// Emits all of it, in batches of the usual size.
     pub fn finish(self, batch: &Batch, matches: &Matches, out: &mut Output) -> Result<()> {
         let own_schema = &self.spec.side(self.input).schema;
@@ -100,13 +138,16 @@ impl<'a> Emitter<'a> {
             let other = UInt32Array::from(self.other[start..end].to_vec());
             let own = taken(batch.rows().columns(), own_schema.fields(), &own)?;
             let other = taken(&matches.columns, other_schema.fields(), &other)?;
-            let columns = match (self.spec.kind.is_left_only(), self.input) {
+            let mut columns = match (self.spec.kind.is_left_only(), self.input) {
                 // Left rows are the batch's own, or candidates.
                 (true, InputIndex::FIRST) => own,
                 (true, _) => other,
                 (false, InputIndex::FIRST) => [own, other].concat(),
                 (false, _) => [other, own].concat(),
             };
+            if self.spec.kind == JoinKind::LeftMark {
+                columns.push(Arc::new(BooleanArray::from(self.marks[start..end].to_vec())));
+            }
             let options = RecordBatchOptions::new().with_row_count(Some(end - start));
             let rows = RecordBatch::try_new_with_options(self.spec.schema.clone(), columns, &options)?;
             out.emit(match self.has_changes {

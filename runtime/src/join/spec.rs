@@ -22,13 +22,15 @@ pub enum JoinKind {
     LeftSemi,
     /// The left rows that have none.
     LeftAnti,
+    /// All left rows, each with whether it has a match.
+    LeftMark,
 }
 
 impl JoinKind {
     /// Whether rows of a side are emitted although nothing matches them.
     pub(super) fn is_outer(self, side: InputIndex) -> bool {
         match self {
-            JoinKind::Inner | JoinKind::LeftSemi | JoinKind::LeftAnti => false,
+            JoinKind::Inner | JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::LeftMark => false,
             JoinKind::Left => side == InputIndex::FIRST,
             JoinKind::Right => side == InputIndex::SECOND,
             JoinKind::Full => true,
@@ -37,7 +39,7 @@ impl JoinKind {
 
     /// Whether only left rows leave the join.
     pub(super) fn is_left_only(self) -> bool {
-        matches!(self, JoinKind::LeftSemi | JoinKind::LeftAnti)
+        matches!(self, JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::LeftMark)
     }
 
     /// Whether it matters of a row of this side how many rows of the other one match it.
@@ -54,6 +56,7 @@ impl JoinKind {
             JoinKind::Full => "full",
             JoinKind::LeftSemi => "left semi",
             JoinKind::LeftAnti => "left anti",
+            JoinKind::LeftMark => "left mark",
         }
     }
 }
@@ -82,7 +85,8 @@ pub struct JoinSpec {
     pub null_equals_null: bool,
     /// What must hold of a pair beside equal keys, over the left columns and then the right ones.
     pub condition: Option<Arc<dyn PhysicalExpr>>,
-    /// The result's columns: the left ones, then the right ones but for semi and anti joins. Columns that may be padded are nullable.
+    /// The result's columns: the left ones, then the right ones; of semi and anti joins the left ones; of a mark join the left ones and a truth value. Columns
+    /// that may be padded are nullable.
     pub schema: SchemaRef,
 }
 

@@ -18,12 +18,19 @@ use datafusion_expr::Operator;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{BinaryExpr, Column, Literal};
 
-const KINDS: [JoinKind; 6] =
-    [JoinKind::Inner, JoinKind::Left, JoinKind::Right, JoinKind::Full, JoinKind::LeftSemi, JoinKind::LeftAnti];
+const KINDS: [JoinKind; 7] = [
+    JoinKind::Inner,
+    JoinKind::Left,
+    JoinKind::Right,
+    JoinKind::Full,
+    JoinKind::LeftSemi,
+    JoinKind::LeftAnti,
+    JoinKind::LeftMark,
+];
 
 /// A key and a value.
 type Row = (Option<i64>, i64);
-/// A row of the result: `None` is a side that is padded, or not there.
+/// A row of the result: `None` is a side that is padded, or not there. The mark of a mark join is the value of a right row without a key, 1 or 0.
 type Joined = (Option<Row>, Option<Row>);
 
 fn schema(names: &[&str]) -> SchemaRef {
@@ -44,7 +51,15 @@ fn joined(kind: JoinKind, null_equals_null: bool, has_condition: bool) -> Arc<dy
         right: side(["j", "w"]),
         null_equals_null,
         condition: has_condition.then(|| Arc::new(less) as Arc<dyn PhysicalExpr>),
-        schema: schema(if left_only { &["k", "v"] } else { &["k", "v", "j", "w"] }),
+        schema: match kind {
+            JoinKind::LeftMark => {
+                let left = schema(&["k", "v"]);
+                let mark = Arc::new(Field::new("mark", DataType::Boolean, false));
+                Arc::new(Schema::new(left.fields().iter().cloned().chain([mark]).collect::<Vec<_>>()))
+            }
+            _ if left_only => schema(&["k", "v"]),
+            _ => schema(&["k", "v", "j", "w"]),
+        },
     })
 }
 
@@ -106,6 +121,7 @@ fn expected(kind: JoinKind, nulls: bool, has_condition: bool, [left, right]: &[V
             JoinKind::LeftSemi if !found.is_empty() => add((Some(*a), None)),
             JoinKind::LeftAnti if found.is_empty() => add((Some(*a), None)),
             JoinKind::LeftSemi | JoinKind::LeftAnti => {}
+            JoinKind::LeftMark => add((Some(*a), Some((None, i64::from(!found.is_empty()))))),
             _ => {
                 found.iter().for_each(|b| add((Some(*a), Some(**b))));
                 if found.is_empty() && matches!(kind, JoinKind::Left | JoinKind::Full) {
@@ -128,7 +144,11 @@ fn materialized(lines: &[String], has_kinds: bool) -> BTreeMap<Joined, i64> {
         let sign = if has_kinds { i64::from(matches!(cells.remove(0), "+I" | "+U")) * 2 - 1 } else { 1 };
         let number = |at: usize| cells.get(at).and_then(|cell| cell.parse::<i64>().ok());
         let row = |at: usize| number(at + 1).map(|value| (number(at), value));
-        let count = out.entry((row(0), row(2))).or_default();
+        let right = match cells.get(2) {
+            Some(mark @ (&"true" | &"false")) => Some((None, i64::from(*mark == "true"))),
+            _ => row(2),
+        };
+        let count = out.entry((row(0), right)).or_default();
         *count += sign;
         assert!(*count >= 0, "{line} takes back what is not there");
     }

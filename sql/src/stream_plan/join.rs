@@ -35,11 +35,8 @@ impl Join {
             JoinType::LeftAnti => (JoinKind::LeftAnti, false),
             JoinType::RightSemi => (JoinKind::LeftSemi, true),
             JoinType::RightAnti => (JoinKind::LeftAnti, true),
-            JoinType::LeftMark | JoinType::RightMark => {
-                return Err(Fault::new("EXISTS or IN as one side of an OR comes in a later version")
-                    .or_clause(&["EXISTS", "IN", "WHERE"])
-                    .help("write UNION ALL of two queries, one for each side"));
-            }
+            JoinType::LeftMark => (JoinKind::LeftMark, false),
+            JoinType::RightMark => (JoinKind::LeftMark, true),
         };
         if join.null_aware {
             return Err(Fault::new("NOT IN over a column that may be null comes in a later version")
@@ -75,7 +72,9 @@ impl Node for Join {
         match self.kind {
             JoinKind::Inner | JoinKind::LeftSemi => ChangelogKind::of_all(inputs),
             // What is emitted of a row without a match is taken back when one comes.
-            JoinKind::Left | JoinKind::Right | JoinKind::Full | JoinKind::LeftAnti => ChangelogKind::Retract,
+            JoinKind::Left | JoinKind::Right | JoinKind::Full | JoinKind::LeftAnti | JoinKind::LeftMark => {
+                ChangelogKind::Retract
+            }
         }
     }
 
