@@ -10,16 +10,21 @@
 //! | `UNBOUNDED PRECEDING` | the states of the accumulators |
 //! | the numbers of rows | three counters |
 //!
-//! An aggregate of a bounded frame is computed anew for each row, of the frame's rows, vectorised over all partitions that fire at once: taking rows back out
+//! An aggregate of any other frame is computed anew for each row, of the frame's rows, vectorised over all partitions that fire at once: taking rows back out
 //! of an accumulator would leave the rounding of floating numbers behind.
 //!
-//! Without an event time rows wait for the end of the input.
+//! Without an event time rows wait for the end of the input; or they are emitted at once and updated when their columns change ([`updating`]), also over a
+//! changelog.
 
 mod compute;
 mod describe;
 mod entry;
+mod frames;
 mod operator;
+mod region;
 mod spec;
+mod stretch;
+mod updating;
 
 use std::sync::Arc;
 
@@ -31,9 +36,10 @@ use crate::graph::{Lineage, OperatorFactory, Port};
 use crate::operator::{InputIndex, Operator};
 use crate::state::OperatorState;
 use operator::Over;
-pub use spec::{Frame, OverCall, OverSpec};
+pub use spec::{Frame, FrameUnit, OverCall, OverMode, OverSpec, Share};
+use updating::Updating;
 
-/// The operator.
+/// The operator. What leaves it is a changelog if rows are updated.
 pub fn over(spec: OverSpec) -> Arc<dyn OperatorFactory> {
     Arc::new(OverFactory(spec))
 }
@@ -51,11 +57,19 @@ impl OperatorFactory for OverFactory {
     }
 
     fn refuses_changelog(&self, _: InputIndex) -> Option<&'static str> {
-        Some("a row that is taken back would change the columns of all rows behind it")
+        match self.0.mode {
+            OverMode::ByTime(_) | OverMode::AtEnd => {
+                Some("a row that is taken back would change the columns of all rows behind it")
+            }
+            OverMode::Updating { changelog: false, .. } => {
+                Some("`OverMode::Updating` says whether the input is a changelog")
+            }
+            OverMode::Updating { changelog: true, .. } => None,
+        }
     }
 
-    fn emits_changelog(&self, _: Port, _: bool) -> bool {
-        false
+    fn emits_changelog(&self, port: Port, _: bool) -> bool {
+        port == Port::MAIN && matches!(self.0.mode, OverMode::Updating { .. })
     }
 
     fn state(&self, inputs: &[Lineage]) -> Option<OperatorState> {
@@ -74,6 +88,9 @@ impl OperatorFactory for OverFactory {
     }
 
     fn create(&self, _: SubtaskIndex) -> Result<Box<dyn Operator>> {
-        Ok(Box::new(Over::new(self.0.clone())?))
+        Ok(match self.0.mode {
+            OverMode::ByTime(_) | OverMode::AtEnd => Box::new(Over::new(self.0.clone())?),
+            OverMode::Updating { .. } => Box::new(Updating::new(self.0.clone())?),
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! Several columns as one value of bytes per row, in Arrow's row format: the form in which keys and states are stored.
 
 use arrow::array::ArrayRef;
-use arrow::compute::cast;
+use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, Rows, SortField};
 
@@ -30,11 +30,21 @@ impl RowCodec {
     /// # Errors
     /// For a type that Arrow's row format does not know.
     pub(crate) fn new(types: Vec<DataType>) -> Result<Self> {
-        let converter = match &types[..] {
+        Self::sorted(types.into_iter().map(|data_type| (data_type, SortOptions::default())).collect())
+    }
+
+    /// A codec for columns of these types whose rows sort as bytes the way that is asked for.
+    ///
+    /// # Errors
+    /// For a type that Arrow's row format does not know.
+    pub(crate) fn sorted(columns: Vec<(DataType, SortOptions)>) -> Result<Self> {
+        let field =
+            |(data_type, options): &(DataType, SortOptions)| SortField::new_with_options(data_type.clone(), *options);
+        let converter = match &columns[..] {
             [] => None,
-            types => Some(RowConverter::new(types.iter().cloned().map(SortField::new).collect())?),
+            columns => Some(RowConverter::new(columns.iter().map(field).collect())?),
         };
-        Ok(RowCodec { types, converter })
+        Ok(RowCodec { types: columns.into_iter().map(|(data_type, _)| data_type).collect(), converter })
     }
 
     /// Encodes columns of equal lengths.

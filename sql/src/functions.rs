@@ -22,13 +22,14 @@ mod json_build;
 mod json_path;
 mod json_query;
 mod json_syntax;
-pub(crate) mod lag;
+pub(crate) mod lag_lead;
 mod math;
 mod moment;
 mod printf;
 pub(crate) mod ranking;
 mod regex;
 mod rounding;
+pub(crate) mod share;
 mod simple_date;
 pub(crate) mod syntax;
 mod text;
@@ -104,7 +105,7 @@ pub(crate) fn described(name: &str) -> Option<(&'static str, &'static str)> {
 
 /// The function that takes an OVER clause and is no aggregate, of a name in small letters.
 pub(crate) fn window_function(name: &str) -> Option<Arc<WindowUDF>> {
-    ranking::ranking(name).or_else(|| (name == lag::NAME).then(lag::lag))
+    ranking::ranking(name).or_else(|| lag_lead::shift(name)).or_else(|| share::share(name))
 }
 
 #[cfg(test)]

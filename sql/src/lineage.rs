@@ -10,6 +10,7 @@ use datafusion_expr::{Aggregate, Expr, LogicalPlan, Window};
 use crate::catalog::ScanSource;
 use crate::functions::event_time::is_marked;
 use crate::functions::ranking::ranking_of;
+use crate::scans::source_of;
 use crate::unnest::Unnest;
 use crate::window_assign::{Assigned, WindowAssign};
 
@@ -129,7 +130,17 @@ pub(crate) fn is_over_time(window: &Window, in_utc: bool) -> bool {
     let Some(Expr::WindowFunction(call)) = window.window_expr.first().map(without_aliases) else { return false };
     let leading = call.params.order_by.first().filter(|key| key.asc).map(|key| &key.expr);
     let is_time = |expr: &Expr| matches!(expr, Expr::Column(column) if is_event_time(column, &window.input, in_utc));
-    is_marked(window) || leading.is_some_and(is_time)
+    is_marked(window) || (leading.is_some_and(is_time) && only_appends(&window.input))
+}
+
+/// Whether no table of a plan takes rows back. An updated row leaves OVER again, long after its time.
+fn only_appends(plan: &LogicalPlan) -> bool {
+    let changes = |plan: &LogicalPlan| {
+        let LogicalPlan::TableScan(scan) = plan else { return Ok(false) };
+        let Some(ScanSource(table)) = scan.source.downcast_ref::<ScanSource>() else { return Ok(false) };
+        Ok(source_of(scan, table).is_ok_and(|source| source.is_changelog() || source.is_upsert()))
+    };
+    !plan.exists(changes).unwrap_or(true)
 }
 
 /// Whether a column is the number of a rank, passed on as it is.

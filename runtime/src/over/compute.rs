@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt32Array};
-use arrow::compute::{cast, filter, take};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, UInt32Array};
+use arrow::compute::{cast, concat, filter, take};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::record_batch::RecordBatch;
 use datafusion_common::ScalarValue;
 use datafusion_expr::Accumulator;
 use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
 
-use super::entry::{Numbers, peers};
-use super::spec::{Frame, OverCall, OverSpec};
+use super::entry::Numbers;
+use super::frames::frames;
+use super::spec::{Frame, FrameUnit, OverCall, OverSpec, Share};
+use super::stretch::Stretch;
 use crate::group_table::{Accumulators, Aggregate, Inputs};
 use crate::rank::RankFunction;
 use crate::row_codec::RowCodec;
@@ -23,40 +25,6 @@ use crate::{Error, Result};
 
 /// Rows that are given to an accumulator at once.
 const PAIRS_AT_ONCE: usize = 65_536;
-
-/// The rows of a partition within those of many.
-pub(super) struct Stretch {
-    /// The map keys of its rows, in their order.
-    pub keys: Vec<Vec<u8>>,
-    /// Where its rows are.
-    pub rows: Range<usize>,
-    /// The first row that is computed; those before were emitted earlier.
-    pub new: usize,
-    /// The peers that the last row before `new` belonged to, if there was one.
-    pub done: Option<Vec<u8>>,
-    /// The numbers of that row; afterwards, of the last row.
-    pub numbers: Numbers,
-    /// The states of the accumulators without a bound after that row; afterwards, after the last row.
-    pub running: Vec<u8>,
-}
-
-impl Stretch {
-    fn peers(&self, row: usize) -> Result<&[u8]> {
-        peers(&self.keys[row - self.rows.start])
-    }
-
-    /// The new rows in groups of peers.
-    fn peer_groups(&self) -> Result<Vec<Range<usize>>> {
-        let (mut groups, mut start) = (Vec::new(), self.new);
-        for row in self.new..self.rows.end {
-            if row + 1 == self.rows.end || self.peers(row)? != self.peers(row + 1)? {
-                groups.push(start..row + 1);
-                start = row + 1;
-            }
-        }
-        Ok(groups)
-    }
-}
 
 /// The columns of new rows, and which of them have none: by their number among the new rows.
 pub(super) struct Computed {
@@ -77,14 +45,10 @@ pub(super) struct Calls {
 /// What is evaluated of rows.
 pub(super) struct Evaluated {
     inputs: Inputs,
-    /// The values of each `LAG`.
-    lagged: Vec<ArrayRef>,
+    /// The values that are taken of other rows.
+    shifted: Vec<ArrayRef>,
     /// The order as numbers, where a frame has a bound in it.
-    order: Option<Int64Array>,
-}
-
-fn is_running(frame: Frame) -> bool {
-    matches!(frame, Frame::Rows(None) | Frame::Range(None))
+    pub order: Option<Int64Array>,
 }
 
 impl Calls {
@@ -93,7 +57,7 @@ impl Calls {
         for call in &spec.calls {
             let OverCall::Aggregate(aggregate, frame) = call else { continue };
             aggregates.push(aggregate.clone());
-            if is_running(*frame) {
+            if frame.is_running() {
                 let start = types.len();
                 types.extend(aggregate.function.state_fields()?.iter().map(|field| field.data_type().clone()));
                 running.push(start..types.len());
@@ -112,9 +76,9 @@ impl Calls {
     /// # Errors
     /// [`Failed::Rows`] when an expression fails on a row.
     pub fn evaluate(&self, rows: &RecordBatch) -> Result<Evaluated, Failed> {
-        let lagged = self.spec.calls.iter().filter_map(|call| match call {
-            OverCall::Lag { value, .. } => Some(evaluate(value, rows)),
-            OverCall::Aggregate(..) | OverCall::Number(_) => None,
+        let shifted = self.spec.calls.iter().filter_map(|call| match call {
+            OverCall::Shifted { value, .. } => Some(evaluate(value, rows)),
+            OverCall::Aggregate(..) | OverCall::Number(_) | OverCall::Share(_) => None,
         });
         let order = match (self.spec.range_back(), self.spec.order.first()) {
             (Some(_), Some((expr, _))) => Some(whole_numbers(&evaluate(expr, rows)?)?),
@@ -122,7 +86,7 @@ impl Calls {
         };
         Ok(Evaluated {
             inputs: Inputs::evaluate(&[], &self.aggregates, rows)?,
-            lagged: lagged.collect::<Result<_, _>>()?,
+            shifted: shifted.collect::<Result<_, _>>()?,
             order,
         })
     }
@@ -135,21 +99,22 @@ impl Calls {
         let count: usize = stretches.iter().map(|stretch| stretch.rows.end - stretch.new).sum();
         let mut failures = BTreeMap::new();
         let mut running = self.running(evaluated, stretches, &mut failures)?.into_iter();
-        let numbers = number(stretches)?;
-        let (mut aggregate, mut lag) = (0, 0);
+        let numbers = number(stretches);
+        let (mut aggregate, mut shifted) = (0, 0);
         let mut columns = Vec::with_capacity(self.spec.calls.len());
         for (call, field) in
             self.spec.calls.iter().zip(self.spec.schema.fields().iter().skip(self.spec.input.fields().len()))
         {
             let column = match call {
                 OverCall::Number(function) => numbers_of(*function, &numbers),
-                OverCall::Lag { rows, default, .. } => {
-                    lag += 1;
-                    before(&evaluated.lagged[lag - 1], *rows, default, stretches)?
+                OverCall::Share(share) => shares(*share, &numbers, stretches),
+                OverCall::Shifted { by, default, .. } => {
+                    shifted += 1;
+                    shifted_by(&evaluated.shifted[shifted - 1], *by, default, stretches)?
                 }
                 OverCall::Aggregate(called, frame) => {
                     aggregate += 1;
-                    match is_running(*frame) {
+                    match frame.is_running() {
                         true => running.next().ok_or_else(|| Error::internal("a running aggregate has no result"))?,
                         false => {
                             let frames = frames(*frame, evaluated.order.as_ref(), stretches)?;
@@ -184,9 +149,9 @@ impl Calls {
         let (mut results, mut states) = (Vec::with_capacity(self.running.len()), Vec::new());
         let aggregates = self.spec.calls.iter().filter_map(|call| match call {
             OverCall::Aggregate(_, frame) => Some(*frame),
-            OverCall::Number(_) | OverCall::Lag { .. } => None,
+            OverCall::Number(_) | OverCall::Share(_) | OverCall::Shifted { .. } => None,
         });
-        let running = aggregates.enumerate().filter(|(_, frame)| is_running(*frame));
+        let running = aggregates.enumerate().filter(|(_, frame)| frame.is_running());
         for ((index, frame), columns) in running.zip(&self.running) {
             let aggregate = &self.aggregates[index];
             let stored = if stored.is_empty() { &[][..] } else { &stored[columns.clone()] };
@@ -234,9 +199,9 @@ impl Run<'_> {
         accumulator: &mut dyn Accumulator,
         failures: &mut BTreeMap<usize, Failure>,
     ) -> Result<()> {
-        let groups = match frame {
-            Frame::Rows(_) => (stretch.new..stretch.rows.end).map(|row| row..row + 1).collect(),
-            Frame::Range(_) => stretch.peer_groups()?,
+        let groups = match frame.unit {
+            FrameUnit::Rows => (stretch.new..stretch.rows.end).map(|row| row..row + 1).collect(),
+            FrameUnit::Range => stretch.peer_groups(),
         };
         let (arguments, filter) =
             (&self.evaluated.inputs.arguments[self.index], &self.evaluated.inputs.filters[self.index]);
@@ -291,14 +256,14 @@ fn whole_numbers(order: &ArrayRef) -> Result<Int64Array> {
 }
 
 /// The numbers of the new rows.
-fn number(stretches: &mut [Stretch]) -> Result<Vec<Numbers>> {
+fn number(stretches: &mut [Stretch]) -> Vec<Numbers> {
     let mut all = Vec::new();
     for stretch in stretches {
         let mut numbers = stretch.numbers;
         for row in stretch.new..stretch.rows.end {
             let is_peer = match row == stretch.new {
-                true => stretch.done.as_deref() == Some(stretch.peers(row)?),
-                false => stretch.peers(row - 1)? == stretch.peers(row)?,
+                true => stretch.done.as_deref() == Some(stretch.peers(row)),
+                false => stretch.peers(row - 1) == stretch.peers(row),
             };
             numbers.row += 1;
             if !is_peer {
@@ -309,7 +274,7 @@ fn number(stretches: &mut [Stretch]) -> Result<Vec<Numbers>> {
         }
         stretch.numbers = numbers;
     }
-    Ok(all)
+    all
 }
 
 fn numbers_of(function: RankFunction, numbers: &[Numbers]) -> ArrayRef {
@@ -321,12 +286,45 @@ fn numbers_of(function: RankFunction, numbers: &[Numbers]) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(numbers.iter().map(|numbers| of(numbers) as i64)))
 }
 
-/// The values of the rows that are so many before the new ones.
-fn before(values: &ArrayRef, rows: usize, default: &ScalarValue, stretches: &[Stretch]) -> Result<ArrayRef> {
+/// Where the new rows, which are all rows of their partitions, are in these.
+fn shares(share: Share, numbers: &[Numbers], stretches: &[Stretch]) -> ArrayRef {
+    let mut numbers = numbers.iter();
+    let (mut parts, mut places): (Vec<f64>, Vec<i64>) = (Vec::new(), Vec::new());
+    for stretch in stretches {
+        let rows = (stretch.rows.end - stretch.new) as u64;
+        for group in stretch.peer_groups() {
+            let before = (group.end - stretch.new) as u64;
+            for number in numbers.by_ref().take(group.len()) {
+                match share {
+                    Share::PercentRank => parts.push((number.rank - 1) as f64 / (rows - 1).max(1) as f64),
+                    Share::CumeDist => parts.push(before as f64 / rows as f64),
+                    Share::Ntile(count) => places.push(part(number.row - 1, rows, count) as i64),
+                }
+            }
+        }
+    }
+    match share {
+        Share::PercentRank | Share::CumeDist => Arc::new(Float64Array::from(parts)),
+        Share::Ntile(_) => Arc::new(Int64Array::from(places)),
+    }
+}
+
+/// Which of `count` parts of `rows` rows a row is in, from 1; the row from 0.
+fn part(row: u64, rows: u64, count: u64) -> u64 {
+    let (size, left_over) = (rows / count, rows % count);
+    // The first parts are those with a row more.
+    let in_larger = left_over * (size + 1);
+    1 + if row < in_larger { row / (size + 1) } else { left_over + (row - in_larger) / size.max(1) }
+}
+
+/// The values of the rows that are so many behind the new ones.
+fn shifted_by(values: &ArrayRef, by: i64, default: &ScalarValue, stretches: &[Stretch]) -> Result<ArrayRef> {
     let new = stretches.iter().flat_map(|stretch| (stretch.new..stretch.rows.end).map(move |row| (stretch, row)));
-    let places: UInt32Array = new
-        .map(|(stretch, row)| row.checked_sub(rows).filter(|row| *row >= stretch.rows.start).map(|row| row as u32))
-        .collect();
+    let place = |(stretch, row): (&Stretch, usize)| {
+        let place = usize::try_from((row as i64).checked_add(by)?).ok()?;
+        stretch.rows.contains(&place).then_some(place as u32)
+    };
+    let places: UInt32Array = new.map(place).collect();
     let taken = take(values, &places, None)?;
     if default.is_null() || places.null_count() == 0 {
         return Ok(taken);
@@ -335,45 +333,53 @@ fn before(values: &ArrayRef, rows: usize, default: &ScalarValue, stretches: &[St
     Ok(arrow::compute::kernels::zip::zip(&is_there, &taken, &default.to_scalar()?)?)
 }
 
-/// The rows of the frame of each new row.
-fn frames(frame: Frame, order: Option<&Int64Array>, stretches: &[Stretch]) -> Result<Vec<Range<usize>>> {
-    let mut frames = Vec::new();
-    for stretch in stretches {
-        match frame {
-            Frame::Rows(back) => {
-                let start = |row: usize| row.saturating_sub(back.unwrap_or(usize::MAX)).max(stretch.rows.start);
-                frames.extend((stretch.new..stretch.rows.end).map(|row| start(row)..row + 1));
-            }
-            Frame::Range(back) => {
-                let (Some(back), Some(order)) = (back, order) else {
-                    return Err(Error::internal("a RANGE with a number has no order"));
-                };
-                let mut start = stretch.rows.start;
-                for group in stretch.peer_groups()? {
-                    if order.is_null(group.start) {
-                        // Nulls are peers of each other alone.
-                        frames.extend(group.clone().map(|_| group.clone()));
-                        continue;
-                    }
-                    let first = order.value(group.start).saturating_sub(back);
-                    while order.is_null(start) || order.value(start) < first {
-                        start += 1;
-                    }
-                    frames.extend(group.clone().map(|_| start..group.end));
-                }
-            }
-        }
-    }
-    Ok(frames)
-}
-
-/// An aggregate of frames.
+/// An aggregate of frames. Equal frames that follow each other are computed once.
 fn of_frames(
     aggregate: &Aggregate,
     (evaluated, index): (&Evaluated, usize),
     frames: &[Range<usize>],
     failures: &mut BTreeMap<usize, Failure>,
 ) -> Result<ArrayRef> {
+    let mut distinct: Vec<Range<usize>> = Vec::new();
+    // SUBTLE: accumulators of groups take it that each group has a row; what there is of no rows is put behind their results.
+    let mut of: Vec<Option<usize>> = Vec::with_capacity(frames.len());
+    for frame in frames {
+        if !frame.is_empty() && distinct.last() != Some(frame) {
+            distinct.push(frame.clone());
+        }
+        of.push((!frame.is_empty()).then(|| distinct.len() - 1));
+    }
+    let (mut results, failed) = match distinct.is_empty() {
+        true => (Vec::new(), BTreeMap::new()),
+        false => {
+            of_distinct(aggregate, (evaluated, index), &distinct).map(|(results, failed)| (vec![results], failed))?
+        }
+    };
+    for (row, frame) in of.iter().enumerate() {
+        if let Some(failure) = frame.and_then(|frame| failed.get(&frame)) {
+            failures.entry(row).or_insert_with(|| failure.clone());
+        }
+    }
+    if distinct.len() == frames.len() {
+        return results.pop().ok_or_else(|| Error::internal("an aggregate was asked for no frame"));
+    }
+    let of_nothing = aggregate.function.create_accumulator()?.evaluate()?.to_array()?;
+    let of_nothing = match results.first() {
+        Some(results) if results.data_type() != of_nothing.data_type() => cast(&of_nothing, results.data_type())?,
+        _ => of_nothing,
+    };
+    results.push(of_nothing);
+    let results = concat(&results.iter().map(ArrayRef::as_ref).collect::<Vec<&dyn Array>>())?;
+    let places = of.into_iter().map(|frame| frame.unwrap_or(distinct.len()) as u32);
+    Ok(take(&results, &UInt32Array::from_iter_values(places), None)?)
+}
+
+/// An aggregate of frames none of which is empty.
+fn of_distinct(
+    aggregate: &Aggregate,
+    (evaluated, index): (&Evaluated, usize),
+    frames: &[Range<usize>],
+) -> Result<(ArrayRef, BTreeMap<usize, Failure>)> {
     let mut accumulators = Accumulators::new(std::slice::from_ref(aggregate))?;
     let (arguments, filter) = (&evaluated.inputs.arguments[index], &evaluated.inputs.filters[index]);
     let (mut rows, mut groups): (Vec<u32>, Vec<usize>) = (Vec::new(), Vec::new());
@@ -392,8 +398,6 @@ fn of_frames(
         accumulators.update(&[taken], &[sees], (&std::mem::take(&mut groups), frames.len()))?;
     }
     let (mut results, failed) = accumulators.take_results(frames.len())?;
-    for (row, failure) in failed {
-        failures.entry(row).or_insert(failure);
-    }
-    results.pop().ok_or_else(|| Error::internal("an aggregate of frames has no result"))
+    let results = results.pop().ok_or_else(|| Error::internal("an aggregate of frames has no result"))?;
+    Ok((results, failed.into_iter().collect()))
 }

@@ -6,7 +6,7 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion_physical_expr::PhysicalExpr;
 
-use super::{OverCall, OverSpec};
+use super::{OverCall, OverMode, OverSpec, Share};
 use crate::graph::Lineage;
 use crate::row_errors::expression_text;
 use crate::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable, span};
@@ -19,7 +19,7 @@ impl OverSpec {
         let call =
             |call: &OverCall| self.call(call, &expression_text, &|aggregate| aggregate.function.name().to_owned());
         let calls: Vec<String> = self.calls.iter().map(call).collect();
-        format!("Over: {}{of} by {}", calls.join(", "), self.ordered_by(expression_text))
+        format!("Over: {}{of}{}", calls.join(", "), self.by(" by ", expression_text))
     }
 
     fn call(
@@ -33,7 +33,13 @@ impl OverSpec {
             OverCall::Aggregate(aggregate, frame) => {
                 format!("{} {}", aggregated(aggregate), frame.text(|number| self.range_text(number)))
             }
-            OverCall::Lag { value, rows, default } => format!("LAG({}, {rows}, {default})", text(value)),
+            OverCall::Share(Share::PercentRank) => "PERCENT_RANK()".to_owned(),
+            OverCall::Share(Share::CumeDist) => "CUME_DIST()".to_owned(),
+            OverCall::Share(Share::Ntile(parts)) => format!("NTILE({parts})"),
+            OverCall::Shifted { value, by, default } => {
+                let function = if *by > 0 { "LEAD" } else { "LAG" };
+                format!("{function}({}, {}, {default})", text(value), by.unsigned_abs())
+            }
         }
     }
 
@@ -48,6 +54,11 @@ impl OverSpec {
             TimeUnit::Nanosecond => 1_000_000,
         };
         if number % per_milli == 0 { span((number / per_milli).unsigned_abs()) } else { format!("{number} {unit:?}s") }
+    }
+
+    /// The order behind some words, nothing without an order.
+    fn by(&self, words: &str, text: impl Fn(&Arc<dyn PhysicalExpr>) -> String) -> String {
+        if self.order.is_empty() { String::new() } else { format!("{words}{}", self.ordered_by(text)) }
     }
 
     fn ordered_by(&self, text: impl Fn(&Arc<dyn PhysicalExpr>) -> String) -> String {
@@ -65,13 +76,13 @@ impl OverSpec {
     }
 
     pub(super) fn state(&self, input: &Lineage) -> OperatorState {
-        let or_none = |texts: Vec<String>| if texts.is_empty() { "none".to_owned() } else { texts.join(", ") };
+        let or_none = |texts: Vec<String>| if texts.concat().is_empty() { "none".to_owned() } else { texts.join(", ") };
         let call =
             |call: &OverCall| self.call(call, &|expr| input.typed(expr), &|aggregate| input.aggregate(aggregate));
         let facets = vec![
             Facet::new("partition", or_none(self.partition.iter().map(|expr| input.typed(expr)).collect())),
-            Facet::new("order", self.ordered_by(|expr| input.typed(expr))),
-            Facet::new("time", self.time.as_ref().map_or("end of the input".to_owned(), |time| input.typed(time))),
+            Facet::new("order", or_none(vec![self.ordered_by(|expr| input.typed(expr))])),
+            Facet::new("time", self.emitted(input)),
             Facet::new("calls", self.calls.iter().map(call).collect::<Vec<_>>().join(", ")),
             Facet::new("columns", input.typed_columns()),
             Facet::new("input", input.rows()),
@@ -81,7 +92,19 @@ impl OverSpec {
         let with = |name: &str, data_type: &str| {
             key.iter().cloned().chain([StateColumn::new(name, data_type)]).collect::<Vec<StateColumn>>()
         };
-        let waiting = if self.time.is_some() { "rows ahead of the watermark" } else { "rows" };
+        let rows = vec![StateColumn::new("row", "all columns")];
+        if let OverMode::Updating { ttl_millis, .. } = &self.mode {
+            let ttl = ttl_millis.and_then(|millis| u64::try_from(millis).ok());
+            let table = StateTable {
+                name: "rows".to_owned(),
+                key: key.iter().cloned().chain(rows).collect(),
+                value: vec![StateColumn::new("what was emitted", "bytes")],
+                freed_by: FreedBy::ttl_or(ttl, FreedBy::Never),
+                bound: "rows".to_owned(),
+            };
+            return OperatorState { kind: "over", tables: vec![table], facets };
+        }
+        let waiting = if self.time().is_some() { "rows ahead of the watermark" } else { "rows" };
         let kept = match (self.rows_back(), self.range_back()) {
             (0, None) => waiting.to_owned(),
             (rows, None) => format!("{waiting} + partitions × {rows}"),
@@ -95,7 +118,6 @@ impl OverSpec {
             freed_by,
             bound: bound.to_owned(),
         };
-        let rows = vec![StateColumn::new("row", "all columns")];
         let partition = vec![StateColumn::new("counters and accumulators", "bytes")];
         let tables = vec![
             table("rows", with("time, order, arrival", "bytes"), rows, FreedBy::Timer, &kept),
@@ -106,9 +128,18 @@ impl OverSpec {
         OperatorState { kind: "over", tables, facets }
     }
 
+    /// What rows wait for.
+    fn emitted(&self, input: &Lineage) -> String {
+        match &self.mode {
+            OverMode::ByTime(time) => input.typed(time),
+            OverMode::AtEnd => "end of the input".to_owned(),
+            OverMode::Updating { .. } => "none: rows are updated".to_owned(),
+        }
+    }
+
     pub(super) fn lineage(&self, input: &Lineage) -> Lineage {
         let partition: Vec<String> = self.partition.iter().map(|expr| input.text(expr)).collect();
-        let over = format!("OVER ({} ORDER BY {})", partition.join(", "), self.ordered_by(|expr| input.text(expr)));
+        let over = format!("OVER ({}{})", partition.join(", "), self.by(" ORDER BY ", |expr| input.text(expr)));
         let call = |call: &OverCall| {
             let text = self.call(call, &|expr| input.text(expr), &|aggregate| input.aggregate(aggregate));
             format!("{text} {over}")

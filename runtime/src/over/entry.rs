@@ -33,8 +33,49 @@ pub(super) fn time_of(mut key: &[u8]) -> Result<Timestamp> {
 
 /// What rows that are equal in the order have in common: the map key without the arrival.
 pub(super) fn peers(key: &[u8]) -> Result<&[u8]> {
-    let end = key.len().checked_sub(ARRIVAL_BYTES);
-    end.and_then(|end| key.get(..end)).ok_or_else(|| Error::corrupt("the key of a stored row of OVER is too short"))
+    Ok(&key[..peer_bytes(key)?])
+}
+
+fn peer_bytes(key: &[u8]) -> Result<usize> {
+    key.len().checked_sub(ARRIVAL_BYTES).ok_or_else(|| Error::corrupt("the key of a stored row of OVER is too short"))
+}
+
+/// The map key of a row, which begins with what its peers have in common.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RowKey {
+    pub bytes: Vec<u8>,
+    /// How many of the bytes peers have in common.
+    peer_bytes: usize,
+}
+
+impl RowKey {
+    /// The key of a row whose first bytes are those of its order.
+    ///
+    /// # Errors
+    /// When there are fewer bytes.
+    pub fn new(bytes: Vec<u8>, peer_bytes: usize) -> Result<Self> {
+        match peer_bytes <= bytes.len() {
+            true => Ok(RowKey { bytes, peer_bytes }),
+            false => Err(Error::corrupt("the key of a stored row of OVER is too short")),
+        }
+    }
+
+    /// A key that [`entry_key`] made.
+    ///
+    /// # Errors
+    /// When it is too short.
+    pub fn of_entry(key: &[u8]) -> Result<Self> {
+        Ok(RowKey { bytes: key.to_vec(), peer_bytes: peer_bytes(key)? })
+    }
+
+    pub fn peers(&self) -> &[u8] {
+        &self.bytes[..self.peer_bytes]
+    }
+
+    /// What is behind the order.
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.peer_bytes..]
+    }
 }
 
 /// What is known of a partition, beside its rows.

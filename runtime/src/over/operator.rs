@@ -6,15 +6,15 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, TimestampMillisecondArray, UInt32Array};
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use arrow::row::SortField;
 use bytes::Bytes;
 use coulee_checkpoint::{Changes, TableId};
 use coulee_model::{CheckpointId, KeyGroup, Timestamp};
 use datafusion_physical_expr::PhysicalExpr;
 
-use super::compute::{Calls, Computed, Stretch};
-use super::entry::{Partition, behind, entry_key, peers, time_of};
-use super::spec::OverSpec;
+use super::compute::{Calls, Computed};
+use super::entry::{Partition, RowKey, behind, entry_key, peers, time_of};
+use super::spec::{OverMode, OverSpec};
+use super::stretch::Stretch;
 use crate::event_time::floor_to_millis;
 use crate::graph::Port;
 use crate::keys::hash_keys;
@@ -47,7 +47,7 @@ pub(super) struct Over {
     spec: OverSpec,
     calls: Calls,
     partition_codec: RowCodec,
-    order_codec: arrow::row::RowConverter,
+    order_codec: RowCodec,
     row_codec: RowCodec,
     rows: MapTable,
     partitions: ValueTable<Postcard<Partition>>,
@@ -55,6 +55,8 @@ pub(super) struct Over {
     /// A watermark is passed on when the rows that it lets go have been emitted.
     watermark: HeldWatermark,
     stored_watermark: Timestamp,
+    /// Whether the input has ended.
+    has_ended: bool,
     backend: Option<Backend>,
     metrics: Option<Arc<SubtaskMetrics>>,
 }
@@ -66,7 +68,7 @@ struct Arrived {
     times: Option<TimestampMillisecondArray>,
     hashes: Vec<u64>,
     partitions: EncodedRows,
-    order: arrow::row::Rows,
+    order: EncodedRows,
     rows: EncodedRows,
 }
 
@@ -87,22 +89,24 @@ struct Due {
 
 impl Over {
     pub fn new(spec: OverSpec) -> Result<Self> {
+        if matches!(spec.mode, OverMode::ByTime(_)) && spec.looks_ahead() {
+            return Err(Error::invalid(
+                "a column of OVER in the order of event time is computed of rows behind the current one",
+            ));
+        }
         let mut partition = Vec::with_capacity(spec.partition.len());
         for expr in &spec.partition {
             partition.push(expr.data_type(&spec.input)?);
         }
         let mut order = Vec::with_capacity(spec.order.len());
         for (expr, options) in &spec.order {
-            order.push(SortField::new_with_options(expr.data_type(&spec.input)?, *options));
-        }
-        if order.is_empty() {
-            return Err(Error::invalid("an OVER aggregation has no order, expected one expression at least"));
+            order.push((expr.data_type(&spec.input)?, *options));
         }
         let columns = spec.input.fields().iter().map(|field| field.data_type().clone()).collect();
         Ok(Over {
             calls: Calls::new(spec.clone())?,
             partition_codec: RowCodec::new(partition)?,
-            order_codec: arrow::row::RowConverter::new(order)?,
+            order_codec: RowCodec::sorted(order)?,
             row_codec: RowCodec::new(columns)?,
             spec,
             rows: MapTable::new(ROWS, None),
@@ -110,6 +114,7 @@ impl Over {
             timers: Timers::new(TIMERS),
             watermark: HeldWatermark::at(Timestamp::MIN),
             stored_watermark: Timestamp::MIN,
+            has_ended: false,
             backend: None,
             metrics: None,
         })
@@ -125,7 +130,7 @@ impl Over {
         let evaluated = |exprs: &mut dyn Iterator<Item = &Arc<dyn PhysicalExpr>>| {
             exprs.map(|expr| evaluate(expr, rows)).collect::<Result<Vec<ArrayRef>, Failed>>()
         };
-        let times = match &self.spec.time {
+        let times = match self.spec.time() {
             Some(time) => Some(floor_to_millis(&evaluate(time, rows)?)?),
             None => None,
         };
@@ -136,7 +141,7 @@ impl Over {
             times,
             hashes: hash_keys(&partition, rows.num_rows())?,
             partitions: self.partition_codec.encode(&partition)?,
-            order: self.order_codec.convert_columns(&order)?,
+            order: self.order_codec.encode(&order)?,
             rows: self.row_codec.encode(rows.columns())?,
             batch,
         })
@@ -156,7 +161,7 @@ impl Over {
         for (row, number) in numbers.into_iter().enumerate() {
             let Some(time) = time(row) else { continue };
             let partition = &mut self.partitions.update(number).get_or_insert_with(|| Postcard(Partition::default())).0;
-            let key = entry_key(time, arrived.order.row(row).data(), partition.next);
+            let key = entry_key(time, arrived.order.row(row), partition.next);
             partition.next += 1;
             if partition.timer.is_none_or(|at| at > time.0) {
                 if let Some(at) = partition.timer {
@@ -191,20 +196,18 @@ impl Over {
         let number = self.partitions.load(&[timer.key()])?[0];
         let partition = self.partitions.get(number).map(|Postcard(partition)| partition.clone()).unwrap_or_default();
         let (mut keys, mut rows, mut new, mut has_more) = (Vec::new(), Vec::new(), 0, false);
+        let is_at_once = self.spec.looks_ahead();
         let later = behind(watermark);
         let end = later.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let map = self.rows.load(timer.key());
         self.rows.scan(map, (Bound::Unbounded, end), Order::Ascending, |key, row| {
             let is_new = partition.done.as_deref().is_none_or(|done| key > done);
-            if is_new
-                && new >= ROWS_AT_ONCE
-                && keys.last().is_some_and(|last: &Vec<u8>| peers(last).ok() != peers(key).ok())
-            {
+            if is_new && !is_at_once && new >= ROWS_AT_ONCE && keys.last().map(RowKey::peers) != Some(peers(key)?) {
                 has_more = true;
                 return Ok(ControlFlow::Break(()));
             }
             new += usize::from(is_new);
-            keys.push(key.to_vec());
+            keys.push(RowKey::of_entry(key)?);
             rows.push(row.clone());
             Ok(ControlFlow::Continue(()))
         })?;
@@ -280,19 +283,19 @@ impl Over {
         let map = self.rows.load(timer.key());
         let kept = self.kept(&stretch.keys, watermark)?;
         for key in &stretch.keys[..stretch.keys.len() - kept] {
-            self.rows.remove(map, key);
+            self.rows.remove(map, &key.bytes);
         }
         let mut partition =
             self.partitions.update(number).take().map(|Postcard(partition)| partition).unwrap_or_default();
         if let Some(last) = stretch.keys.last().filter(|_| stretch.new < stretch.rows.end) {
-            partition.done = Some(last.clone());
+            partition.done = Some(last.bytes.clone());
         }
         (partition.numbers, partition.running) = (stretch.numbers, stretch.running);
         let next = if has_more { Some(timer.at) } else { self.next_waiting(map, partition.done.as_deref())? };
         let oldest = stretch.keys.len().checked_sub(kept).and_then(|at| stretch.keys.get(at));
         let freed = match (self.time_back(), oldest) {
             (Some(back), Some(oldest)) if self.spec.rows_back() == 0 => {
-                time_of(oldest)?.0.checked_add(back).map(Timestamp)
+                time_of(&oldest.bytes)?.0.checked_add(back).map(Timestamp)
             }
             _ => None,
         };
@@ -318,14 +321,14 @@ impl Over {
     }
 
     /// How many of the last rows that were emitted later rows may need.
-    fn kept(&self, keys: &[Vec<u8>], watermark: Timestamp) -> Result<usize> {
+    fn kept(&self, keys: &[RowKey], watermark: Timestamp) -> Result<usize> {
         let by_count = self.spec.rows_back().min(keys.len());
         let Some(_) = self.spec.range_back() else { return Ok(by_count) };
         let Some(back) = self.time_back() else { return Ok(keys.len()) };
         let mut by_time = 0;
         for key in keys.iter().rev() {
             // The next row is later than the watermark.
-            if time_of(key)?.0.saturating_add(back) <= watermark.0 {
+            if time_of(&key.bytes)?.0.saturating_add(back) <= watermark.0 {
                 break;
             }
             by_time += 1;
@@ -337,7 +340,7 @@ impl Over {
     fn time_back(&self) -> Option<i64> {
         let back = self.spec.range_back()?;
         let (order, _) = self.spec.order.first()?;
-        self.spec.time.as_ref()?;
+        self.spec.time()?;
         match order.data_type(&self.spec.input).ok()? {
             DataType::Timestamp(TimeUnit::Second, _) => back.checked_mul(1_000),
             DataType::Timestamp(TimeUnit::Millisecond, _) => Some(back),
@@ -399,15 +402,25 @@ impl Operator for Over {
         Ok(())
     }
 
-    /// Emits the rows whose time has passed, and then passes the watermark on.
+    /// Rows may come behind the last watermark, those of final results, so that it does not say that the input has ended.
+    fn end(&mut self, _: &mut Output) -> Result<()> {
+        self.has_ended = true;
+        Ok(())
+    }
+
+    /// Emits the rows whose time has passed, and then passes the watermark on; without event time, emits the rows of an input that has ended.
     fn more(&mut self, out: &mut Output) -> Result<bool> {
-        let Some(watermark) = self.watermark.held() else { return Ok(false) };
-        let timers = self.timers.take_due(watermark, FIRED_MAX)?;
-        if timers.is_empty() {
+        let is_by_time = self.spec.time().is_some();
+        let passed = if is_by_time { self.watermark.held() } else { self.has_ended.then_some(Timestamp::MAX) };
+        let timers = match passed {
+            Some(passed) => self.timers.take_due(passed, FIRED_MAX)?,
+            None => Vec::new(),
+        };
+        let Some(watermark) = passed.filter(|_| !timers.is_empty()) else {
             self.show_next_result();
             self.watermark.release(out);
             return Ok(false);
-        }
+        };
         let mut due = Due::default();
         for timer in timers {
             match due.rows.len() < ROWS_AT_ONCE {

@@ -46,14 +46,11 @@ const WITH_OVER: &[(&str, &str)] = &[
     ("row_number", "write ROW_NUMBER() OVER (PARTITION BY key ORDER BY time)"),
     ("rank", "write RANK() OVER (PARTITION BY key ORDER BY time)"),
     ("dense_rank", "write DENSE_RANK() OVER (PARTITION BY key ORDER BY time)"),
-    (
-        "lead",
-        "the row behind has not come yet: write LAG(value) OVER (PARTITION BY key ORDER BY time), and let each row be the later of the two",
-    ),
+    ("lead", "write LEAD(value) OVER (PARTITION BY key ORDER BY column)"),
     ("nth_value", "write LAG(value, rows) OVER (PARTITION BY key ORDER BY time)"),
-    ("ntile", "how many rows there will be is not known"),
-    ("percent_rank", "how many rows there will be is not known"),
-    ("cume_dist", "how many rows there will be is not known"),
+    ("ntile", "write NTILE(4) OVER (PARTITION BY key ORDER BY column)"),
+    ("percent_rank", "write PERCENT_RANK() OVER (PARTITION BY key ORDER BY column)"),
+    ("cume_dist", "write CUME_DIST() OVER (PARTITION BY key ORDER BY column)"),
 ];
 
 /// What other engines call Flink's functions.

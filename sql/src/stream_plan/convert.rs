@@ -111,8 +111,7 @@ impl Converter {
                 Ok(StreamPlan::new(node, inputs(&sides)?, join.schema.clone()))
             }
             LogicalPlan::Window(window) => {
-                let (node, below) = (Over::of(window, self.inputs_end)?, self.convert(&window.input)?);
-                Over::check_input(&below)?;
+                let (node, below) = Over::of(window, self.convert(&window.input)?, self.inputs_end)?;
                 Ok(StreamPlan::new(node, vec![below], window.schema.clone()))
             }
             LogicalPlan::Sort(_) if self.inputs_end => self.cut(plan, 0, None),

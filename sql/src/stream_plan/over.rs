@@ -1,9 +1,10 @@
-//! `OVER`: columns that are computed of the rows before each row, in the order of event time; or in any order of inputs that end.
+//! `OVER`: columns that are computed of the rows before each row, in the order of event time, or in any order of inputs that end; in any other order, and over
+//! rows that change, rows are emitted at once and updated.
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, TimeUnit};
 use coulee_runtime::graph::{NodeKind, Partitioning, Port};
-use coulee_runtime::over::{Frame, OverCall, OverSpec, over};
+use coulee_runtime::over::{Frame, OverCall, OverMode, OverSpec, Share, over};
 use coulee_runtime::state::span;
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::expr::{AggregateFunction, WindowFunction};
@@ -18,8 +19,9 @@ use super::{Building, ChangelogKind, Node, StateName, StreamPlan};
 use crate::error::{Fault, Result};
 use crate::faults::fault;
 use crate::functions::event_time::{is_marked, unmarked};
-use crate::functions::lag::is_lag;
+use crate::functions::lag_lead::{Shift, shift_of};
 use crate::functions::ranking::{ranking_of, without_alias};
+use crate::functions::share::{ShareFunction, share_of};
 use crate::translate::{NodeRows, Translator, physical};
 
 #[derive(Debug)]
@@ -27,16 +29,26 @@ pub(super) struct Over {
     partition: Vec<Expr>,
     order: Vec<SortExpr>,
     calls: Vec<WindowFunction>,
-    /// Whether the first of the order is the event time; otherwise rows wait for the end of the input.
-    is_by_time: bool,
+    emits: Emits,
+}
+
+/// When rows leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Emits {
+    /// When their event time has passed, which is the first of the order.
+    ByTime,
+    /// When the inputs have ended.
+    AtEnd,
+    /// At once, and again when their columns change.
+    Updates,
 }
 
 impl Over {
-    /// The node of a window, whose functions have one partition and one order. `inputs_end`: whether there is a last row.
+    /// The node of a window, whose functions have one partition and one order, and its input. `inputs_end`: whether there is a last row.
     ///
     /// # Errors
-    /// An order that cannot be waited for.
-    pub fn of(window: &Window, inputs_end: bool) -> Result<Self> {
+    /// What has no OVER, and a function of an order without one.
+    pub fn of(window: &Window, input: StreamPlan, inputs_end: bool) -> Result<(Self, StreamPlan)> {
         let mut calls = Vec::with_capacity(window.window_expr.len());
         for expr in &window.window_expr {
             let Expr::WindowFunction(call) = without_alias(expr) else {
@@ -49,31 +61,19 @@ impl Over {
         }
         let Some(first) = calls.first() else { return Err(Fault::new("OVER has no function")) };
         let (partition, order) = (first.params.partition_by.clone(), unmarked(&first.params.order_by));
-        let Some(leading) = order.first() else {
-            let message = format!("{} has no ORDER BY in its OVER clause", name(first));
+        for call in
+            calls.iter().filter(|call| order.is_empty() && matches!(call.fun, WindowFunctionDefinition::WindowUDF(_)))
+        {
+            let message = format!("{} has no ORDER BY in its OVER clause", name(call));
             return Err(Fault::new(message).or_clause(&["OVER"]).help("write OVER (PARTITION BY key ORDER BY column)"));
+        }
+        let emits = match input.changes {
+            ChangelogKind::InsertOnly if is_marked(window) && !calls.iter().any(looks_ahead) => Emits::ByTime,
+            _ if inputs_end => Emits::AtEnd,
+            _ => Emits::Updates,
         };
-        let is_by_time = is_marked(window);
-        if !is_by_time && !inputs_end {
-            let message = format!(
-                "OVER is ordered by {}, and an input of this query has no end: its rows can be put in the order of their event time alone",
-                expression(&leading.expr, window.input.schema())
-            );
-            return Err(Fault::new(message).or_clause(&["OVER"]).help(
-                "write ORDER BY and the column with the WATERMARK, ascending; or bound the number of a row: SELECT … FROM (SELECT …, ROW_NUMBER() OVER (PARTITION BY key ORDER BY x) AS n FROM t) WHERE n <= 3",
-            ));
-        }
-        Ok(Over { partition, order, calls, is_by_time })
-    }
-
-    /// Refuses what a changelog would need.
-    pub fn check_input(input: &StreamPlan) -> Result<()> {
-        if input.changes == ChangelogKind::InsertOnly {
-            return Ok(());
-        }
-        Err(Fault::new("OVER reads rows that are only appended, and rows of this query are updated")
-            .or_clause(&["OVER"])
-            .help("aggregate in windows below OVER: their results are final"))
+        let input = if emits == Emits::AtEnd { input.only_final_rows() } else { input };
+        Ok((Over { partition, order, calls, emits }, input))
     }
 }
 
@@ -93,8 +93,11 @@ fn call(call: &WindowFunction, order: &[SortExpr], schema: &DFSchema) -> Result<
     if let Some(function) = ranking_of(&call.fun) {
         return Ok(OverCall::Number(function));
     }
-    if is_lag(&call.fun) {
-        return lag(&params.args, schema);
+    if let Some(function) = share_of(&call.fun) {
+        return Ok(OverCall::Share(share(function, &params.args)?));
+    }
+    if let Some(shift) = shift_of(&call.fun) {
+        return shifted(shift, &params.args, schema);
     }
     let WindowFunctionDefinition::AggregateUDF(function) = &call.fun else {
         return Err(Fault::new(format!("{} has no OVER", name(call))).or_clause(&["OVER"]));
@@ -111,31 +114,68 @@ fn call(call: &WindowFunction, order: &[SortExpr], schema: &DFSchema) -> Result<
     Ok(OverCall::Aggregate(lowered(&aggregate, schema)?, frame(&params.window_frame, order, leading.as_ref())?))
 }
 
-/// `LAG`'s constants are part of what its state means.
-fn lag(arguments: &[Expr], schema: &DFSchema) -> Result<OverCall> {
-    let refused = |message: &str| {
-        Fault::new(message).or_clause(&["LAG"]).help("write LAG(value), LAG(value, 2) or LAG(value, 2, default)")
-    };
-    let Some(value) = arguments.first() else { return Err(refused("LAG takes a value")) };
-    let rows = match arguments.get(1) {
-        None => 1,
-        Some(rows) => match constant(rows).and_then(|rows| rows.cast_to(&DataType::Int64).ok()) {
-            Some(ScalarValue::Int64(Some(rows))) if rows >= 0 => rows as usize,
-            _ => {
-                return Err(refused(
-                    "the second argument of LAG is how many rows before this one, a constant of 0 or more",
-                ));
+/// Whether rows behind the current one and its peers have a part in a call.
+fn looks_ahead(call: &WindowFunction) -> bool {
+    match call.fun {
+        WindowFunctionDefinition::AggregateUDF(_) => {
+            matches!(&call.params.window_frame.end_bound, WindowFrameBound::Following(_))
+        }
+        WindowFunctionDefinition::WindowUDF(_) => {
+            share_of(&call.fun).is_some() || shift_of(&call.fun) == Some(Shift::Ahead)
+        }
+    }
+}
+
+fn share(function: ShareFunction, arguments: &[Expr]) -> Result<Share> {
+    match function {
+        ShareFunction::PercentRank => Ok(Share::PercentRank),
+        ShareFunction::CumeDist => Ok(Share::CumeDist),
+        ShareFunction::Ntile => {
+            match arguments.first().and_then(whole_number).and_then(|parts| u64::try_from(parts).ok()) {
+                Some(parts) if parts > 0 => Ok(Share::Ntile(parts)),
+                _ => Err(Fault::new("NTILE takes how many parts there are, a constant of 1 or more")
+                    .or_clause(&["NTILE"])
+                    .help("write NTILE(4) OVER (PARTITION BY key ORDER BY column)")),
             }
-        },
+        }
+    }
+}
+
+/// The constants of `LAG` and `LEAD` are part of what their state means.
+fn shifted(shift: Shift, arguments: &[Expr], schema: &DFSchema) -> Result<OverCall> {
+    let name = shift.name();
+    let refused = |message: String| {
+        let help = format!("write {name}(value), {name}(value, 2) or {name}(value, 2, default)");
+        let clause: &[&str] = if shift == Shift::Back { &["LAG"] } else { &["LEAD"] };
+        Fault::new(message).or_clause(clause).help(help)
+    };
+    let Some(value) = arguments.first() else { return Err(refused(format!("{name} takes a value"))) };
+    let rows = match arguments.get(1).map(whole_number) {
+        None => 1,
+        Some(Some(rows)) if rows >= 0 => rows,
+        Some(_) => {
+            let side = if shift == Shift::Back { "before" } else { "behind" };
+            return Err(refused(format!(
+                "the second argument of {name} is how many rows {side} this one, a constant of 0 or more"
+            )));
+        }
     };
     let data_type = value.get_type(schema).map_err(|error| fault(&error))?;
     let default = match arguments.get(2) {
         None => ScalarValue::try_from(&data_type).map_err(|error| fault(&error))?,
         Some(default) => constant(default)
             .and_then(|default| default.cast_to(&data_type).ok())
-            .ok_or_else(|| refused("the third argument of LAG is a constant of the type of its value"))?,
+            .ok_or_else(|| refused(format!("the third argument of {name} is a constant of the type of its value")))?,
     };
-    Ok(OverCall::Lag { value: physical(value, schema)?, rows, default })
+    let by = if shift == Shift::Back { -rows } else { rows };
+    Ok(OverCall::Shifted { value: physical(value, schema)?, by, default })
+}
+
+fn whole_number(expr: &Expr) -> Option<i64> {
+    match constant(expr)?.cast_to(&DataType::Int64).ok()? {
+        ScalarValue::Int64(number) => number,
+        _ => None,
+    }
 }
 
 fn constant(expr: &Expr) -> Option<ScalarValue> {
@@ -154,48 +194,49 @@ fn frame(frame: &WindowFrame, order: &[SortExpr], leading: Option<&DataType>) ->
             .or_clause(&["ROWS", "RANGE", "GROUPS", "OVER"])
             .help("write ROWS BETWEEN 10 PRECEDING AND CURRENT ROW, or RANGE BETWEEN INTERVAL '1' HOUR PRECEDING AND CURRENT ROW")
     };
-    if frame.end_bound != WindowFrameBound::CurrentRow {
-        return Err(refused("a frame of OVER ends at the CURRENT ROW: what follows it has not come yet"));
-    }
-    let back = match &frame.start_bound {
-        WindowFrameBound::Preceding(value) if value.is_null() => None,
-        WindowFrameBound::Preceding(value) => Some(value.clone()),
-        WindowFrameBound::CurrentRow => Some(ScalarValue::Int64(Some(0))),
-        WindowFrameBound::Following(_) => return Err(refused("a frame of OVER begins at or before the CURRENT ROW")),
-    };
-    match (frame.units, back) {
-        (WindowFrameUnits::Rows, None) => Ok(Frame::Rows(None)),
-        (WindowFrameUnits::Range, None) => Ok(Frame::Range(None)),
-        (WindowFrameUnits::Rows, Some(rows)) => match rows.cast_to(&DataType::Int64) {
-            Ok(ScalarValue::Int64(Some(rows))) if rows >= 0 => Ok(Frame::Rows(Some(rows as usize))),
+    let number = |value: &ScalarValue| match frame.units {
+        WindowFrameUnits::Rows => match value.cast_to(&DataType::Int64) {
+            Ok(ScalarValue::Int64(Some(rows))) if rows >= 0 => Ok(rows),
             _ => Err(refused("ROWS takes a number of rows, 0 or more")),
         },
-        (WindowFrameUnits::Range, Some(back)) => match order {
-            [key] if key.asc => match leading.and_then(|data_type| range(&back, data_type)) {
-                Some(range) => Ok(Frame::Range(Some(range))),
-                None => {
-                    Err(refused("RANGE takes a span of days or less of timestamps, or a whole number of whole numbers"))
-                }
-            },
+        WindowFrameUnits::Range => match order {
+            [key] if key.asc => leading.and_then(|data_type| range(value, data_type)).ok_or_else(|| {
+                refused("RANGE takes a span of days or less of timestamps, or a whole number of whole numbers")
+            }),
             _ => Err(refused("RANGE with a number is ordered by one ascending column")),
         },
-        (WindowFrameUnits::Groups, _) => Err(refused("GROUPS is not Flink's SQL")),
+        WindowFrameUnits::Groups => Err(refused("GROUPS is not Flink's SQL")),
+    };
+    let offset = |bound: &WindowFrameBound| match bound {
+        WindowFrameBound::CurrentRow => Ok(Some(0)),
+        WindowFrameBound::Preceding(value) | WindowFrameBound::Following(value) if value.is_null() => Ok(None),
+        WindowFrameBound::Preceding(value) => number(value).map(|back| Some(-back)),
+        WindowFrameBound::Following(value) => number(value).map(Some),
+    };
+    let (from, to) = (offset(&frame.start_bound)?, offset(&frame.end_bound)?);
+    match frame.units {
+        // Without an order all rows of a partition are peers, so that each one is the last.
+        _ if order.is_empty() && (from, to) == (None, None) => Ok(Frame::range(None, Some(0))),
+        WindowFrameUnits::Rows => Ok(Frame::rows(from, to)),
+        WindowFrameUnits::Range => Ok(Frame::range(from, to)),
+        WindowFrameUnits::Groups => Err(refused("GROUPS is not Flink's SQL")),
     }
 }
 
-/// A frame as SQL has it, with its span of time in the largest unit that fits.
+/// A frame as SQL has it, with its spans of time in the largest unit that fits.
 fn frame_text(frame: &WindowFrame) -> String {
-    let from = match &frame.start_bound {
-        WindowFrameBound::Preceding(value) if value.is_null() => "UNBOUNDED PRECEDING".to_owned(),
-        WindowFrameBound::Preceding(value) => {
-            match nanos(value).and_then(|nanos| u64::try_from(nanos / 1_000_000).ok()) {
-                Some(millis) => format!("{} PRECEDING", span(millis)),
-                None => format!("{value} PRECEDING"),
-            }
+    let bound = |bound: &WindowFrameBound| {
+        let (value, side) = match bound {
+            WindowFrameBound::Preceding(value) if !value.is_null() => (value, "PRECEDING"),
+            WindowFrameBound::Following(value) if !value.is_null() => (value, "FOLLOWING"),
+            other => return other.to_string(),
+        };
+        match nanos(value).and_then(|nanos| u64::try_from(nanos / 1_000_000).ok()) {
+            Some(millis) => format!("{} {side}", span(millis)),
+            None => format!("{value} {side}"),
         }
-        other => other.to_string(),
     };
-    format!("{} BETWEEN {from} AND {}", frame.units, frame.end_bound)
+    format!("{} BETWEEN {} AND {}", frame.units, bound(&frame.start_bound), bound(&frame.end_bound))
 }
 
 /// A span of time in nanoseconds.
@@ -257,6 +298,13 @@ impl Node for Over {
         )
     }
 
+    fn changes(&self, _: &[ChangelogKind]) -> ChangelogKind {
+        match self.emits {
+            Emits::ByTime | Emits::AtEnd => ChangelogKind::InsertOnly,
+            Emits::Updates => ChangelogKind::Retract,
+        }
+    }
+
     fn state_name(&self) -> Option<StateName<'_>> {
         Some(StateName::ByPlace("over"))
     }
@@ -283,9 +331,18 @@ impl Node for Over {
             true => Partitioning::Forward,
             false => Partitioning::Hash(partition.clone()),
         };
+        let mode = match (self.emits, order.first()) {
+            (Emits::ByTime, Some((time, _))) => OverMode::ByTime(time.clone()),
+            (Emits::ByTime, None) => return Err(Fault::new("an OVER aggregation by event time has no order")),
+            (Emits::AtEnd, _) => OverMode::AtEnd,
+            (Emits::Updates, _) => OverMode::Updating {
+                changelog: plan.inputs.iter().any(|input| input.changes != ChangelogKind::InsertOnly),
+                ttl_millis: to.context.state_ttl_millis,
+            },
+        };
         let spec = OverSpec {
             partition,
-            time: order.first().filter(|_| self.is_by_time).map(|(time, _)| time.clone()),
+            mode,
             order,
             calls,
             input: rows.schema.inner().clone(),
