@@ -105,11 +105,11 @@ impl Updating {
         let (partitions, orders) = (self.partition_codec.encode(&partition)?, self.order_codec.encode(&order)?);
         let encoded = self.row_codec.encode(rows.columns())?;
         let mut arrived = Vec::with_capacity(batch.len());
-        for row in 0..batch.len() {
+        for (row, hash) in hashes.into_iter().enumerate() {
             let key = RowKey::new([orders.row(row), encoded.row(row)].concat(), orders.row(row).len())?;
             let number = numbers.as_ref().filter(|numbers| numbers.is_valid(row)).map(|numbers| numbers.value(row));
             let copies = if batch.kind(row).is_retraction() { -1 } else { 1 };
-            let (partition, hash) = (partitions.row(row).to_vec(), hashes[row]);
+            let partition = partitions.row(row).to_vec();
             arrived.push(Arrived { partition, hash, change: Change { key, number, copies } });
         }
         Ok(arrived)

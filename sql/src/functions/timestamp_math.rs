@@ -115,19 +115,28 @@ fn later(date: NaiveDate, months: i64) -> Option<NaiveDate> {
 }
 
 fn difference(call: &Call<'_>) -> Result<ArrayRef> {
-    let step = step("TIMESTAMPDIFF", Unit::of(call, 0)?)?;
+    let unit = Unit::of(call, 0)?;
+    let step = if unit == Unit::Microsecond { None } else { Some(step("TIMESTAMPDIFF", unit)?) };
     let (from, to) = (moments(call, 1)?, moments(call, 2)?);
     call.try_rows_of::<Int32Type>(|row| {
         let (Some(from), Some(to)) = (from.get(row), to.get(row)) else { return Ok(None) };
         let units = match step {
-            Step::Months(months) => months_between(from, to).map(|between| between / months),
-            Step::Millis(millis) => to.millis().checked_sub(from.millis()).map(|between| between / millis),
+            None => micros_between(from, to),
+            Some(Step::Months(months)) => months_between(from, to).map(|between| between / months),
+            Some(Step::Millis(millis)) => to.millis().checked_sub(from.millis()).map(|between| between / millis),
         };
         match units.and_then(|units| i32::try_from(units).ok()) {
             Some(units) => Ok(Some(units)),
             None => exec_err!("TIMESTAMPDIFF: the difference is beyond INT, take a longer unit"),
         }
     })
+}
+
+/// Whole microseconds.
+fn micros_between(from: Moment, to: Moment) -> Option<i64> {
+    let nanos = i64::from(to.nanos) - i64::from(from.nanos);
+    let seconds = to.seconds.checked_sub(from.seconds)?;
+    i64::try_from((i128::from(seconds) * 1_000_000_000 + i128::from(nanos)) / 1000).ok()
 }
 
 /// Whole months: as many as fit between the times, the day of the month cut to the month's last.
