@@ -61,8 +61,9 @@ impl Over {
         }
         let Some(first) = calls.first() else { return Err(Fault::new("OVER has no function")) };
         let (partition, order) = (first.params.partition_by.clone(), unmarked(&first.params.order_by));
-        for call in
-            calls.iter().filter(|call| order.is_empty() && matches!(call.fun, WindowFunctionDefinition::WindowUDF(_)))
+        let is_of_order = |call: &&WindowFunction| matches!(call.fun, WindowFunctionDefinition::WindowUDF(_));
+        if let Some(call) = calls.iter().find(is_of_order)
+            && order.is_empty()
         {
             let message = format!("{} has no ORDER BY in its OVER clause", name(call));
             return Err(Fault::new(message).or_clause(&["OVER"]).help("write OVER (PARTITION BY key ORDER BY column)"));
