@@ -15,6 +15,7 @@ use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource};
 use sqlparser::tokenizer::{Location, TokenWithSpan};
 
 use crate::error::{Fault, Result, Source};
+use crate::statement::CreateTable;
 
 /// A table, resolved.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ pub(crate) struct Table {
     /// Indexes into `spec.schema` of columns that are only read (`VIRTUAL`).
     pub read_only: Vec<usize>,
     pub connector: Arc<dyn Connector>,
-    /// The statement that made it.
-    pub text: String,
+    /// What made it, with what was taken over from another table or a query.
+    pub create: CreateTable,
     pub declaration: Declaration,
 }
 

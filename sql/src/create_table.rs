@@ -1,15 +1,20 @@
 //! Parses `CREATE TABLE`, which in Flink holds much that sqlparser does not know.
 
+use sqlparser::ast::Query;
 use sqlparser::tokenizer::Token;
 
 use crate::error::{Fault, Result};
+use crate::like;
 use crate::statement::{ColumnDef, ColumnDefKind, CreateTable, Distribution, WatermarkDef};
 use crate::tokens::is_word;
 use crate::types::{not_null, parse_expr, parse_type};
 use crate::words::{Words, ident, table_name};
 
-/// What stands behind `CREATE TABLE`.
-pub(crate) fn parse(words: &mut Words<'_>) -> Result<CreateTable> {
+/// What stands behind `CREATE TABLE`. `query` reads the query behind `AS`.
+pub(crate) fn parse(
+    words: &mut Words<'_>,
+    query: impl FnOnce(&mut Words<'_>) -> Result<Box<Query>>,
+) -> Result<CreateTable> {
     let if_not_exists = words.accept_all(&["IF", "NOT", "EXISTS"]);
     let mut table = CreateTable {
         name: table_name(words)?,
@@ -20,6 +25,8 @@ pub(crate) fn parse(words: &mut Words<'_>) -> Result<CreateTable> {
         partitioned_by: Vec::new(),
         distribution: None,
         options: Vec::new(),
+        like: None,
+        query: None,
         text: String::new(),
     };
     // Without columns it is `CREATE TABLE t [WITH (…)] AS query` or `CREATE TABLE t LIKE other`.
@@ -35,13 +42,18 @@ pub(crate) fn parse(words: &mut Words<'_>) -> Result<CreateTable> {
         words.expect(&Token::RParen)?;
     }
     clauses(words, &mut table)?;
-    if words.accept("AS") || words.accept("LIKE") {
+    if words.accept("AS") {
         let span = words.span_since(words.index() - 1);
-        return Err(Fault::new("CREATE TABLE … AS and … LIKE come in a later version")
-            .at(span)
-            .help("write the columns, then INSERT INTO … SELECT"));
-    }
-    if !has_columns {
+        if has_columns || if_not_exists {
+            let what = if has_columns { "columns" } else { "IF NOT EXISTS" };
+            return Err(Fault::new(format!("CREATE TABLE … AS takes no {what}"))
+                .at(span)
+                .help("write CREATE TABLE t WITH (…) AS SELECT …; or CREATE TABLE with columns, and then INSERT INTO t SELECT …"));
+        }
+        table.query = Some(query(words)?);
+    } else if words.accept("LIKE") {
+        table.like = Some(like::parse(words)?);
+    } else if !has_columns {
         return Err(Fault::new(format!("table '{}' has no columns", table.name.value))
             .at(table.name.span)
             .help("write them in brackets behind the name: CREATE TABLE t (a INT, b STRING)"));

@@ -78,8 +78,8 @@ pub(crate) fn define(
     let unused = COMMON_OPTIONS.iter().map(|option| option.key).filter(|key| key.starts_with("scan.watermark."));
     let unused = unused.filter(|key| event_time.is_none() && common.is_given(key));
     notes.extend(unused.map(|key| format!("table '{name}': '{key}' has no effect, as the table has no WATERMARK")));
-    let text = create.text.clone();
-    let table = Table { columns, event_time, common, spec, read_only, connector, text, declaration };
+    let create = create.clone();
+    let table = Table { columns, event_time, common, spec, read_only, connector, create, declaration };
     Ok((table, notes))
 }
 

@@ -100,6 +100,11 @@ pub(crate) fn named(body: &Body) -> Vec<Ident> {
         Body::StatementSet(inserts) => inserts.iter().for_each(|insert| look(&insert.query)),
         Body::CreateView(create) => look(&create.query),
         Body::Explain(body) => return named(body),
+        Body::CreateTable(create) => {
+            if let Some(query) = &create.query {
+                look(query);
+            }
+        }
         Body::DescribeFile(path) => found.0.push(path.clone()),
         _ => {}
     }
@@ -178,7 +183,7 @@ pub(crate) fn table_name(path: &str) -> String {
 pub(crate) fn ddl(name: &str, connector: &str, table: &InferredTable) -> String {
     let mut columns: Vec<(String, String)> = Vec::new();
     for field in table.schema.fields() {
-        columns.push((ident(field.name()), column_type(field)));
+        columns.push((quoted(field.name()), column_type(field)));
     }
     let width = columns.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).min(40);
     let columns: Vec<String> = columns.iter().map(|(name, data_type)| format!("  {name:width$} {data_type}")).collect();
@@ -187,7 +192,7 @@ pub(crate) fn ddl(name: &str, connector: &str, table: &InferredTable) -> String 
         .chain(own)
         .map(|(key, value)| format!("  '{key}' = '{}'", value.replace('\'', "''")))
         .collect();
-    format!("CREATE TABLE {} (\n{}\n) WITH (\n{}\n)", ident(name), columns.join(",\n"), options.join(",\n"))
+    format!("CREATE TABLE {} (\n{}\n) WITH (\n{}\n)", quoted(name), columns.join(",\n"), options.join(",\n"))
 }
 
 /// The same with the stream of its dead letters, which a path cannot name.
@@ -201,7 +206,7 @@ pub(crate) fn with_dead_letters(path: &str, mut table: InferredTable) -> Inferre
 /// What was inferred, on one line.
 pub(crate) fn summary(path: &str, table: &InferredTable) -> String {
     let fields = table.schema.fields();
-    let column = |field: &Field| format!("{} {}", ident(field.name()), shortened(column_type(field)));
+    let column = |field: &Field| format!("{} {}", quoted(field.name()), shortened(column_type(field)));
     let mut columns: Vec<String> = fields.iter().take(NAMED_MAX).map(|field| column(field)).collect();
     if fields.len() > NAMED_MAX {
         columns.push(format!("… ({} columns)", fields.len()));
@@ -228,7 +233,7 @@ fn column_type(field: &Field) -> String {
 
 /// The type's name; names of fields are quoted where that is needed.
 fn nested(data_type: &DataType) -> String {
-    let column = |field: &Field| format!("{} {}", ident(field.name()), column_type(field));
+    let column = |field: &Field| format!("{} {}", quoted(field.name()), column_type(field));
     match data_type {
         DataType::Struct(fields) => {
             format!("ROW<{}>", fields.iter().map(|field| column(field)).collect::<Vec<_>>().join(", "))
@@ -254,7 +259,7 @@ fn is_reserved(name: &str) -> bool {
 }
 
 /// A name, in backticks where it is no plain word.
-fn ident(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     let is_plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && !is_reserved(name);
@@ -284,7 +289,7 @@ mod tests {
     #[test]
     fn names_are_quoted_where_they_must_be() {
         assert_eq!(
-            [ident("flight"), ident("group"), ident("a b"), ident("x`y")].join(" "),
+            [quoted("flight"), quoted("group"), quoted("a b"), quoted("x`y")].join(" "),
             "flight `group` `a b` `x``y`"
         );
     }

@@ -117,7 +117,7 @@ fn create(words: &mut Words<'_>) -> Result<Body> {
     let or_replace = words.accept_all(&["OR", "REPLACE"]);
     words.accept("TEMPORARY");
     match relation(words)? {
-        Relation::Table => Ok(Body::CreateTable(Box::new(create_table::parse(words)?))),
+        Relation::Table => Ok(Body::CreateTable(Box::new(create_table::parse(words, query)?))),
         Relation::View => {
             let if_not_exists = words.accept_all(&["IF", "NOT", "EXISTS"]);
             let name = table_name(words)?;

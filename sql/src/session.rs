@@ -16,18 +16,20 @@ use sqlparser::ast::{Ident, Query};
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
 use crate::catalog::{Catalog, Declaration, Entry, FileTable, Table, View};
+use crate::create_text::create_text;
 use crate::define::define;
 use crate::error::{Fault, Result, SqlError};
 use crate::explain::explain;
 use crate::faults::fault;
 use crate::files;
+use crate::like::merged;
 use crate::planner::{Functions, Planner};
 use crate::script::parse_script;
 use crate::settings::{JobOptions, Settings};
 use crate::show::{describe, text_table};
 use crate::spans;
 use crate::stack::with_large_stack;
-use crate::statement::{Body, CreateTable, CreateView, Insert, Relation, Show, Statement};
+use crate::statement::{Body, ColumnDef, ColumnDefKind, CreateTable, CreateView, Insert, Relation, Show, Statement};
 use crate::stream_plan::convert::Converter;
 use crate::stream_plan::{ChangelogKind, StreamPlan};
 use crate::translate::{JobContext, Target, Translator};
@@ -184,7 +186,11 @@ impl Session {
         match &statement.body {
             Body::CreateTable(create) => {
                 let declaration = Declaration { source: statement.source.clone(), words: statement.tokens.clone() };
-                self.create_table(create, declaration)
+                let effect = self.create_table(create, declaration)?;
+                match &create.query {
+                    Some(query) => self.fill(create, query, &statement.tokens),
+                    None => Ok(effect),
+                }
             }
             Body::CreateView(create) => self.create_view(create),
             Body::Drop { what, name, if_exists } => self.drop_relation(*what, name, *if_exists),
@@ -240,10 +246,53 @@ impl Session {
         if let Some(done) = self.exists(&create.name, create.if_not_exists, false)? {
             return Ok(done);
         }
+        let create = &self.completed(create)?;
         let (table, notes) = define(create, declaration, &self.planner(), &self.connectors, &self.job_name())?;
         self.notes.extend(notes);
         self.catalog.insert(name.clone(), Entry::Table(Arc::new(table)));
         Ok(Effect::Done(format!("table '{name}' created")))
+    }
+
+    /// The statement with what it takes from another table or from a query.
+    fn completed(&self, create: &CreateTable) -> Result<CreateTable> {
+        let mut completed = match (&create.like, &create.query) {
+            (Some(like), _) => match self.catalog.find(&like.base.value).map_err(|fault| fault.at(like.base.span))? {
+                Entry::Table(base) => merged(create, like, &base.create)?,
+                Entry::View(_) => {
+                    let message = format!("'{}' is a view, and LIKE takes over what a table declares", like.base.value);
+                    return Err(Fault::new(message)
+                        .at(like.base.span)
+                        .help("write CREATE TABLE … AS SELECT … FROM the view"));
+                }
+            },
+            (None, Some(query)) => {
+                let plan = self.planner().query(query)?;
+                check_names(&plan, Relation::Table, &create.name)?;
+                let mut of_query = create.clone();
+                of_query.columns.extend(plan.schema().fields().iter().map(|field| ColumnDef {
+                    name: Ident { value: field.name().clone(), ..create.name.clone() },
+                    kind: ColumnDefKind::Physical {
+                        data_type: field.data_type().clone(),
+                        nullable: field.is_nullable(),
+                    },
+                }));
+                of_query
+            }
+            (None, None) => return Ok(create.clone()),
+        };
+        completed.text = create_text(&completed);
+        Ok(completed)
+    }
+
+    /// Writes the rows of the query of `CREATE TABLE … AS` into the table, which is gone again if they cannot be.
+    fn fill(&mut self, create: &CreateTable, query: &Query, tokens: &Arc<Vec<TokenWithSpan>>) -> Result<Effect> {
+        let (table, query) = (create.name.clone(), Box::new(query.clone()));
+        let insert = Insert { table, columns: Vec::new(), query, tokens: tokens.clone() };
+        let effect = self.insert(std::slice::from_ref(&insert));
+        if effect.is_err() {
+            self.catalog.remove(&create.name.value);
+        }
+        effect
     }
 
     /// Declares the table of a file that a statement names. A file is looked at for each statement, as it may have changed, but for a pipe.
@@ -279,7 +328,7 @@ impl Session {
         }
         let plan = self.planner().query(&create.query)?;
         let plan = with_names(plan, &create.columns, &create.name)?;
-        check_names(&plan, &create.name)?;
+        check_names(&plan, Relation::View, &create.name)?;
         self.catalog.insert(name.clone(), Entry::View(Arc::new(View { plan, text: create.text.clone() })));
         Ok(Effect::Done(format!("view '{name}' created")))
     }
@@ -361,7 +410,7 @@ impl Session {
             return Err(Fault::new(format!("'{}' is a {is}", name.value)).at(name.span).help(help));
         }
         let text = match entry {
-            Entry::Table(table) => &table.text,
+            Entry::Table(table) => &table.create.text,
             Entry::View(view) => &view.text,
         };
         Ok(Effect::Table(text_table(&["result"], &[vec![text.clone()]])?))
@@ -527,14 +576,18 @@ fn relation(entry: &Entry) -> Relation {
 }
 
 /// Refuses a view with two columns of one name: no query could read it.
-fn check_names(plan: &LogicalPlan, view: &Ident) -> Result<()> {
+/// Whether the columns of a query can be those of a table or a view.
+fn check_names(plan: &LogicalPlan, what: Relation, name: &Ident) -> Result<()> {
     let mut names = HashSet::new();
     match plan.schema().fields().iter().find(|field| !names.insert(field.name())) {
         None => Ok(()),
         Some(field) => {
-            let message = format!("view '{}' has the column '{}' twice", view.value, field.name());
-            let help = "name one of them with AS, or all of them: CREATE VIEW v (a, b, …) AS SELECT …";
-            Err(Fault::new(message).at(view.span).help(help))
+            let message = format!("{} '{}' has the column '{}' twice", what.word(), name.value, field.name());
+            let help = match what {
+                Relation::Table => "name one of them with AS",
+                Relation::View => "name one of them with AS, or all of them: CREATE VIEW v (a, b, …) AS SELECT …",
+            };
+            Err(Fault::new(message).at(name.span).help(help))
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a script says, parsed but not resolved: no name is looked up here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
@@ -111,8 +112,43 @@ pub(crate) struct CreateTable {
     pub distribution: Option<Distribution>,
     /// Keys and values as written; both spans are known.
     pub options: Vec<(Ident, Ident)>,
+    /// `LIKE`: what it takes over from another table.
+    pub like: Option<Like>,
+    /// `AS`: the query that gives its columns and rows.
+    pub query: Option<Box<Query>>,
     /// The statement as written, for `SHOW CREATE TABLE`.
     pub text: String,
+}
+
+/// `LIKE base (INCLUDING OPTIONS, …)`.
+#[derive(Debug, Clone)]
+pub(crate) struct Like {
+    pub base: Ident,
+    /// What happens to each kind of clauses, for all kinds.
+    pub rules: BTreeMap<LikeKind, LikeRule>,
+}
+
+/// A kind of clauses of a table that `LIKE` may take over. Columns of the table's own always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LikeKind {
+    Constraints,
+    Distribution,
+    Generated,
+    Metadata,
+    Options,
+    Partitions,
+    Watermarks,
+}
+
+/// What happens to a kind of clauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LikeRule {
+    /// They are taken over; what both tables say is an error.
+    Including,
+    /// They are not taken over.
+    Excluding,
+    /// They are taken over; what both tables say is said by the new one.
+    Overwriting,
 }
 
 #[derive(Debug, Clone)]
