@@ -16,30 +16,11 @@ pub(crate) fn parse(
     query: impl FnOnce(&mut Words<'_>) -> Result<Box<Query>>,
 ) -> Result<CreateTable> {
     let if_not_exists = words.accept_all(&["IF", "NOT", "EXISTS"]);
-    let mut table = CreateTable {
-        name: table_name(words)?,
-        if_not_exists,
-        columns: Vec::new(),
-        watermark: None,
-        primary_key: Vec::new(),
-        partitioned_by: Vec::new(),
-        distribution: None,
-        options: Vec::new(),
-        like: None,
-        query: None,
-        text: String::new(),
-    };
+    let mut table = CreateTable { if_not_exists, ..CreateTable::empty(table_name(words)?) };
     // Without columns it is `CREATE TABLE t [WITH (…)] AS query` or `CREATE TABLE t LIKE other`.
     let has_columns = !["WITH", "AS", "LIKE", "COMMENT"].iter().any(|word| is_word(&words.peek(), word));
     if has_columns {
-        words.expect(&Token::LParen)?;
-        loop {
-            element(words, &mut table)?;
-            if !words.accept_token(&Token::Comma) {
-                break;
-            }
-        }
-        words.expect(&Token::RParen)?;
+        elements(words, &mut table)?;
     }
     clauses(words, &mut table)?;
     if words.accept("AS") {
@@ -62,8 +43,20 @@ pub(crate) fn parse(
     Ok(table)
 }
 
+/// Columns, the watermark and the primary key, in brackets.
+pub(crate) fn elements(words: &mut Words<'_>, table: &mut CreateTable) -> Result<()> {
+    words.expect(&Token::LParen)?;
+    loop {
+        element(words, table)?;
+        if !words.accept_token(&Token::Comma) {
+            break;
+        }
+    }
+    words.expect(&Token::RParen)
+}
+
 /// A column, the watermark, or the primary key.
-fn element(words: &mut Words<'_>, table: &mut CreateTable) -> Result<()> {
+pub(crate) fn element(words: &mut Words<'_>, table: &mut CreateTable) -> Result<()> {
     if words.accept_all(&["WATERMARK", "FOR"]) {
         let watermark = watermark(words)?;
         if table.watermark.is_some() {
@@ -179,7 +172,8 @@ fn distribution(words: &mut Words<'_>) -> Result<Distribution> {
     Ok(Distribution { columns, buckets })
 }
 
-fn options(words: &mut Words<'_>, table: &mut CreateTable) -> Result<()> {
+/// Options with their values, in brackets.
+pub(crate) fn options(words: &mut Words<'_>, table: &mut CreateTable) -> Result<()> {
     words.expect(&Token::LParen)?;
     while words.peek() != Token::RParen {
         let key = words.text("an option's name in single quotes")?;

@@ -70,7 +70,6 @@ const NO_CATALOG: &str =
     "there is one catalog, which holds what the script declares: write CREATE TABLE for each table";
 const NO_FUNCTION: &str =
     "SHOW FUNCTIONS lists those that there are; a function of your own is an operator of the Rust API";
-const RECREATE: &str = "DROP TABLE (a stream keeps its records), then CREATE TABLE with the new columns and options";
 const APPEND: &str = "a stream only grows: write INSERT INTO, and what the rows mean into a column";
 
 /// How statements begin that are refused, why, and what to do.
@@ -91,7 +90,6 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
     (&["UNLOAD", "MODULE"], "there are no modules to unload", NO_FUNCTION),
     (&["CREATE", "MODEL"], "there are no models", "SHOW FUNCTIONS lists what can be computed"),
     (&["CREATE", "MATERIALIZED"], "materialized tables come in a later version", "CREATE TABLE, then INSERT INTO it"),
-    (&["ALTER", "TABLE"], "a table is not changed in place", RECREATE),
     (&["ALTER", "VIEW"], "a view is not changed in place", "write CREATE OR REPLACE VIEW"),
     (&["TRUNCATE"], "a table is not emptied", APPEND),
     (&["DELETE"], "rows are not deleted", APPEND),

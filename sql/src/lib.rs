@@ -21,6 +21,7 @@
 //! The crate knows no connector: it calls those that it is given, through the runtime's traits. It opens no file and no socket.
 
 mod aggregates;
+mod alter_table;
 mod cast_names;
 mod catalog;
 mod create_table;

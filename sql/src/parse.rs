@@ -7,6 +7,7 @@ use sqlparser::ast::{Query, SetExpr, SetOperator, SetQuantifier, Spanned, Values
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
+use crate::alter_table;
 use crate::create_table;
 use crate::dialect::{FlinkDialect, balanced};
 use crate::error::{Fault, Result, Source};
@@ -31,6 +32,9 @@ fn body(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Body> {
     }
     if words.accept("CREATE") {
         return create(words);
+    }
+    if words.accept_all(&["ALTER", "TABLE"]) {
+        return Ok(Body::AlterTable(alter_table::parse(words)?));
     }
     if words.accept("DROP") {
         words.accept("TEMPORARY");

@@ -15,6 +15,7 @@ use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use sqlparser::ast::{Ident, Query};
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
+use crate::alter_table::altered;
 use crate::catalog::{Catalog, Declaration, Entry, FileTable, Table, View};
 use crate::create_text::create_text;
 use crate::define::define;
@@ -29,7 +30,9 @@ use crate::settings::{JobOptions, Settings};
 use crate::show::{describe, text_table};
 use crate::spans;
 use crate::stack::with_large_stack;
-use crate::statement::{Body, ColumnDef, ColumnDefKind, CreateTable, CreateView, Insert, Relation, Show, Statement};
+use crate::statement::{
+    AlterTable, Body, ColumnDef, ColumnDefKind, CreateTable, CreateView, Insert, Relation, Show, Statement,
+};
 use crate::stream_plan::convert::Converter;
 use crate::stream_plan::{ChangelogKind, StreamPlan};
 use crate::translate::{JobContext, Target, Translator};
@@ -193,6 +196,10 @@ impl Session {
                 }
             }
             Body::CreateView(create) => self.create_view(create),
+            Body::AlterTable(alter) => {
+                let declaration = Declaration { source: statement.source.clone(), words: statement.tokens.clone() };
+                self.alter_table(alter, declaration)
+            }
             Body::Drop { what, name, if_exists } => self.drop_relation(*what, name, *if_exists),
             Body::Set(None) => self.show_settings(),
             Body::Set(Some((key, value))) => self.set(key, value),
@@ -293,6 +300,28 @@ impl Session {
             self.catalog.remove(&create.name.value);
         }
         effect
+    }
+
+    fn alter_table(&mut self, alter: &AlterTable, declaration: Declaration) -> Result<Effect> {
+        let name = &alter.name.value;
+        let before = match self.catalog.get(name) {
+            None if alter.if_exists => return Ok(Effect::Done(format!("there is no table '{name}'"))),
+            None => return Err(self.catalog.unknown(name).at(alter.name.span)),
+            Some(Entry::View(_)) => return Err(Fault::new(format!("'{name}' is a view")).at(alter.name.span)),
+            Some(Entry::Table(table)) => table.clone(),
+        };
+        let takes = |key: &str| before.connector.options().iter().any(|option| option.key == key);
+        let mut create = altered(&before.create, alter, takes)?;
+        if let Some(taken) = self.catalog.get(&create.name.value).filter(|_| create.name.value != *name) {
+            let message = format!("{} '{}' exists already", relation(taken).word(), create.name.value);
+            return Err(Fault::new(message).at(create.name.span).help("choose another name, or DROP it first"));
+        }
+        create.text = create_text(&create);
+        let (table, notes) = define(&create, declaration, &self.planner(), &self.connectors, &self.job_name())?;
+        self.notes.extend(notes);
+        self.catalog.remove(name);
+        self.catalog.insert(create.name.value.clone(), Entry::Table(Arc::new(table)));
+        Ok(Effect::Done(format!("table '{name}' altered")))
     }
 
     /// Declares the table of a file that a statement names. A file is looked at for each statement, as it may have changed, but for a pipe.

@@ -57,6 +57,7 @@ pub(crate) enum Body {
         name: Ident,
         if_exists: bool,
     },
+    AlterTable(AlterTable),
     Set(Option<(Ident, Ident)>),
     Reset(Option<Ident>),
     Show(Show),
@@ -118,6 +119,49 @@ pub(crate) struct CreateTable {
     pub query: Option<Box<Query>>,
     /// The statement as written, for `SHOW CREATE TABLE`.
     pub text: String,
+}
+
+impl CreateTable {
+    /// A declaration that has a name alone.
+    pub fn empty(name: Ident) -> Self {
+        CreateTable {
+            name,
+            if_not_exists: false,
+            columns: Vec::new(),
+            watermark: None,
+            primary_key: Vec::new(),
+            partitioned_by: Vec::new(),
+            distribution: None,
+            options: Vec::new(),
+            like: None,
+            query: None,
+            text: String::new(),
+        }
+    }
+}
+
+/// `ALTER TABLE t …`.
+#[derive(Debug, Clone)]
+pub(crate) struct AlterTable {
+    pub name: Ident,
+    pub if_exists: bool,
+    pub change: TableChange,
+}
+
+/// What is changed of a table's declaration.
+#[derive(Debug, Clone)]
+pub(crate) enum TableChange {
+    /// Options and their values.
+    Set(Vec<(Ident, Ident)>),
+    /// Options that have their defaults again.
+    Reset(Vec<Ident>),
+    RenameTo(Ident),
+    RenameColumn(Ident, Ident),
+    /// Columns, a watermark and a primary key; a declaration that has nothing else.
+    Add(Box<CreateTable>),
+    DropColumns(Vec<Ident>),
+    DropWatermark,
+    DropPrimaryKey,
 }
 
 /// `LIKE base (INCLUDING OPTIONS, …)`.
