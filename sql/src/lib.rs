@@ -47,6 +47,7 @@ mod insert;
 mod like;
 mod limits;
 mod lineage;
+mod look_ahead;
 mod names;
 mod operands;
 mod optimize;

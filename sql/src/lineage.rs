@@ -10,6 +10,7 @@ use datafusion_expr::{Aggregate, Expr, LogicalPlan, Window};
 use crate::catalog::ScanSource;
 use crate::functions::event_time::is_marked;
 use crate::functions::ranking::ranking_of;
+use crate::look_ahead::looks_ahead;
 use crate::scans::source_of;
 use crate::unnest::Unnest;
 use crate::window_assign::{Assigned, WindowAssign};
@@ -130,7 +131,9 @@ pub(crate) fn is_over_time(window: &Window, in_utc: bool) -> bool {
     let Some(Expr::WindowFunction(call)) = window.window_expr.first().map(without_aliases) else { return false };
     let leading = call.params.order_by.first().filter(|key| key.asc).map(|key| &key.expr);
     let is_time = |expr: &Expr| matches!(expr, Expr::Column(column) if is_event_time(column, &window.input, in_utc));
-    is_marked(window) || (leading.is_some_and(is_time) && only_appends(&window.input))
+    let ahead = |expr: &Expr| matches!(without_aliases(expr), Expr::WindowFunction(call) if looks_ahead(call));
+    is_marked(window)
+        || (leading.is_some_and(is_time) && only_appends(&window.input) && !window.window_expr.iter().any(ahead))
 }
 
 /// Whether no table of a plan takes rows back. An updated row leaves OVER again, long after its time.

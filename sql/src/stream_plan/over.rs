@@ -22,6 +22,7 @@ use crate::functions::event_time::{is_marked, unmarked};
 use crate::functions::lag_lead::{Shift, shift_of};
 use crate::functions::ranking::{ranking_of, without_alias};
 use crate::functions::share::{ShareFunction, share_of};
+use crate::look_ahead::looks_ahead;
 use crate::translate::{NodeRows, Translator, physical};
 
 #[derive(Debug)]
@@ -113,18 +114,6 @@ fn call(call: &WindowFunction, order: &[SortExpr], schema: &DFSchema) -> Result<
     ));
     let leading = order.first().map(|key| key.expr.get_type(schema)).transpose().map_err(|error| fault(&error))?;
     Ok(OverCall::Aggregate(lowered(&aggregate, schema)?, frame(&params.window_frame, order, leading.as_ref())?))
-}
-
-/// Whether rows behind the current one and its peers have a part in a call.
-fn looks_ahead(call: &WindowFunction) -> bool {
-    match call.fun {
-        WindowFunctionDefinition::AggregateUDF(_) => {
-            matches!(&call.params.window_frame.end_bound, WindowFrameBound::Following(_))
-        }
-        WindowFunctionDefinition::WindowUDF(_) => {
-            share_of(&call.fun).is_some() || shift_of(&call.fun) == Some(Shift::Ahead)
-        }
-    }
 }
 
 fn share(function: ShareFunction, arguments: &[Expr]) -> Result<Share> {

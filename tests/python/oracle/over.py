@@ -1,4 +1,4 @@
-"""OVER: aggregates of the rows before each row, numbers of rows and values of other rows, in the order of event time. See queries.py."""
+"""OVER: aggregates of the rows around each row, numbers of rows and values of other rows, in the order of event time. See queries.py."""
 
 from dataclasses import replace
 
@@ -15,7 +15,8 @@ def over(queries, source, inner=False):
     dice, by = queries.dice, queries.keys(Maker(queries.dice, source.scope), source)
     # Equal rows may come in any order: what depends on it is computed of columns that are equal in them.
     sure = tuple(column for column in source.scope if column.exact and column.family != "double")
-    calls = [_call(dice, source, by, sure) for _ in range(dice.choice([1, 1, 2, 3]))]
+    ahead = not inner and dice.random() < 0.3
+    calls = [_call(dice, source, by, sure, ahead) for _ in range(dice.choice([1, 1, 2, 3]))]
     made = Maker(dice, source.scope)
     items = [*calls, *(made.any(1) for _ in range(dice.choice([0, 1, 2]))), *(dice.choice(source.scope) for _ in range(2))]
     items = [item for item in items if item.exact] or [calls[0]] if inner else items
@@ -24,8 +25,8 @@ def over(queries, source, inner=False):
     return Query(source, tuple(items), queries.names(items), (has_time, *queries.where(made)), time=time)
 
 
-def _call(dice, source, by, sure):
-    """A call with its OVER clause."""
+def _call(dice, source, by, sure, ahead):
+    """A call with its OVER clause. `ahead`: it may be of rows that follow."""
     time = f"{source.time} ASC NULLS FIRST"
     in_rows = bool(sure) and dice.random() < 0.5
     maker = Maker(dice, sure if in_rows else source.scope, source.rows)
@@ -33,8 +34,8 @@ def _call(dice, source, by, sure):
     order = ", ".join([time, *(f"{column} {dice.choice(['ASC', 'DESC'])} NULLS FIRST" for column in rest)])
     kind = dice.choice(["aggregate", "aggregate", "aggregate", "number", "lag" if in_rows else "aggregate"])
     if kind == "lag":
-        of, rows = maker.any(1), dice.choice([0, 1, 2, 5])
-        call, frame = Expr(f"LAG({of.flink}, {rows})", f"lag({of.duck}, {rows})", of.type, of.bound, of.exact), ""
+        of, rows, name = maker.any(1), dice.choice([0, 1, 2, 5]), dice.choice(["LAG", "LEAD"]) if ahead else "LAG"
+        call, frame = Expr(f"{name}({of.flink}, {rows})", f"{name}({of.duck}, {rows})", of.type, of.bound, of.exact), ""
     elif kind == "number":
         name = "ROW_NUMBER" if in_rows else dice.choice(["RANK", "DENSE_RANK"])
         call, frame = Expr(f"{name}()", f"{name.lower()}()", BIGINT, source.rows), ""
@@ -42,10 +43,13 @@ def _call(dice, source, by, sure):
         call = _aggregate(maker)
         if in_rows:
             start = dice.choice(["UNBOUNDED PRECEDING", "CURRENT ROW", "1 PRECEDING", "4 PRECEDING", "30 PRECEDING"])
-            frame = f" ROWS BETWEEN {start} AND CURRENT ROW"
+            end = dice.choice(["CURRENT ROW", "UNBOUNDED FOLLOWING", "1 FOLLOWING", "6 FOLLOWING"]) if ahead else "CURRENT ROW"
+            frame = f" ROWS BETWEEN {start} AND {end}"
         else:
             span = windows.interval(dice.choice(SPANS))
-            frame = dice.choice(["", f" RANGE BETWEEN {span} PRECEDING AND CURRENT ROW", f" RANGE BETWEEN {span} PRECEDING AND CURRENT ROW"])
+            ends = ["CURRENT ROW", "UNBOUNDED FOLLOWING", f"{windows.interval(dice.choice(SPANS))} FOLLOWING"] if ahead else ["CURRENT ROW"]
+            bounded = f" RANGE BETWEEN {span} PRECEDING AND {dice.choice(ends)}"
+            frame = dice.choice(["", bounded, bounded])
     texts = []
     for of in ("flink", "duck"):
         keys = ", ".join(getattr(key, of) for key in by)
