@@ -90,7 +90,8 @@ impl Operator for Calc {
 }
 
 impl Calc {
-    fn compute(&self, batch: Batch) -> Result<Batch, Failed> {
+    /// What it makes of rows.
+    pub(crate) fn compute(&self, batch: Batch) -> Result<Batch, Failed> {
         let batch = match &self.filter {
             Some(filter) => filtered(batch, filter)?,
             None => batch,

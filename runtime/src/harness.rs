@@ -12,6 +12,7 @@ use coulee_checkpoint::{Changes, CheckpointRecord, JobStore, StoreResources, Sto
 use coulee_model::{CheckpointId, Clock, ManualClock, OperatorId, SubtaskIndex, Timestamp};
 
 use crate::graph::{OperatorFactory, Port};
+use crate::job::executor::{Executor, Tokio};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{Emitted, InputIndex, OpenContext, Operator, Output};
 use crate::row_errors::policy::all_letters;
@@ -43,6 +44,7 @@ pub struct Harness {
     clock: Arc<ManualClock>,
     budget: Arc<MemoryBudget>,
     output: Vec<(Port, Batch)>,
+    watermarks: Vec<Timestamp>,
 }
 
 const OPERATOR: OperatorId = OperatorId(0);
@@ -78,6 +80,7 @@ impl Harness {
             clock,
             budget: MemoryBudget::new(bytes),
             output: Vec::new(),
+            watermarks: Vec::new(),
         };
         harness.open()?;
         Ok(harness)
@@ -85,6 +88,7 @@ impl Harness {
 
     fn open(&mut self) -> Result<()> {
         let clock: Arc<dyn Clock> = self.clock.clone();
+        let executor: Arc<dyn Executor> = Arc::new(Tokio);
         self.operator.open(&OpenContext {
             operator: OPERATOR,
             subtask: self.subtask,
@@ -93,6 +97,7 @@ impl Harness {
             metrics: self.metrics.clone(),
             budget: &self.budget,
             clock: &clock,
+            executor: &executor,
         })
     }
 
@@ -129,7 +134,7 @@ impl Harness {
             match item {
                 Emitted::Batch(port, batch) => self.output.push((port, batch)),
                 Emitted::Rejected(rejected) => self.output.push((Port::REJECTED, all_letters(&rejected)?)),
-                Emitted::Watermark(_) => {}
+                Emitted::Watermark(watermark) => self.watermarks.push(watermark),
             }
         }
         Ok(())
@@ -181,6 +186,11 @@ impl Harness {
         self.output = kept;
         let taken: Vec<(Port, Batch)> = taken;
         taken.into_iter().map(|(_, batch)| batch).collect()
+    }
+
+    /// The watermarks that were passed on since the last call.
+    pub fn take_watermarks(&mut self) -> Vec<Timestamp> {
+        std::mem::take(&mut self.watermarks)
     }
 
     /// Bytes of state that the operator holds in memory.

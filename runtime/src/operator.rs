@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use coulee_checkpoint::{Changes, JobStore, TableId};
 use coulee_model::{CheckpointId, Clock, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
+use futures::future::BoxFuture;
 
 use crate::graph::Port;
+use crate::job::executor::Executor;
 use crate::metrics::SubtaskMetrics;
 use crate::row_errors::RejectedRows;
 use crate::state::{Backend, MemoryBudget};
@@ -27,6 +29,8 @@ pub struct OpenContext<'a> {
     pub budget: &'a Arc<MemoryBudget>,
     /// The wall clock: for timers of processing time, and for state that expires.
     pub clock: &'a Arc<dyn Clock>,
+    /// What runs beside the tasks of the job.
+    pub(crate) executor: &'a Arc<dyn Executor>,
 }
 
 /// Which of an operator's inputs: 0, unless it has several (the sides of a join, say).
@@ -125,6 +129,11 @@ pub trait Operator: Send {
     fn open(&mut self, context: &OpenContext<'_>) -> Result<()> {
         let _ = context;
         Ok(())
+    }
+
+    /// What is still to be done after `open` before there are rows: waited for, of all operators, before the first task of the job runs.
+    fn loading(&mut self) -> Option<BoxFuture<'static, Result<()>>> {
+        None
     }
 
     /// Takes rows of one of its inputs.

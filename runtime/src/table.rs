@@ -105,7 +105,16 @@ pub const COMMON_OPTIONS: &[OptionSpec] = &[
         Some("default"),
         "The tables of one job that wait for each other under 'scan.watermark.alignment.max-drift'.",
     ),
+    OptionSpec::new(
+        LOOKUP_RELOAD,
+        OptionKind::Span,
+        None,
+        "How often a lookup join reads a table that ends again. Absent: once, when the job starts. A stream is followed without it.",
+    ),
 ];
+
+/// The option that says how often the table of a lookup join is read again.
+pub const LOOKUP_RELOAD: &str = "lookup.full-cache.periodic-reload.interval";
 
 /// The option that says what happens to rejected records and rows.
 pub const ON_ERROR: &str = "format.on-error";

@@ -18,6 +18,7 @@ use crate::error::{Fault, Result};
 use crate::faults::fault;
 use crate::flink_types::is_timestamp;
 use crate::foreign;
+use crate::functions::varying;
 use crate::lineage::without_qualifiers;
 use crate::planner::Planner;
 use crate::statement::{ColumnDef, ColumnDefKind, CreateTable, WatermarkDef};
@@ -239,6 +240,11 @@ fn event_time(
     let schema = DFSchema::try_from_qualified_schema(TableReference::bare(table), &Schema::new(fields))
         .map_err(|error| fault(&error))?;
     let expr = planner.expr(&watermark.expr, &schema).map_err(|fault| fault.or_at(Some(watermark.span)))?;
+    if let Some(function) = column.computed.iter().chain([&expr]).find_map(varying) {
+        let message = format!("an event time is in the row: {function} has another value when the row is read again");
+        let help = "leave the WATERMARK out, and use a column of PROCTIME() for windows of processing time";
+        return Err(Fault::new(message).at(name.span).help(help));
+    }
     let expr = in_millis(expr, column).map_err(|error| fault(&error))?;
     let data_type = expr.get_type(&schema).map_err(|error| fault(&error))?;
     if !is_timestamp(&data_type) {

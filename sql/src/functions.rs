@@ -6,6 +6,8 @@
 
 mod call;
 pub(crate) mod call_syntax;
+mod chance;
+pub(crate) mod clock;
 mod collection;
 mod datetime;
 mod definition;
@@ -42,11 +44,12 @@ mod zone;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion_expr::{ScalarUDF, WindowUDF};
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_expr::{Expr, ScalarUDF, WindowUDF};
 
 pub(crate) use collection::Access;
 use definition::{Function, Scalar};
-pub(crate) use unknown::{is_of_the_clock, unknown};
+pub(crate) use unknown::unknown;
 use zone::Zone;
 
 /// The tables of all families, under their titles in the documentation.
@@ -62,6 +65,8 @@ const FAMILIES: &[(&str, &[Function])] = &[
     ("Parts of times", extract::EXTRACT),
     ("Arithmetic of times", timestamp_math::TIMESTAMP_MATH),
     ("Times from and to text and numbers", datetime::DATETIME),
+    ("The clock", clock::CLOCK),
+    ("Chance", chance::CHANCE),
     ("Looking into JSON", json_query::JSON_QUERY),
     ("Making JSON", json_build::JSON_BUILD),
     ("Arrays and maps", collection::COLLECTION),
@@ -93,6 +98,23 @@ pub(crate) fn scalars(zone: Option<&crate::zone::Zone>) -> HashMap<String, Arc<S
     }
     functions.extend(crate::flink_types::functions());
     functions
+}
+
+/// The function in an expression whose value is another one each time that it is computed, as SQL names it.
+pub(crate) fn varying(expr: &Expr) -> Option<&'static str> {
+    let mut found = None;
+    // The closure never fails.
+    let _ = expr.apply(|expr| {
+        if let Expr::ScalarFunction(call) = expr
+            && let Some(own) = call.func.inner().downcast_ref::<Scalar>()
+            && own.varies()
+        {
+            found = Some(own.name_of());
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    found
 }
 
 /// How a function is called, and what it gives.

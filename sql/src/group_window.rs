@@ -143,16 +143,16 @@ impl VisitorMut for Columns<'_> {
             Some("_START") => "window_start",
             Some("_END") => "window_end",
             Some("_ROWTIME") => "window_time",
-            Some("_PROCTIME") => {
-                let fault = Fault::new("there is no processing time").at(name.span);
-                let help = format!("{}_ROWTIME is the window's last instant", self.window.name);
-                return ControlFlow::Break(fault.help(help));
-            }
+            Some("_PROCTIME") => "PROCTIME",
             _ => return ControlFlow::Continue(()),
         };
         if !arguments(function).is_some_and(|given| same(&given, &self.window.arguments)) {
             let message = format!("{upper} has other arguments than the {} of the GROUP BY", self.window.name);
             return ControlFlow::Break(Fault::new(message).at(name.span).help("write the same column and intervals"));
+        }
+        if column == "PROCTIME" {
+            *expr = call(column, name.span, Vec::new());
+            return ControlFlow::Continue(());
         }
         self.uses_time |= column == "window_time";
         *expr = Expr::Identifier(named(column, name.span));
@@ -213,13 +213,13 @@ fn argument(expr: Expr) -> FunctionArg {
 }
 
 fn descriptor(time: &Ident) -> Expr {
-    let list = FunctionArgumentList {
-        duplicate_treatment: None,
-        args: vec![argument(Expr::Identifier(time.clone()))],
-        clauses: Vec::new(),
-    };
+    call("DESCRIPTOR", time.span, vec![argument(Expr::Identifier(time.clone()))])
+}
+
+fn call(function: &str, span: Span, args: Vec<FunctionArg>) -> Expr {
+    let list = FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() };
     Expr::Function(Function {
-        name: ObjectName::from(vec![named("DESCRIPTOR", time.span)]),
+        name: ObjectName::from(vec![named(function, span)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(list),

@@ -22,6 +22,7 @@
 
 mod aggregates;
 mod alter_table;
+mod as_of;
 mod cast_names;
 mod catalog;
 mod create_table;
@@ -55,6 +56,7 @@ mod over_time;
 mod parse;
 mod parser_fault;
 mod planner;
+mod processing_time;
 mod refuse;
 mod scalar_subqueries;
 mod scans;
@@ -66,6 +68,7 @@ mod spans;
 mod stack;
 mod statement;
 mod stream_plan;
+mod table_as_of;
 mod table_function;
 mod tokens;
 mod translate;

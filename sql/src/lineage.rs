@@ -7,10 +7,13 @@ use datafusion_common::Column;
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_expr::{Aggregate, Expr, LogicalPlan, Window};
 
+use crate::as_of::AsOf;
 use crate::catalog::ScanSource;
+use crate::functions::clock::is_proctime;
 use crate::functions::event_time::is_marked;
 use crate::functions::ranking::ranking_of;
 use crate::look_ahead::looks_ahead;
+use crate::processing_time::ProcessingTime;
 use crate::scans::source_of;
 use crate::unnest::Unnest;
 use crate::window_assign::{Assigned, WindowAssign};
@@ -42,6 +45,12 @@ fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> ColumnOrigin<'a> {
             Some(expr) => ColumnOrigin::Below(vec![(&node.input, expr.clone())]),
             None => ColumnOrigin::Unknown,
         },
+        LogicalPlan::Extension(_) if ProcessingTime::of(plan).is_some_and(|node| !node.is_time(index)) => {
+            ColumnOrigin::Below(plan.inputs().into_iter().map(|input| at(input, index)).collect())
+        }
+        LogicalPlan::Extension(_) if AsOf::of(plan).is_some_and(|node| node.is_left(index)) => {
+            ColumnOrigin::Below(plan.inputs().into_iter().take(1).map(|input| at(input, index)).collect())
+        }
         LogicalPlan::Extension(_) => match (WindowAssign::of(plan), Unnest::of(plan)) {
             (Some(assign), _) if assign.bound(index).is_none() => ColumnOrigin::Below(vec![at(&assign.input, index)]),
             (_, Some(unnest)) if index < unnest.input.schema().fields().len() => {
@@ -115,6 +124,10 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
     if let Some((_, bound)) = assigned(column, plan) {
         return bound == Bound::Time;
     }
+    if let Some(node) = ProcessingTime::of(plan) {
+        // The watermark follows the clock: it says nothing of the other times.
+        return plan.schema().maybe_index_of_column(column).is_some_and(|index| node.is_time(index));
+    }
     match origin(column, plan) {
         ColumnOrigin::Below(inputs) => inputs.iter().all(|(input, expr)| is_event_time_expr(expr, input, in_utc)),
         ColumnOrigin::Table(table) => table
@@ -124,6 +137,15 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
             .is_some_and(|time| matches!(&time.value, Expr::Column(own) if own.name == column.name)),
         ColumnOrigin::Unknown => false,
     }
+}
+
+/// Whether a column is `PROCTIME()`, passed on as it is.
+pub(crate) fn is_processing_time(column: &Column, plan: &LogicalPlan) -> bool {
+    let ColumnOrigin::Below(inputs) = origin(column, plan) else { return false };
+    inputs.iter().all(|(input, expr)| match without_aliases(expr) {
+        Expr::Column(column) => is_processing_time(column, input),
+        other => is_proctime(other),
+    })
 }
 
 /// Whether OVER orders rows by their event time, so that they leave in its order.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion_common::{Result as DataFusionResult, ScalarValue};
-use datafusion_expr::{EmptyRelation, Expr, LogicalPlan, lit};
+use datafusion_common::{NullEquality, Result as DataFusionResult, ScalarValue};
+use datafusion_expr::{EmptyRelation, Expr, JoinType, LogicalPlan, lit};
 use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion_optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion_optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
@@ -40,7 +40,7 @@ pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<Logical
         Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(DecorrelateLateralJoin::new()),
         Arc::new(ExtractEquijoinPredicate::new()),
-        Arc::new(EliminateCrossJoin::new()),
+        Arc::new(UniformEliminateCrossJoin(EliminateCrossJoin::new())),
         Arc::new(EliminateTrueFilter),
         Arc::new(EmptyAggregate),
         Arc::new(EliminateOuterJoin::new()),
@@ -205,6 +205,32 @@ impl OptimizerRule for UnguardedSubexprEliminate {
             return Ok(Transformed::no(plan));
         }
         self.0.rewrite(plan, config)
+    }
+}
+
+/// [`EliminateCrossJoin`], but for plans with an inner join whose nulls are equal (`ON a.x IS NOT DISTINCT FROM b.y`).
+///
+/// SUBTLE: the rule takes neighbouring inner joins apart and gives the keys of all of them the nulls of the outermost one. What it leaves undone here,
+/// the filter that goes into a join and the keys that are found there do as well.
+#[derive(Debug)]
+struct UniformEliminateCrossJoin(EliminateCrossJoin);
+
+impl OptimizerRule for UniformEliminateCrossJoin {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> DataFusionResult<Transformed<LogicalPlan>> {
+        let mut has_equal_nulls = false;
+        plan.apply_with_subqueries(|node| {
+            has_equal_nulls |= matches!(node, LogicalPlan::Join(join) if join.join_type == JoinType::Inner && join.null_equality == NullEquality::NullEqualsNull);
+            Ok(if has_equal_nulls { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        if has_equal_nulls { Ok(Transformed::no(plan)) } else { self.0.rewrite(plan, config) }
     }
 }
 

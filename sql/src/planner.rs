@@ -29,6 +29,7 @@ use crate::operands::{check_expression, check_operands};
 use crate::optimize::optimize;
 use crate::refuse::check_query;
 use crate::spans::Place;
+use crate::table_as_of::TablesAsOf;
 use crate::table_function::WindowFunctions;
 use crate::types::{cast_field, cast_type};
 use crate::unnest::Unnests;
@@ -57,8 +58,9 @@ impl Functions {
             Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
             Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
         ];
+        let in_utc = zone.is_none();
         let relation_planners: Vec<Arc<dyn RelationPlanner>> =
-            vec![Arc::new(Unnests), Arc::new(WindowFunctions { in_utc: zone.is_none() })];
+            vec![Arc::new(Unnests), Arc::new(TablesAsOf { in_utc }), Arc::new(WindowFunctions { in_utc })];
         Functions { scalars, aggregates, expr_planners, relation_planners, options: ConfigOptions::new(), zone }
     }
 
@@ -151,18 +153,11 @@ impl Planner<'_> {
 
     fn explain(&self, error: &DataFusionError) -> Fault {
         let fault = fault(error);
-        let (name, is_function) = match fault.places.iter().find_map(Place::subject) {
-            Some(Subject::Function(name)) => (name.to_lowercase(), true),
-            Some(Subject::Column { column, .. }) => (column.to_lowercase(), false),
-            _ => return fault,
-        };
-        if functions::is_of_the_clock(&name) {
-            let help = "the time at which a row is processed is another after a restart; use an event-time column";
-            return fault.help(help);
-        }
-        if !is_function || fault.help.is_some() {
+        let Some(Subject::Function(name)) = fault.places.iter().find_map(Place::subject) else { return fault };
+        if fault.help.is_some() {
             return fault;
         }
+        let name = name.to_lowercase();
         if let Some(help) = functions::unknown(&name) {
             return fault.help(help);
         }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use coulee_model::OperatorId;
 use coulee_runtime::Subject;
 use coulee_runtime::connector::Source;
-use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_expr::{LogicalPlan, TableScan};
 
+use crate::as_of::AsOf;
 use crate::catalog::{ScanSource, Table};
 use crate::error::{Fault, Result};
 
@@ -31,15 +31,14 @@ pub(crate) struct Scans(Vec<Shared>);
 impl Scans {
     /// Notes what a plan reads. To be called for all plans of a job before the first is translated.
     pub fn collect(&mut self, plan: &LogicalPlan) {
-        // The closure never fails.
-        let _ = plan.apply(|node| {
-            if let LogicalPlan::TableScan(scan) = node
-                && let Some(ScanSource(table)) = scan.source.downcast_ref::<ScanSource>()
-            {
-                self.add(table, needed(scan, table));
-            }
-            Ok(TreeNodeRecursion::Continue)
-        });
+        if let LogicalPlan::TableScan(scan) = plan
+            && let Some(ScanSource(table)) = scan.source.downcast_ref::<ScanSource>()
+        {
+            self.add(table, needed(scan, table));
+        }
+        // A table that is looked up has no source in the graph: whether it ends is of no account.
+        let inputs = if AsOf::of(plan).is_some() { 1 } else { usize::MAX };
+        plan.inputs().into_iter().take(inputs).for_each(|input| self.collect(input));
     }
 
     /// Whether all tables end, so that the job finishes by itself.

@@ -495,7 +495,7 @@ impl Session {
             translator.scans.collect(&done.1);
             planned.push((insert, done));
         }
-        let converter = Converter { inputs_end: translator.scans.end()? };
+        let converter = Converter { inputs_end: translator.scans.end()?, keeps_upserts: false };
         for (insert, (table, plan)) in planned {
             let plan = converter.convert(&plan);
             let done = plan.and_then(|plan| self.translate_insert(insert, &table, plan, converter, translator));
@@ -567,7 +567,7 @@ impl Session {
         let schema = distinct_names(plan.schema().inner());
         translator.scans.collect(&plan);
         let inputs_end = translator.scans.end()?;
-        let plan = Converter { inputs_end }.convert(&plan)?;
+        let plan = Converter { inputs_end, keeps_upserts: false }.convert(&plan)?;
         let plan = if inputs_end { plan.only_final_rows() } else { plan };
         let sink = query_sink(schema.clone(), plan.changes != ChangelogKind::InsertOnly);
         let target = Target { table: "query", schema: schema.clone(), parallelism: 1, sink, key: Vec::new() };

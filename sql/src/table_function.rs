@@ -12,9 +12,10 @@ use datafusion_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Spanned, TableFactor};
 
 use crate::error::{Fault, Result};
-use crate::lineage::is_event_time;
+use crate::lineage::{is_event_time, is_processing_time};
+use crate::processing_time::{ProcessingTime, Steps};
 use crate::types::{timestamp_ltz, type_name};
-use crate::window_assign::{Assigned, WindowAssign};
+use crate::window_assign::{ADDED, Assigned, WindowAssign};
 use crate::words::SESSIONS;
 
 /// How many windows of `HOP` or `CUMULATE` may hold one row.
@@ -90,24 +91,25 @@ fn window_function(
     let kind = match function {
         WindowFunction::Tumble => {
             let window = Tumbling::new(spans[0], offset).map_err(wrong)?;
-            return tumble(input, &parts, in_utc, window);
+            let steps = Steps { step_millis: window.size_millis(), offset_millis: window.offset_millis() };
+            return timed(input, &parts, in_utc, steps)?.tumble(window);
         }
         WindowFunction::Hop => WindowKind::Hopping { slide_millis: spans[0], size_millis: spans[1] },
         WindowFunction::Cumulate => WindowKind::Cumulating { step_millis: spans[0], max_size_millis: spans[1] },
         WindowFunction::Sessions if spans[0] > 0 => {
-            let (time, _) = event_time(&input, &parts, in_utc)?;
-            let windows = Assigned::Sessions { gap_millis: spans[0] };
-            return Ok(WindowAssign::new(Arc::new(input), time, windows)?.into_plan());
+            // A session ends at any time: the watermark follows the clock in the smallest steps.
+            let steps = Steps { step_millis: 1, offset_millis: 0 };
+            return timed(input, &parts, in_utc, steps)?.assign(Assigned::Sessions { gap_millis: spans[0] });
         }
         WindowFunction::Sessions => {
             let message = format!("the gap of a session is {} ms, expected more than 0", spans[0]);
             return Err(Fault::new(message).at(place).into_datafusion());
         }
     };
-    let windows = Assigned::Overlapping(Windows::new(kind, offset).map_err(wrong)?);
+    let windows = Windows::new(kind, offset).map_err(wrong)?;
     check_overlap(spans).map_err(|fault| fault.at(place).into_datafusion())?;
-    let (time, _) = event_time(&input, &parts, in_utc)?;
-    Ok(WindowAssign::new(Arc::new(input), time, windows)?.into_plan())
+    let steps = Steps { step_millis: windows.slice_millis(), offset_millis: windows.offset_millis() };
+    timed(input, &parts, in_utc, steps)?.assign(Assigned::Overlapping(windows))
 }
 
 /// Refuses a slide (or step) so much smaller than the size that a row's windows take hours to fire.
@@ -161,8 +163,17 @@ impl WindowFunction {
     }
 }
 
-/// The time that windows are made of, and its type.
-fn event_time(input: &LogicalPlan, parts: &Arguments, in_utc: bool) -> datafusion_common::Result<(Expr, DataType)> {
+/// Rows with the time that windows are made of.
+struct Timed {
+    input: LogicalPlan,
+    /// The columns that the window function passes on.
+    columns: Vec<Column>,
+    time: Expr,
+    data_type: DataType,
+}
+
+/// The rows with their event time; where the column is one of processing time, with that of each row, after which the watermark follows the clock in steps.
+fn timed(input: LogicalPlan, parts: &Arguments, in_utc: bool, steps: Steps) -> datafusion_common::Result<Timed> {
     let name = &parts.time;
     let column = match input.schema().qualified_fields_with_unqualified_name(&name.value).first() {
         Some((qualifier, field)) => Column::new(qualifier.cloned(), field.name()),
@@ -175,8 +186,10 @@ fn event_time(input: &LogicalPlan, parts: &Arguments, in_utc: bool) -> datafusio
         let help = "RESET 'table.local-time-zone', or declare a TIMESTAMP(3) as the event time: local_ts AS CAST(ts AS TIMESTAMP(3))";
         return Err(Fault::new(message).at(name.span).help(help).into_datafusion());
     }
-    if !is_event_time(&column, input, in_utc) {
-        let message = format!("'{}' is {}, but not an event-time column", name.value, type_name(&data_type));
+    let is_processing = is_processing_time(&column, &input);
+    if !is_processing && !is_event_time(&column, &input, in_utc) {
+        let message =
+            format!("'{}' is {}, but neither an event-time column nor PROCTIME()", name.value, type_name(&data_type));
         let help = "declare it where the table is created: WATERMARK FOR column AS column - INTERVAL '5' SECOND";
         return Err(Fault::new(message).at(name.span).help(help).into_datafusion());
     }
@@ -188,28 +201,41 @@ fn event_time(input: &LogicalPlan, parts: &Arguments, in_utc: bool) -> datafusio
             return Err(Fault::new(message).at(parts.data.span()).help(help).into_datafusion());
         }
     }
-    Ok((Expr::Column(column), data_type))
+    let columns = input.schema().columns();
+    if is_processing {
+        let input = ProcessingTime::new(Arc::new(input), steps)?.into_plan();
+        return Ok(Timed { input, columns, time: ProcessingTime::time(), data_type });
+    }
+    Ok(Timed { input, columns, time: Expr::Column(column), data_type })
 }
 
-/// The input's columns and the three of the window.
-fn tumble(
-    input: LogicalPlan,
-    parts: &Arguments,
-    in_utc: bool,
-    window: Tumbling,
-) -> datafusion_common::Result<LogicalPlan> {
-    let (time, data_type) = event_time(&input, parts, in_utc)?;
-    let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-    columns.push(window.bound(Bound::Start, time.clone()).alias("window_start"));
-    columns.push(window.bound(Bound::End, time.clone()).alias("window_end"));
-    let last = window.bound(Bound::Time, time);
-    // An event time is in milliseconds, as are the bounds of its window.
-    let last = match data_type {
-        DataType::Timestamp(_, Some(_)) => Expr::Cast(Cast::new(Box::new(last), timestamp_ltz())),
-        _ => last,
-    };
-    columns.push(last.alias("window_time"));
-    LogicalPlanBuilder::new(input).project(columns)?.build()
+impl Timed {
+    /// The columns and the three of the windows, where a row may be in several.
+    fn assign(self, windows: Assigned) -> datafusion_common::Result<LogicalPlan> {
+        let is_all = self.columns.len() == self.input.schema().fields().len();
+        let plan = WindowAssign::new(Arc::new(self.input), self.time, windows)?.into_plan();
+        if is_all {
+            return Ok(plan);
+        }
+        let of_window = ADDED.iter().map(|(name, _)| Column::new_unqualified(*name));
+        let columns: Vec<Expr> = self.columns.into_iter().chain(of_window).map(Expr::Column).collect();
+        LogicalPlanBuilder::new(plan).project(columns)?.build()
+    }
+
+    /// The columns and the three of the window.
+    fn tumble(self, window: Tumbling) -> datafusion_common::Result<LogicalPlan> {
+        let mut columns: Vec<Expr> = self.columns.into_iter().map(Expr::Column).collect();
+        columns.push(window.bound(Bound::Start, self.time.clone()).alias("window_start"));
+        columns.push(window.bound(Bound::End, self.time.clone()).alias("window_end"));
+        let last = window.bound(Bound::Time, self.time);
+        // An event time is in milliseconds, as are the bounds of its window.
+        let last = match self.data_type {
+            DataType::Timestamp(_, Some(_)) => Expr::Cast(Cast::new(Box::new(last), timestamp_ltz())),
+            _ => last,
+        };
+        columns.push(last.alias("window_time"));
+        LogicalPlanBuilder::new(self.input).project(columns)?.build()
+    }
 }
 
 fn unknown_column(name: &Ident, schema: &DFSchema) -> Fault {

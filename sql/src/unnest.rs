@@ -1,7 +1,7 @@
 //! `UNNEST(collection)` in FROM: a join of each row with the elements of one of its arrays or maps.
 //!
 //! What stands before it in FROM is its input. So a query is rewritten until an `UNNEST` is the last relation of brackets: `FROM t, UNNEST(t.a) AS u (x)` to
-//! `FROM (t CROSS JOIN UNNEST(t.a) AS u (x))`; such brackets are planned as one node.
+//! `FROM (t CROSS JOIN UNNEST(t.a) AS u (x))`; such brackets are planned as one node. The same is done for tables [as of a time](crate::table_as_of).
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -18,13 +18,14 @@ use sqlparser::ast::{
     TableFactor, TableWithJoins, VisitMut, VisitorMut,
 };
 
+use crate::as_of::is_as_of;
 use crate::error::Fault;
 use crate::types::type_name;
 
 const USAGE: &str =
     "write FROM t CROSS JOIN UNNEST(t.items) AS u (item), or LEFT JOIN UNNEST(t.items) AS u (item) ON TRUE";
 
-/// Brings each `UNNEST` of a query, and of those within it, to the end of brackets.
+/// Brings each `UNNEST` and each table as of a time of a query, and of those within it, to the end of brackets.
 pub(crate) fn rewrite(query: &mut Query) {
     let _ = query.visit(&mut Rewrite);
 }
@@ -39,7 +40,7 @@ impl VisitorMut for Rewrite {
         for mut table in std::mem::take(&mut select.from) {
             match from.last_mut() {
                 // It may read the columns of all tables before.
-                Some(_) if call(&table.relation).is_some() => {
+                Some(_) if reads_others(&table.relation) => {
                     let cross = |relation| Join {
                         relation,
                         global: false,
@@ -64,13 +65,18 @@ impl VisitorMut for Rewrite {
     }
 }
 
+/// Whether a relation may read the columns of those before it.
+fn reads_others(relation: &TableFactor) -> bool {
+    call(relation).is_some() || is_as_of(relation)
+}
+
 /// `a JOIN UNNEST(…) JOIN b` as `(a JOIN UNNEST(…)) JOIN b`.
 fn bracketed(table: TableWithJoins) -> TableWithJoins {
     let (mut relation, mut joins) = (table.relation, Vec::with_capacity(table.joins.len()));
     for join in table.joins {
-        let is_call = call(&join.relation).is_some();
+        let is_last = reads_others(&join.relation);
         joins.push(join);
-        if is_call {
+        if is_last {
             let inner = TableWithJoins { relation, joins: std::mem::take(&mut joins) };
             relation = TableFactor::NestedJoin { table_with_joins: Box::new(inner), alias: None };
         }
@@ -109,20 +115,12 @@ impl RelationPlanner for Unnests {
         context: &mut dyn RelationPlannerContext,
     ) -> datafusion_common::Result<RelationPlanning> {
         let planned = match &relation {
-            TableFactor::NestedJoin { table_with_joins, alias: None } => match table_with_joins.joins.split_last() {
-                Some((last, joins)) if call(&last.relation).is_some() => {
-                    let left = match joins {
-                        [] => table_with_joins.relation.clone(),
-                        joins => {
-                            let left =
-                                TableWithJoins { relation: table_with_joins.relation.clone(), joins: joins.to_vec() };
-                            TableFactor::NestedJoin { table_with_joins: Box::new(left), alias: None }
-                        }
-                    };
-                    let input = context.plan(left)?;
-                    call(&last.relation).map(|call| plan(input, &call, &last.join_operator, context))
-                }
-                _ => None,
+            TableFactor::NestedJoin { table_with_joins, alias: None } => match split_last(table_with_joins) {
+                Some((left, last)) => match call(&last.relation) {
+                    Some(call) => Some(plan(context.plan(left)?, &call, &last.join_operator, context)),
+                    None => None,
+                },
+                None => None,
             },
             other => match call(other) {
                 Some(call) => {
@@ -137,6 +135,19 @@ impl RelationPlanner for Unnests {
             Some(plan) => Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan?, None)))),
         }
     }
+}
+
+/// Brackets as their last join, and what stands before it.
+pub(crate) fn split_last(brackets: &TableWithJoins) -> Option<(TableFactor, &Join)> {
+    let (last, joins) = brackets.joins.split_last()?;
+    let left = match joins {
+        [] => brackets.relation.clone(),
+        joins => {
+            let left = TableWithJoins { relation: brackets.relation.clone(), joins: joins.to_vec() };
+            TableFactor::NestedJoin { table_with_joins: Box::new(left), alias: None }
+        }
+    };
+    Some((left, last))
 }
 
 fn plan(

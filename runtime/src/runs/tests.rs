@@ -11,6 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::job::executor::{Executor, Tokio};
 use crate::metrics::SubtaskMetrics;
 use crate::state::MemoryBudget;
 
@@ -51,6 +52,7 @@ struct Subtask {
 impl Job {
     fn open(store: &Arc<JobStore>, parallelism: u32) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp(0)));
+        let executor: Arc<dyn Executor> = Arc::new(Tokio);
         let budget = MemoryBudget::new(64 << 20);
         let open = |subtask: u32| {
             let subtask = SubtaskIndex(subtask);
@@ -63,6 +65,7 @@ impl Job {
                 metrics,
                 budget: &budget,
                 clock: &clock,
+                executor: &executor,
             };
             let mut tables = BTreeMap::<i64, BTreeMap<i64, i64>>::new();
             let adopt = |slice: i64, rows: &RecordBatch| {
@@ -221,6 +224,7 @@ fn rows_of_other_columns_are_refused() {
     job.update(0, 1, 1);
     job.checkpoint(1);
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp(0)));
+    let executor: Arc<dyn Executor> = Arc::new(Tokio);
     let (subtask, budget) = (SubtaskIndex(0), MemoryBudget::new(1 << 20));
     let metrics = Arc::new(SubtaskMetrics::new(OPERATOR, subtask));
     let context = OpenContext {
@@ -231,6 +235,7 @@ fn rows_of_other_columns_are_refused() {
         metrics,
         budget: &budget,
         clock: &clock,
+        executor: &executor,
     };
     let other = Arc::new(Schema::new(vec![Field::new("key", DataType::Utf8, false)]));
     let error = Runs::open(&context, TABLES, other, 1, |_, _| Ok(())).unwrap_err();

@@ -10,6 +10,7 @@ mod joins;
 mod keyed;
 mod over;
 mod overlapping_windows;
+mod processing_time;
 mod ranks;
 mod row_errors;
 mod savepoints;

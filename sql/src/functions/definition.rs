@@ -30,6 +30,16 @@ pub(crate) struct Function {
     pub eval: fn(&Call<'_>) -> Result<ArrayRef>,
     /// Says while a query is planned what is wrong with a literal argument.
     check: Option<Check>,
+    varies: Varies,
+}
+
+/// Whether a call has another value each time that it is computed of the same row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Varies {
+    Never,
+    /// By the clock.
+    WithTime,
+    ByChance,
 }
 
 /// What is wrong with a call, if something is.
@@ -45,7 +55,8 @@ impl Function {
         nulls: Nulls,
         eval: fn(&Call<'_>) -> Result<ArrayRef>,
     ) -> Self {
-        Function { name, aliases: &[], usage, about, takes, gives, nulls, eval, check: None }
+        let (check, varies) = (None, Varies::Never);
+        Function { name, aliases: &[], usage, about, takes, gives, nulls, eval, check, varies }
     }
 
     /// The same function under further names.
@@ -56,6 +67,11 @@ impl Function {
     /// The same function with a check of its literal arguments.
     pub const fn checked(self, check: Check) -> Self {
         Function { check: Some(check), ..self }
+    }
+
+    /// The same function with another value each time that it is computed of the same row.
+    pub const fn varying(self, varies: Varies) -> Self {
+        Function { varies, ..self }
     }
 }
 
@@ -231,7 +247,18 @@ pub(crate) struct Scalar {
 
 impl Scalar {
     pub fn new(function: &'static Function, zone: Zone) -> Self {
-        Scalar { function, signature: Signature::user_defined(Volatility::Immutable), zone }
+        let volatility = if function.varies == Varies::Never { Volatility::Immutable } else { Volatility::Volatile };
+        Scalar { function, signature: Signature::user_defined(volatility), zone }
+    }
+
+    /// Whether a call has another value each time that it is computed of the same row.
+    pub fn varies(&self) -> bool {
+        self.function.varies != Varies::Never
+    }
+
+    /// The function's name in upper case.
+    pub fn name_of(&self) -> &'static str {
+        self.function.name
     }
 }
 
@@ -292,7 +319,8 @@ impl ScalarUDFImpl for Scalar {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let constant = args.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let constant = self.function.varies != Varies::ByChance
+            && args.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let call = Call::new(&args, constant, self.zone)?;
         let result = (self.function.eval)(&call)?;
         if result.len() != call.rows {

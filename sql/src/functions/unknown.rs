@@ -1,26 +1,5 @@
 //! What is said of a function that is not there.
 
-/// Functions of the clock: a job that restarts would get other values for the same rows.
-const CLOCK: &[&str] = &[
-    "now",
-    "current_timestamp",
-    "current_date",
-    "current_time",
-    "today",
-    "localtime",
-    "localtimestamp",
-    "proctime",
-    "current_row_timestamp",
-];
-
-/// Functions of chance, or of what a job has got so far.
-const CHANCE: &[&str] = &["rand", "rand_integer", "random", "uuid", "current_watermark"];
-
-/// Whether a name is that of a function whose value is the time of the call.
-pub(crate) fn is_of_the_clock(name: &str) -> bool {
-    CLOCK.contains(&name.to_lowercase().as_str())
-}
-
 /// Flink's functions that are not there yet.
 const MISSING: &[&str] = &[
     "TYPEOF",
@@ -37,6 +16,7 @@ const MISSING: &[&str] = &[
     "OBJECT_OF",
     "OBJECT_UPDATE",
     "SOURCE_WATERMARK",
+    "CURRENT_WATERMARK",
     "ML_PREDICT",
 ];
 
@@ -92,6 +72,11 @@ const INSTEAD: &[(&str, &str)] = &[
     ("array_length", "CARDINALITY(array)"),
     ("cardinality_of", "CARDINALITY(array)"),
     ("array_to_string", "ARRAY_JOIN(array, separator)"),
+    ("random", "RAND()"),
+    ("gen_random_uuid", "UUID()"),
+    ("today", "CURRENT_DATE"),
+    ("getdate", "CURRENT_TIMESTAMP"),
+    ("sysdate", "CURRENT_TIMESTAMP"),
     ("get_json_object", "JSON_VALUE(text, path)"),
     ("json_extract", "JSON_VALUE(text, path)"),
 ];
@@ -99,9 +84,6 @@ const INSTEAD: &[(&str, &str)] = &[
 /// What to do instead of calling a function that is not there, unless nothing is known of the name.
 pub(crate) fn unknown(name: &str) -> Option<String> {
     let lower = name.to_lowercase();
-    if CHANCE.contains(&lower.as_str()) {
-        return Some("the same row would get another value after a restart; take what the row has".to_owned());
-    }
     if let Some((_, advice)) = WITH_OVER.iter().find(|(function, _)| *function == lower) {
         return Some((*advice).to_owned());
     }

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use coulee_runtime::Subject;
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_expr::utils::conjunction;
 use datafusion_expr::{Expr, FetchType, LogicalPlan, SkipType};
 
-use super::StreamPlan;
 use super::calc::{Filter, Projection, Renamed};
 use super::final_rows::FinalRows;
 use super::group_aggregate::GroupAggregate;
 use super::join::Join;
+use super::lookup::Lookup;
 use super::over::Over;
+use super::processing_time::ProcessingTime;
 use super::rank::{Numbers, Rank, bounded, lost};
 use super::scan::Scan;
 use super::slices::sliced;
@@ -21,8 +23,11 @@ use super::upsert::ChangelogNormalize;
 use super::values::Values;
 use super::window_aggregate::WindowAggregate;
 use super::window_rows::WindowRows;
+use super::{ChangelogKind, StreamPlan};
+use crate::as_of::AsOf;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
+use crate::functions::varying;
 use crate::lineage::is_rank;
 use crate::window_assign::{ADDED, WindowAssign};
 
@@ -31,6 +36,8 @@ use crate::window_assign::{ADDED, WindowAssign};
 pub(crate) struct Converter {
     /// Whether all inputs end, so that there is a last row.
     pub inputs_end: bool,
+    /// Whether upserts are left as they are: rows replace each other where they are used.
+    pub keeps_upserts: bool,
 }
 
 impl Converter {
@@ -39,6 +46,12 @@ impl Converter {
     /// # Errors
     /// What cannot run as a stream, why, and what to write instead.
     pub fn convert(self, plan: &LogicalPlan) -> Result<StreamPlan> {
+        let converted = self.node(plan)?;
+        check_repeatable(plan, &converted)?;
+        Ok(converted)
+    }
+
+    fn node(self, plan: &LogicalPlan) -> Result<StreamPlan> {
         let inputs = |inputs: &[&Arc<LogicalPlan>]| {
             inputs.iter().map(|input| self.convert(input)).collect::<Result<Vec<StreamPlan>>>()
         };
@@ -46,12 +59,21 @@ impl Converter {
             let node = WindowRows::of(assign)?;
             return Ok(StreamPlan::new(node, inputs(&[&assign.input])?, plan.schema().clone()));
         }
+        if let Some(node) = crate::processing_time::ProcessingTime::of(plan) {
+            let input = inputs(&[&node.input])?;
+            return Ok(StreamPlan::new(ProcessingTime { steps: node.steps }, input, plan.schema().clone()));
+        }
+        if let Some(node) = AsOf::of(plan) {
+            let table = Converter { keeps_upserts: true, ..self }.convert(&node.right)?;
+            return Ok(StreamPlan::new(Lookup::of(node, table)?, inputs(&[&node.left])?, plan.schema().clone()));
+        }
         if let Some(node) = crate::unnest::Unnest::of(plan) {
             return Ok(StreamPlan::new(Unnest::of(node), inputs(&[&node.input])?, plan.schema().clone()));
         }
         match plan {
             LogicalPlan::TableScan(scan) => {
                 let (node, upserting) = Scan::of(scan)?;
+                let upserting = upserting.filter(|_| !self.keeps_upserts);
                 let plan = StreamPlan::new(node, Vec::new(), scan.projected_schema.clone());
                 Ok(match upserting {
                     None => plan,
@@ -223,6 +245,19 @@ impl Converter {
             }
         }
     }
+}
+
+/// Refuses what is computed of changing rows and is another value each time: the row that is taken back would not be the one that came (Flink's "non-deterministic
+/// updates").
+fn check_repeatable(plan: &LogicalPlan, converted: &StreamPlan) -> Result<()> {
+    if converted.inputs.iter().all(|input| input.changes == ChangelogKind::InsertOnly) {
+        return Ok(());
+    }
+    let Some(name) = plan.expressions().iter().find_map(varying) else { return Ok(()) };
+    let fault = Fault::new(format!("{name} has another value when a row is taken back than when it came"));
+    Err(fault.about(Subject::Function(name.to_owned())).help(
+        "call it where rows are only appended: below the aggregation or join that updates them, or in a column of the table",
+    ))
 }
 
 /// Whether a plan is a single row without columns.

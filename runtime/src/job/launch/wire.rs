@@ -128,7 +128,8 @@ pub(super) async fn wire(
         recovered: Vec::new(),
         reports: received,
     };
-    let builder = Builder { spec, environment, metrics, budget, alignment: AlignmentGroups::default() };
+    let alignment = AlignmentGroups::default();
+    let builder = Builder { spec, environment, metrics, budget, executor, alignment };
     let mut starts: Vec<BoxFuture<'static, TaskEnd>> = Vec::new();
     let mut committers: Vec<(OperatorId, Box<dyn SinkCommitter>)> = Vec::new();
     for chain in &chains {
@@ -143,7 +144,10 @@ pub(super) async fn wire(
         }
         for subtask in (0..parallelism).map(SubtaskIndex) {
             let id = TaskId(tasks.controls.len());
-            let links = chain.iter().map(|node| builder.link(*node, subtask, &mut channels)).collect::<Result<_>>()?;
+            let mut links = Vec::with_capacity(chain.len());
+            for node in chain {
+                links.push(builder.link(*node, subtask, &mut channels).await?);
+            }
             let sink = match &sink {
                 Some(sink) => {
                     let opened = sink.open(subtask, builder.metrics_of(sink.operator, subtask)).await;
@@ -205,6 +209,7 @@ struct Builder<'a> {
     environment: &'a Environment,
     metrics: &'a JobMetrics,
     budget: &'a Arc<MemoryBudget>,
+    executor: &'a Arc<dyn Executor>,
     alignment: AlignmentGroups,
 }
 
@@ -222,7 +227,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn link(&self, id: OperatorId, subtask: SubtaskIndex, channels: &mut Channels) -> Result<Link> {
+    async fn link(&self, id: OperatorId, subtask: SubtaskIndex, channels: &mut Channels) -> Result<Link> {
         let node = self.spec.graph.node(id);
         let metrics = self.metrics_of(id, subtask);
         let operator = match &node.kind {
@@ -236,7 +241,11 @@ impl<'a> Builder<'a> {
                     metrics: metrics.clone(),
                     budget: self.budget,
                     clock: &self.environment.clock,
+                    executor: self.executor,
                 })?;
+                if let Some(loading) = operator.loading() {
+                    loading.await?;
+                }
                 Some(operator)
             }
             NodeKind::Source(_) | NodeKind::Sink(_) => None,
