@@ -9,6 +9,7 @@
 
 mod describe;
 mod emit;
+mod interval;
 mod matches;
 mod side;
 mod spec;
@@ -27,9 +28,10 @@ use crate::state::OperatorState;
 use crate::{Batch, Error, Result};
 
 use emit::Emitter;
+pub use interval::interval_join;
 use matches::Matches;
 use side::{KeyedRows, Side};
-pub use spec::{JoinKind, JoinSide, JoinSpec};
+pub use spec::{IntervalJoinSpec, JoinKind, JoinSide, JoinSpec, Retention};
 
 /// The operator of a join. Its inputs must be hashed by the sides' keys.
 pub fn join(spec: JoinSpec) -> Arc<dyn OperatorFactory> {

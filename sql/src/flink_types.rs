@@ -30,6 +30,11 @@ pub(crate) use literals::spell_literals;
 pub(crate) use type_name::{is_timestamp, type_name};
 pub(crate) use typing::{FlinkOperators, typed_expr, typed_plan};
 
+/// The operator that a function is, if it is an arithmetic one.
+pub(crate) fn sign_of(function: &ScalarUDF) -> Option<Operator> {
+    arithmetic::Arithmetic::operator_of(function)
+}
+
 /// The functions of this room, by lower-case name.
 pub(crate) fn functions() -> impl Iterator<Item = (String, Arc<ScalarUDF>)> {
     let conditionals = conditional::functions().into_iter().map(|function| (function.name().to_owned(), function));

@@ -31,6 +31,7 @@ mod printf;
 pub(crate) mod ranking;
 mod regex;
 mod rounding;
+pub(crate) mod row_time;
 pub(crate) mod share;
 mod simple_date;
 pub(crate) mod syntax;

@@ -45,6 +45,7 @@ mod grouping_sets;
 mod hint;
 mod identity;
 mod insert;
+mod join_time;
 mod like;
 mod limits;
 mod lineage;

@@ -5,13 +5,16 @@
 use coulee_runtime::window::assign::{Bound, Tumbling, as_window};
 use datafusion_common::Column;
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion_expr::{Aggregate, Expr, LogicalPlan, Window};
+use datafusion_expr::utils::split_conjunction;
+use datafusion_expr::{Aggregate, Expr, Join, JoinType, LogicalPlan, Operator, Window, binary_expr};
 
 use crate::as_of::AsOf;
 use crate::catalog::ScanSource;
 use crate::functions::clock::is_proctime;
 use crate::functions::event_time::is_marked;
 use crate::functions::ranking::ranking_of;
+use crate::functions::row_time;
+use crate::join_time::{self, Compared, JoinTime, comparisons, side_of};
 use crate::look_ahead::looks_ahead;
 use crate::processing_time::ProcessingTime;
 use crate::scans::source_of;
@@ -32,6 +35,15 @@ fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> ColumnOrigin<'a> {
     let at = |input: &'a LogicalPlan, index: usize| {
         (input, Expr::Column(Column::from(input.schema().qualified_field(index))))
     };
+    // Rows that are joined with those of the same window stay in it.
+    if let Some((join, further)) = joined(plan)
+        && is_of_windows(join, &further)
+    {
+        return match column_of(join, index) {
+            Some((side, column)) => ColumnOrigin::Below(vec![(side, Expr::Column(column))]),
+            None => ColumnOrigin::Unknown,
+        };
+    }
     match plan {
         LogicalPlan::Projection(node) => ColumnOrigin::Below(vec![(&node.input, node.expr[index].clone())]),
         // Rows whose number is bounded may leave again later.
@@ -113,6 +125,10 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
         return true;
     }
     let Expr::Column(column) = expr else { return false };
+    if let Some((join, further)) = joined(plan) {
+        let index = plan.schema().maybe_index_of_column(column);
+        return index.is_some_and(|index| stays_event_time(index, join, &further, in_utc));
+    }
     if let LogicalPlan::Window(window) = plan
         && let Some(index) = plan.schema().maybe_index_of_column(column)
     {
@@ -137,6 +153,118 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
             .is_some_and(|time| matches!(&time.value, Expr::Column(own) if own.name == column.name)),
         ColumnOrigin::Unknown => false,
     }
+}
+
+/// A plan as a join, and the conditions of a filter right above it.
+fn joined(plan: &LogicalPlan) -> Option<(&Join, Vec<&Expr>)> {
+    match plan {
+        LogicalPlan::Join(join) => Some((join, Vec::new())),
+        LogicalPlan::Filter(filter) => match filter.input.as_ref() {
+            LogicalPlan::Join(join) if join.join_type == JoinType::Inner => {
+                Some((join, split_conjunction(&filter.predicate)))
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whether a column of a join is an event time behind it: the rows of both sides are bounded in time by its conditions, and by further ones that pairs must meet.
+fn stays_event_time(index: usize, join: &Join, further: &[&Expr], in_utc: bool) -> bool {
+    let is_time = |column: &Column, side: &LogicalPlan| match side {
+        LogicalPlan::Join(inner) if join.join_type == JoinType::Inner && inner.join_type == JoinType::Inner => {
+            let index = side.schema().maybe_index_of_column(column);
+            index.is_some_and(|index| stays_event_time(index, inner, further, in_utc))
+        }
+        _ => is_event_time(column, side, in_utc),
+    };
+    // The condition of a view has its marks already.
+    let is_time_expr = |expr: &Expr, side: &LogicalPlan| match row_time::unmarked(expr) {
+        Expr::Column(column) => is_time(column, side),
+        _ => false,
+    };
+    let keeps_both = matches!(join.join_type, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full);
+    let Some((side, column)) = column_of(join, index).filter(|_| keeps_both) else { return false };
+    is_time(&column, side)
+        && only_appends(&join.left)
+        && only_appends(&join.right)
+        && join_time(join, further, is_time_expr).is_some()
+}
+
+/// Whether a column of one side of a join is an event time, before it is joined: also where the side is itself a join.
+pub(crate) fn is_event_time_of(column: &Column, join: &Join, in_utc: bool) -> bool {
+    [&join.left, &join.right].into_iter().any(|side| match side.as_ref() {
+        _ if side.schema().maybe_index_of_column(column).is_none() => false,
+        LogicalPlan::Join(inner) => is_event_time_of(column, inner, in_utc),
+        side => is_event_time(column, side, in_utc),
+    })
+}
+
+/// A column of a join that has the columns of both sides, as one of the side that it is of.
+fn column_of(join: &Join, index: usize) -> Option<(&LogicalPlan, Column)> {
+    let left = join.left.schema().fields().len();
+    let (side, index) = if index < left { (&join.left, index) } else { (&join.right, index - left) };
+    (index < side.schema().fields().len()).then(|| (side.as_ref(), Column::from(side.schema().qualified_field(index))))
+}
+
+/// What bounds the rows of a join in event time: its conditions, and further ones that pairs must meet. `is_time`: whether an expression over a side is the time of
+/// its rows.
+pub(crate) fn join_time(
+    join: &Join,
+    further: &[&Expr],
+    is_time: impl Fn(&Expr, &LogicalPlan) -> bool,
+) -> Option<JoinTime> {
+    let equal: Vec<Expr> =
+        join.on.iter().map(|(left, right)| binary_expr(left.clone(), Operator::Eq, right.clone())).collect();
+    let own = join.filter.iter().flat_map(split_conjunction);
+    let conditions: Vec<&Expr> = equal.iter().chain(own).chain(further.iter().copied()).collect();
+    let sides = [join.left.as_ref(), join.right.as_ref()];
+    let schemas = sides.map(|side| side.schema().as_ref());
+    windows_of(&conditions, sides)
+        .or_else(|| join_time::interval(&conditions, schemas, |expr, side| is_time(expr, sides[side])))
+}
+
+/// Whether the rows of an optimised plan come in the order of their event time, as far as joins are concerned: a join whose rows are not bounded in time gives
+/// pairs of any age.
+pub(crate) fn keeps_time(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Join(join) => {
+            let is_bounded = join_time(join, &[], |expr, _| row_time::is_marked(expr)).is_some();
+            is_bounded && keeps_time(&join.left) && keeps_time(&join.right)
+        }
+        // Results of windows leave in order, whatever the order of the rows was.
+        LogicalPlan::Aggregate(_) => true,
+        _ => plan.inputs().into_iter().all(keeps_time),
+    }
+}
+
+/// Whether the rows of a join's sides are those of equal windows.
+fn is_of_windows(join: &Join, further: &[&Expr]) -> bool {
+    matches!(join.join_type, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full)
+        && join_time(join, further, |_, _| false).is_some()
+}
+
+/// The same where the windows of both sides' rows must be equal.
+fn windows_of(conditions: &[&Expr], sides: [&LogicalPlan; 2]) -> Option<JoinTime> {
+    let schemas = sides.map(|side| side.schema().as_ref());
+    let comparisons = conditions.iter().flat_map(|condition| comparisons(condition));
+    comparisons.filter(|compared| compared.op == Operator::Eq).find_map(|Compared { left, right, .. }| {
+        let (left, right) = match (side_of(left, schemas), side_of(right, schemas)) {
+            (Some(0), Some(1)) => (left, right),
+            (Some(1), Some(0)) => (right, left),
+            _ => return None,
+        };
+        let ((window, bound, depth), other) = (window_of(left, sides[0])?, window_of(right, sides[1])?);
+        // Results of windows further inside are late by the time of the outer ones.
+        let is_equal = window.windows() == other.0.windows() && bound == other.1 && depth.max(other.2) <= 1;
+        let millis = match bound {
+            Bound::End => -1,
+            Bound::Time => 0,
+            Bound::Start => window.windows().size_millis()? - 1,
+        };
+        let times = [left.clone(), right.clone()];
+        is_equal.then_some(JoinTime { times, millis: [millis; 2], of_windows: true })
+    })
 }
 
 /// Whether a column is `PROCTIME()`, passed on as it is.
@@ -201,6 +329,16 @@ pub(crate) enum GroupWindow {
     Emitted(Assigned),
 }
 
+impl GroupWindow {
+    /// The windows, whether rows or results have them.
+    fn windows(self) -> Assigned {
+        match self {
+            GroupWindow::Tumbling(window) => Assigned::Overlapping(window.into()),
+            GroupWindow::Assigned(windows) | GroupWindow::Emitted(windows) => windows,
+        }
+    }
+}
+
 /// What a column is of the windows that a [`WindowAssign`] gives, if it is the plan's top and has the column.
 fn assigned(column: &Column, plan: &LogicalPlan) -> Option<(Assigned, Bound)> {
     let assign = WindowAssign::of(plan)?;
@@ -225,7 +363,9 @@ pub(crate) fn window_of(expr: &Expr, plan: &LogicalPlan) -> Option<(GroupWindow,
         return None;
     }
     let window = match (window, plan) {
+        // Behind a join, rows carry the bounds of their windows as results do.
         (GroupWindow::Assigned(windows), LogicalPlan::Aggregate(_)) => GroupWindow::Emitted(windows),
+        (GroupWindow::Assigned(windows), plan) if joined(plan).is_some() => GroupWindow::Emitted(windows),
         (window, _) => window,
     };
     Some((window, part, depth + usize::from(matches!(plan, LogicalPlan::Aggregate(_)))))

@@ -28,6 +28,7 @@ use crate::catalog::{ScanSource, Table};
 use crate::dialect::balanced;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
+use crate::functions::row_time::without_marks;
 use crate::identity::{Name, Names, numbered};
 use crate::scans::Scans;
 
@@ -334,7 +335,7 @@ pub(crate) fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn Physica
     if let Some(fault) = crate::refuse::subquery(expr).or_else(|| crate::refuse::misplaced_over(expr)) {
         return Err(fault);
     }
-    let expr = balanced_conditions(expr.clone()).map_err(|error| fault(&error))?;
+    let expr = without_marks(expr.clone()).and_then(balanced_conditions).map_err(|error| fault(&error))?;
     create_physical_expr(&expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
         .and_then(checked)
         .map_err(|error| fault(&error))

@@ -10,8 +10,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
-use coulee_runtime::window::Windows;
 use coulee_runtime::window::assign::{Bound, millisecond_of};
+use coulee_runtime::window::{WindowKind, Windows};
 use datafusion_common::{Column, DFSchema, DFSchemaRef, Result, TableReference, internal_err};
 use datafusion_expr::{
     Cast, Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNodeCore,
@@ -33,6 +33,19 @@ pub(crate) enum Assigned {
         /// How long a key must be without rows.
         gap_millis: i64,
     },
+}
+
+impl Assigned {
+    /// How long each of them is, if they begin at fixed times and have one length.
+    pub fn size_millis(self) -> Option<i64> {
+        match self {
+            Assigned::Overlapping(windows) => match windows.kind() {
+                WindowKind::Tumbling { size_millis } | WindowKind::Hopping { size_millis, .. } => Some(size_millis),
+                WindowKind::Cumulating { .. } => None,
+            },
+            Assigned::Sessions { .. } => None,
+        }
+    }
 }
 
 /// Gives each row of the input its windows.

@@ -1,6 +1,6 @@
 //! How a join is shown, what it keeps, and what gives that its meaning.
 
-use super::{JoinKind, JoinSide, JoinSpec};
+use super::{IntervalJoinSpec, JoinKind, JoinSide, JoinSpec, Retention};
 use crate::graph::Lineage;
 use crate::row_errors::expression_text;
 use crate::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable};
@@ -31,8 +31,47 @@ fn condition(spec: &JoinSpec, left: &Lineage, right: &Lineage) -> String {
 }
 
 pub(super) fn state(spec: &JoinSpec, left: &Lineage, right: &Lineage) -> OperatorState {
+    let tables = vec![table("left", &spec.left, left), table("right", &spec.right, right)];
+    OperatorState { kind: "join", tables, facets: facets(spec, left, right) }
+}
+
+/// The same of a join in event time.
+pub(super) fn interval_state(
+    spec: &IntervalJoinSpec,
+    retentions: &[Retention; 2],
+    left: &Lineage,
+    right: &Lineage,
+) -> OperatorState {
+    let mut facets = facets(&spec.join, left, right);
+    let mut tables = vec![table("left", &spec.join.left, left), table("right", &spec.join.right, right)];
+    let sides = [("left", left), ("right", right)];
+    for (index, ((name, input), Retention { time, millis })) in sides.into_iter().zip(retentions).enumerate() {
+        tables[index].freed_by =
+            if spec.of_windows { FreedBy::WindowEnd } else { FreedBy::RowTime { millis: *millis } };
+        facets.push(Facet::new(&format!("{name} time"), format!("{} {millis:+} ms", input.typed(time))));
+        tables.push(StateTable {
+            name: format!("{name} times"),
+            key: vec![StateColumn::new("time", "Timestamp(ms)"), StateColumn::new("key", "bytes")],
+            value: Vec::new(),
+            freed_by: FreedBy::Timer,
+            bound: format!("times × keys of the {name} rows"),
+        });
+    }
+    facets.push(Facet::new("late rows", if spec.of_windows { "dropped" } else { "joined with what is there" }));
+    tables.push(StateTable {
+        name: "watermark".to_owned(),
+        key: Vec::new(),
+        value: vec![StateColumn::new("reached", "Timestamp(ms)")],
+        freed_by: FreedBy::Never,
+        bound: "one".to_owned(),
+    });
+    OperatorState { kind: "interval join", tables, facets }
+}
+
+/// What gives the kept rows their meaning.
+fn facets(spec: &JoinSpec, left: &Lineage, right: &Lineage) -> Vec<Facet> {
     let nulls = if spec.null_equals_null { "equal" } else { "differ" };
-    let facets = vec![
+    vec![
         Facet::new("join", spec.kind.name()),
         Facet::new("left keys", keys(&spec.left, left)),
         Facet::new("right keys", keys(&spec.right, right)),
@@ -43,9 +82,7 @@ pub(super) fn state(spec: &JoinSpec, left: &Lineage, right: &Lineage) -> Operato
         Facet::new("right columns", right.typed_columns()),
         Facet::new("left input", left.rows()),
         Facet::new("right input", right.rows()),
-    ];
-    let tables = vec![table("left", &spec.left, left), table("right", &spec.right, right)];
-    OperatorState { kind: "join", tables, facets }
+    ]
 }
 
 fn table(name: &str, side: &JoinSide, input: &Lineage) -> StateTable {

@@ -127,6 +127,40 @@ impl<'a> Emitter<'a> {
         }
     }
 
+    /// What a row of the batch gives where nothing is ever taken back: a row without a match leaves alone when it is forgotten, unless it does not wait.
+    pub fn once(&mut self, row: usize, waits: bool, matches: &mut Matches) {
+        let own = Some(row as u32);
+        let candidates = matches.of(row).to_vec();
+        let (kind, is_left) = (self.spec.kind, self.input == InputIndex::FIRST);
+        let leaves_alone = candidates.is_empty() && !waits;
+        match kind {
+            JoinKind::LeftSemi if is_left && !candidates.is_empty() => self.push(own, None, RowKind::Insert, 1),
+            JoinKind::LeftAnti if is_left && leaves_alone => self.push(own, None, RowKind::Insert, 1),
+            JoinKind::LeftMark if is_left && (leaves_alone || !candidates.is_empty()) => {
+                self.push_marked(own, None, RowKind::Insert, (!candidates.is_empty(), 1));
+            }
+            JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::LeftMark if is_left => {}
+            JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full
+                if leaves_alone && kind.is_outer(self.input) =>
+            {
+                self.push(own, None, RowKind::Insert, 1);
+            }
+            _ => {}
+        }
+        for candidate in candidates {
+            let times = matches.kept(candidate).count;
+            let is_first = matches.count(candidate, false) == 0;
+            match kind {
+                JoinKind::LeftSemi if !is_left && is_first => self.push(None, Some(candidate), RowKind::Insert, times),
+                JoinKind::LeftMark if !is_left && is_first => {
+                    self.push_marked(None, Some(candidate), RowKind::Insert, (true, times));
+                }
+                JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::LeftMark => {}
+                _ => self.push(own, Some(candidate), RowKind::Insert, times),
+            }
+        }
+    }
+
     /// Emits all of it, in batches of the usual size.
     pub fn finish(self, batch: &Batch, matches: &Matches, out: &mut Output) -> Result<()> {
         let own_schema = &self.spec.side(self.input).schema;

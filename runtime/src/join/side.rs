@@ -1,16 +1,19 @@
 //! What is kept of one side of a join: per key, each distinct row, how often it is there, and how many rows of the other side match it.
 //!
-//! A row is kept in Arrow's row format, as the key of an entry in the map of its join key; the entry is [`Kept`].
+//! A row is kept in Arrow's row format, as the key of an entry in the map of its join key; the entry is [`Kept`]. The rows of an interval join have their time in
+//! front (milliseconds, sign bit flipped, big-endian), so that they are kept in its order.
 
+use std::borrow::Cow;
 use std::ops::{Bound, ControlFlow};
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, TimestampMillisecondArray};
 use arrow::row::{RowConverter, Rows, SortField};
 use bytes::Bytes;
 use coulee_checkpoint::{Changes, TableId};
 use coulee_model::CheckpointId;
 
 use super::JoinSide;
+use crate::event_time::floor_to_millis;
 use crate::keys::hash_keys;
 use crate::operator::OpenContext;
 use crate::row_errors::evaluate::{Failed, evaluate};
@@ -54,6 +57,8 @@ pub(super) struct KeyedRows {
     has_null: Vec<bool>,
     /// `None` where there are no columns.
     rows: Option<Rows>,
+    /// The times of the rows of an interval join.
+    times: Option<TimestampMillisecondArray>,
 }
 
 impl KeyedRows {
@@ -64,11 +69,32 @@ impl KeyedRows {
 
     /// Whether another row can have the same key: a null equals nothing, unless said otherwise.
     pub fn has_partner(&self, row: usize, null_equals_null: bool) -> bool {
-        null_equals_null || !self.has_null[row]
+        (null_equals_null || !self.has_null[row]) && self.times.as_ref().is_none_or(|times| times.is_valid(row))
+    }
+
+    /// The time of a row of an interval join.
+    pub fn time(&self, row: usize) -> Option<i64> {
+        self.times.as_ref().filter(|times| times.is_valid(row)).map(|times| times.value(row))
+    }
+
+    /// The stored form of a row.
+    fn stored(&self, row: usize) -> Cow<'_, [u8]> {
+        let encoded = encoded(self.rows.as_ref(), row);
+        match self.time(row) {
+            None => Cow::Borrowed(encoded),
+            Some(time) => Cow::Owned([&time_key(time)[..], encoded].concat()),
+        }
     }
 }
 
-/// The stored form of a row; empty where there are no columns.
+/// How the stored forms of rows with a time begin.
+fn time_key(millis: i64) -> [u8; TIME_BYTES] {
+    (millis as u64 ^ (1 << 63)).to_be_bytes()
+}
+
+const TIME_BYTES: usize = 8;
+
+/// The stored form of a row's columns; empty where there are none.
 fn encoded(rows: Option<&Rows>, row: usize) -> &[u8] {
     rows.map_or(&[], |rows| rows.row(row).data())
 }
@@ -86,6 +112,7 @@ pub(super) struct Side {
     keys: RowConverter,
     rows: RowConverter,
     has_columns: bool,
+    has_times: bool,
     table: MapTable,
 }
 
@@ -100,6 +127,7 @@ impl Side {
             keys: RowConverter::new(keys)?,
             rows: RowConverter::new(rows)?,
             has_columns: !side.schema.fields().is_empty(),
+            has_times: side.retention.is_some(),
             table: MapTable::new(table, side.ttl_millis),
         })
     }
@@ -112,12 +140,17 @@ impl Side {
     pub fn keyed(&self, side: &JoinSide, batch: Batch) -> Result<KeyedRows, Failed> {
         let columns: Vec<ArrayRef> =
             side.keys.iter().map(|key| evaluate(key, batch.rows())).collect::<Result<_, _>>()?;
+        let times = match &side.retention {
+            Some(retention) => Some(floor_to_millis(&evaluate(&retention.time, batch.rows())?)?),
+            None => None,
+        };
         let is_null = |row: usize| columns.iter().any(|column| column.is_null(row));
         Ok(KeyedRows {
             hashes: hash_keys(&columns, batch.len())?,
             has_null: (0..batch.len()).map(is_null).collect(),
             keys: rows(&self.keys, &columns)?,
             rows: rows(&self.rows, batch.rows().columns())?,
+            times,
             batch,
         })
     }
@@ -140,21 +173,44 @@ impl Side {
         if !self.has_columns {
             return Ok(Vec::new());
         }
-        let parser = self.rows.parser();
-        Ok(self.rows.convert_rows(rows.map(|row| parser.parse(row)))?)
+        let (parser, from) = (self.rows.parser(), if self.has_times { TIME_BYTES } else { 0 });
+        Ok(self.rows.convert_rows(rows.map(|row| parser.parse(row.get(from..).unwrap_or_default())))?)
+    }
+
+    /// What is known of a row, if it is kept.
+    pub fn kept(&mut self, rows: &KeyedRows, row: usize) -> Result<Option<Kept>> {
+        let number = self.table.load(rows.key(row));
+        self.table.get(number, &rows.stored(row))?.map(|kept| Kept::decode(&kept)).transpose()
+    }
+
+    /// Forgets the rows of a key that have this time; gives each.
+    pub fn forget(&mut self, key: KeyRef<'_>, time: i64, mut visit: impl FnMut(Box<[u8]>, Kept)) -> Result<()> {
+        let number = self.table.load(key);
+        let (from, to) = (time_key(time), time.checked_add(1).map(time_key));
+        let bounds = (Bound::Included(&from[..]), to.as_ref().map_or(Bound::Unbounded, |to| Bound::Excluded(&to[..])));
+        let mut found: Vec<(Box<[u8]>, Kept)> = Vec::new();
+        self.table.scan(number, bounds, Order::Ascending, |row, kept| {
+            found.push((row.into(), Kept::decode(kept)?));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for (row, kept) in found {
+            self.table.remove(number, &row);
+            visit(row, kept);
+        }
+        Ok(())
     }
 
     /// Adds a row once more, or takes it away once; `matching` is how many rows of the other side match it now. A row that is taken away and is not there
     /// (its time to live has passed) is nothing.
     pub fn change(&mut self, rows: &KeyedRows, row: usize, is_retraction: bool, matching: u64) -> Result<()> {
-        let (number, encoded) = (self.table.load(rows.key(row)), encoded(rows.rows.as_ref(), row));
-        let kept = self.table.get(number, encoded)?;
+        let (number, stored) = (self.table.load(rows.key(row)), rows.stored(row));
+        let kept = self.table.get(number, &stored)?;
         let count = kept.map_or(Ok(0), |kept| Kept::decode(&kept).map(|kept| kept.count))?;
         match (is_retraction, count) {
-            (false, _) => self.keep(number, encoded, Kept { count: count + 1, matching }),
+            (false, _) => self.keep(number, &stored, Kept { count: count + 1, matching }),
             (true, 0) => {}
-            (true, 1) => self.table.remove(number, encoded),
-            (true, _) => self.keep(number, encoded, Kept { count: count - 1, matching }),
+            (true, 1) => self.table.remove(number, &stored),
+            (true, _) => self.keep(number, &stored, Kept { count: count - 1, matching }),
         }
         Ok(())
     }

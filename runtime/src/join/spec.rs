@@ -70,6 +70,17 @@ pub struct JoinSide {
     pub keys: Vec<Arc<dyn PhysicalExpr>>,
     /// After how many milliseconds without a change a row is forgotten; `None` is never.
     pub ttl_millis: Option<i64>,
+    /// Until when its rows are kept in event time; both sides of an interval join have it, and no side of another join.
+    pub retention: Option<Retention>,
+}
+
+/// Until when a row may find a partner in event time.
+#[derive(Debug, Clone)]
+pub struct Retention {
+    /// The row's time, over the side's columns: a timestamp of any precision. A row without one finds no partner.
+    pub time: Arc<dyn PhysicalExpr>,
+    /// The row is forgotten when the watermark has reached its time and so many milliseconds more (or fewer, below 0).
+    pub millis: i64,
 }
 
 /// A join.
@@ -94,4 +105,13 @@ impl JoinSpec {
     pub(super) fn side(&self, input: InputIndex) -> &JoinSide {
         if input == InputIndex::FIRST { &self.left } else { &self.right }
     }
+}
+
+/// A join in event time.
+#[derive(Debug, Clone)]
+pub struct IntervalJoinSpec {
+    /// The join. Both sides say until when their rows are kept.
+    pub join: JoinSpec,
+    /// Whether it is a join of windows, whose late rows are dropped.
+    pub of_windows: bool,
 }

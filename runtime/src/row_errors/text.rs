@@ -118,12 +118,27 @@ fn literal_text(value: &ScalarValue) -> String {
         }
         ScalarValue::Boolean(Some(value)) => value.to_string().to_uppercase(),
         ScalarValue::IntervalDayTime(Some(span)) => {
-            let millis = i64::from(span.days) * 86_400_000 + i64::from(span.milliseconds);
-            match millis % 1_000 {
-                0 => format!("INTERVAL '{}' SECOND", millis / 1_000),
-                rest => format!("INTERVAL '{}.{:03}' SECOND", millis / 1_000, rest.abs()),
-            }
+            interval_text(i64::from(span.days) * DAY_MILLIS + i64::from(span.milliseconds))
+        }
+        ScalarValue::IntervalMonthDayNano(Some(span)) if span.months == 0 && span.nanoseconds % 1_000_000 == 0 => {
+            interval_text(i64::from(span.days) * DAY_MILLIS + span.nanoseconds / 1_000_000)
+        }
+        ScalarValue::IntervalMonthDayNano(Some(span)) if span.days == 0 && span.nanoseconds == 0 => {
+            format!("INTERVAL '{}' MONTH", span.months)
         }
         value => value.to_string(),
     }
+}
+
+const DAY_MILLIS: i64 = 86_400_000;
+
+/// Milliseconds in the largest unit that fits.
+fn interval_text(millis: i64) -> String {
+    for (unit, name) in [(DAY_MILLIS, "DAY"), (3_600_000, "HOUR"), (60_000, "MINUTE"), (1_000, "SECOND")] {
+        if millis != 0 && millis % unit == 0 {
+            return format!("INTERVAL '{}' {name}", millis / unit);
+        }
+    }
+    let (sign, rest) = (if millis < 0 { "-" } else { "" }, millis.unsigned_abs());
+    format!("INTERVAL '{sign}{}.{:03}' SECOND", rest / 1_000, rest % 1_000)
 }

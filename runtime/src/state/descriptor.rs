@@ -84,6 +84,11 @@ impl StateColumn {
 pub enum FreedBy {
     /// The watermark, when it passes the end of the entry's window; of the last one, where windows share the entry.
     WindowEnd,
+    /// The watermark, when it passes the time of the row and so many milliseconds more.
+    RowTime {
+        /// How many.
+        millis: i64,
+    },
     /// The wall clock, so many milliseconds after the entry's last change.
     Ttl {
         /// How long.
@@ -110,6 +115,11 @@ impl fmt::Display for FreedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FreedBy::WindowEnd => f.write_str("freed when the watermark passes window_end"),
+            FreedBy::RowTime { millis: 0 } => f.write_str("freed when the watermark passes the row's time"),
+            FreedBy::RowTime { millis } => {
+                let (sign, millis) = (if *millis < 0 { '-' } else { '+' }, span(millis.unsigned_abs()));
+                write!(f, "freed when the watermark passes the row's time {sign} {millis}")
+            }
             FreedBy::Ttl { millis } => write!(f, "freed {} after its last change", span(*millis)),
             FreedBy::Timer => f.write_str("freed when the timer has fired"),
             FreedBy::Commit => f.write_str("freed by the commit"),

@@ -38,7 +38,12 @@ fn schema(names: &[&str]) -> SchemaRef {
 }
 
 fn side(names: [&str; 2]) -> JoinSide {
-    JoinSide { schema: schema(&names), keys: vec![Arc::new(Column::new(names[0], 0))], ttl_millis: None }
+    JoinSide {
+        schema: schema(&names),
+        keys: vec![Arc::new(Column::new(names[0], 0))],
+        ttl_millis: None,
+        retention: None,
+    }
 }
 
 /// Joins `(k, v)` and `(j, w)` on `k = j`, where `v < w` if asked.
@@ -246,7 +251,7 @@ fn rows_move_to_another_parallelism_by_their_keys() {
 #[test]
 fn a_join_without_keys_pairs_everything() {
     let folder = tempfile::tempdir().unwrap();
-    let none = |schema: SchemaRef| JoinSide { schema, keys: Vec::new(), ttl_millis: None };
+    let none = |schema: SchemaRef| JoinSide { schema, keys: Vec::new(), ttl_millis: None, retention: None };
     let spec = JoinSpec {
         kind: JoinKind::Inner,
         left: none(schema(&["k", "v"])),

@@ -5,6 +5,7 @@ mod contracts;
 mod final_rows;
 mod group_aggregate;
 mod identity;
+mod interval_joins;
 mod jobs;
 mod joins;
 mod keyed;

@@ -38,6 +38,11 @@ impl Arithmetic {
         })
     }
 
+    /// The operator of a function, if it is one of these.
+    pub fn operator_of(function: &ScalarUDF) -> Option<Operator> {
+        function.inner().downcast_ref::<Arithmetic>().map(|own| own.op)
+    }
+
     fn sign(&self) -> &'static str {
         match self.op {
             Operator::Plus => "+",

@@ -28,7 +28,7 @@ use crate::as_of::AsOf;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
 use crate::functions::varying;
-use crate::lineage::is_rank;
+use crate::lineage::{is_rank, keeps_time};
 use crate::window_assign::{ADDED, WindowAssign};
 
 /// Finds the node for each node of a plan.
@@ -130,7 +130,11 @@ impl Converter {
             LogicalPlan::Join(join) => {
                 let (node, is_swapped) = Join::of(join)?;
                 let sides = if is_swapped { [&join.right, &join.left] } else { [&join.left, &join.right] };
-                Ok(StreamPlan::new(node, inputs(&sides)?, join.schema.clone()))
+                let below = inputs(&sides)?;
+                let in_order = below.iter().all(|input| input.changes == ChangelogKind::InsertOnly)
+                    && sides.iter().all(|side| keeps_time(side));
+                let node = if in_order { node } else { node.without_time() };
+                Ok(StreamPlan::new(node, below, join.schema.clone()))
             }
             LogicalPlan::Window(window) => {
                 let (node, below) = Over::of(window, self.convert(&window.input)?, self.inputs_end)?;

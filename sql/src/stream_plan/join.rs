@@ -1,9 +1,10 @@
-//! Joins on equal keys, with whatever else must hold of a pair. Each side's rows are kept until they are deleted.
+//! Joins on equal keys, with whatever else must hold of a pair. Each side's rows are kept until they are deleted; those of a join that is bounded in event time until
+//! the watermark says that no partner comes any more.
 
 use std::fmt::Write as _;
 
 use coulee_runtime::graph::{NodeKind, Partitioning, Port};
-use coulee_runtime::join::{JoinKind, JoinSide, JoinSpec, join};
+use coulee_runtime::join::{IntervalJoinSpec, JoinKind, JoinSide, JoinSpec, Retention, interval_join, join};
 use coulee_runtime::operator::InputIndex;
 use datafusion_common::{JoinType, NullEquality};
 use datafusion_expr::{Expr, Join as LogicalJoin};
@@ -12,6 +13,9 @@ use super::print::expression;
 use super::{Building, ChangelogKind, Node, StateName, StreamPlan};
 use crate::error::{Fault, Result};
 use crate::faults::fault;
+use crate::functions::row_time;
+use crate::join_time::JoinTime;
+use crate::lineage::join_time;
 use crate::translate::{NodeRows, Translator, physical};
 
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub(super) struct Join {
     on: Vec<(Expr, Expr)>,
     condition: Option<Expr>,
     null_equals_null: bool,
+    /// How long rows wait for each other, if that is bounded in event time.
+    time: Option<JoinTime>,
 }
 
 impl Join {
@@ -46,12 +52,28 @@ impl Join {
         let on = join.on.iter().cloned();
         let on = on.map(|(left, right)| if is_swapped { (right, left) } else { (left, right) }).collect();
         let null_equals_null = join.null_equality == NullEquality::NullEqualsNull;
-        Ok((Join { kind, on, condition: join.filter.clone(), null_equals_null }, is_swapped))
+        let time = join_time(join, &[], |expr, _| row_time::is_marked(expr));
+        let time = time.map(|time| if is_swapped { time.swapped() } else { time });
+        Ok((Join { kind, on, condition: join.filter.clone(), null_equals_null, time }, is_swapped))
     }
 
-    fn side(rows: &NodeRows, keys: impl Iterator<Item = Expr>, ttl_millis: Option<i64>) -> Result<JoinSide> {
-        let keys = keys.map(|key| physical(&key, &rows.schema)).collect::<Result<_>>()?;
-        Ok(JoinSide { schema: rows.schema.inner().clone(), keys, ttl_millis })
+    /// The same, whose rows are kept for ever.
+    pub fn without_time(self) -> Self {
+        Join { time: None, ..self }
+    }
+
+    /// What is kept of a side, 0 or 1.
+    fn side(&self, side: usize, rows: &NodeRows, ttl_millis: Option<i64>) -> Result<JoinSide> {
+        let keys = self.on.iter().map(|(left, right)| if side == 0 { left } else { right });
+        let keys = keys.map(|key| physical(key, &rows.schema)).collect::<Result<_>>()?;
+        let retention = match &self.time {
+            Some(JoinTime { times, millis, .. }) => {
+                Some(Retention { time: physical(&times[side], &rows.schema)?, millis: millis[side] })
+            }
+            None => None,
+        };
+        let ttl_millis = ttl_millis.filter(|_| retention.is_none());
+        Ok(JoinSide { schema: rows.schema.inner().clone(), keys, ttl_millis, retention })
     }
 }
 
@@ -61,7 +83,15 @@ impl Node for Join {
         let text =
             |(a, b): &(Expr, Expr)| format!("{} = {}", expression(a, &left.schema), expression(b, &right.schema));
         let on: Vec<String> = self.on.iter().map(text).collect();
-        let mut shown = format!("Join(type=[{}], on=[{}]", self.kind.name(), on.join(", "));
+        let kind = match &self.time {
+            None => "Join",
+            Some(time) if time.of_windows => "WindowJoin",
+            Some(_) => "IntervalJoin",
+        };
+        let mut shown = format!("{kind}(type=[{}], on=[{}]", self.kind.name(), on.join(", "));
+        if let Some(JoinTime { times: [a, b], of_windows: false, .. }) = &self.time {
+            let _ = write!(shown, ", time=[{}, {}]", expression(a, &left.schema), expression(b, &right.schema));
+        }
         if let (Some(condition), Ok(both)) = (&self.condition, left.schema.join(&right.schema)) {
             let _ = write!(shown, ", where=[{}]", expression(condition, &both));
         }
@@ -70,6 +100,8 @@ impl Node for Join {
 
     fn changes(&self, inputs: &[ChangelogKind]) -> ChangelogKind {
         match self.kind {
+            // A row without a match leaves when none can come any more.
+            _ if self.time.is_some() => ChangelogKind::InsertOnly,
             JoinKind::Inner | JoinKind::LeftSemi => ChangelogKind::of_all(inputs),
             // What is emitted of a row without a match is taken back when one comes.
             JoinKind::Left | JoinKind::Right | JoinKind::Full | JoinKind::LeftAnti | JoinKind::LeftMark => {
@@ -93,8 +125,7 @@ impl Node for Join {
         };
         let [left, right] = inputs.as_slice() else { return Err(Fault::new("a join has two sides")) };
         let ttl = to.context.state_ttl_millis;
-        let left_side = Self::side(left, self.on.iter().map(|(left, _)| left.clone()), ttl)?;
-        let right_side = Self::side(right, self.on.iter().map(|(_, right)| right.clone()), ttl)?;
+        let (left_side, right_side) = (self.side(0, left, ttl)?, self.side(1, right, ttl)?);
         let both = left.schema.join(&right.schema).map_err(|error| fault(&error))?;
         let condition = self.condition.as_ref().map(|condition| physical(condition, &both)).transpose()?;
         // Without keys every row may meet every other: in one subtask.
@@ -108,7 +139,11 @@ impl Node for Join {
             condition,
             schema: plan.schema.inner().clone(),
         };
-        let node = to.add(name, parallelism, NodeKind::Operator(join(spec)))?;
+        let factory = match &self.time {
+            Some(time) => interval_join(IntervalJoinSpec { join: spec, of_windows: time.of_windows })?,
+            None => join(spec),
+        };
+        let node = to.add(name, parallelism, NodeKind::Operator(factory))?;
         for ((rows, keys), input) in inputs.iter().zip(keys).zip([InputIndex::FIRST, InputIndex::SECOND]) {
             to.graph.connect_to(rows.node, Port::MAIN, (node, input), Partitioning::Hash(keys))?;
         }

@@ -3,10 +3,14 @@
 from dataclasses import replace
 
 from .expressions import Maker
-from .sql_types import BIGINT, Expr, expr
+from .relations import Query
+from .sql_types import BIGINT, TIME, Expr, expr
+from .windows import interval
 
 # No join gives more rows, so that a case takes no longer than others; and no clause of joins has more than three relations.
 MOST_ROWS = 1_500
+# How far times may be apart.
+SPANS = [(0, "SECOND"), (1, "SECOND"), (10, "SECOND"), (90, "SECOND"), (1, "HOUR")]
 KINDS = ["JOIN", "JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]
 # Families whose values are equal in both systems if they are the same.
 KEYS = ["text", "text", "int", "int", "int", "date", "decimal", "bool"]
@@ -26,6 +30,31 @@ def join(queries, depth):
         if queries.rows_of(joined, MOST_ROWS) <= MOST_ROWS:
             made = joined
     return made
+
+
+def timed(queries, depth):
+    """Two relations with event time, joined within a span of it: a query whose result has an event time; or a projection, where that would be too large."""
+    dice = queries.dice
+    left, right = (queries.relation(depth - 1) for _ in range(2))
+    a, b = queries.name("l"), queries.name("l")
+    one, other, kind = left.qualified(a), right.qualified(b), dice.choice(KINDS)
+    keys = [equal(dice, one, other) for _ in range(dice.choice([0, 1, 1, 1, 2]))]
+    ours, theirs = f"{a}.{left.time}", f"{b}.{right.time}"
+    low, high = (interval(dice.choice(SPANS)) for _ in range(2))
+    bounds = [f"{theirs} BETWEEN {ours} - {low} AND {ours} + {high}", f"{theirs} > {ours} AND {ours} + {high} >= {theirs}", f"{theirs} + {low} >= {ours} AND {theirs} <= {ours}", f"{ours} = {theirs}"]
+    bound = dice.choice(bounds)
+    keys.append(Expr(bound, bound, None))
+    dice.shuffle(keys)
+    on = {of: " AND ".join(getattr(key, of) for key in keys) for of in ("flink", "duck")}
+    clause = tuple(f"{x} {kind} {y} ON {on[of]}" for x, y, of in zip(one.clause, other.clause, ("flink", "duck"), strict=True))
+    joined = replace(one, scope=one.scope + other.scope, clause=clause, setup=merged(one.setup, other.setup), rows=MOST_ROWS)
+    if queries.rows_of(joined, MOST_ROWS) > MOST_ROWS:
+        return queries.projection(left, inner=True)
+    maker = Maker(dice, joined.scope)
+    items = [item for item in (maker.any(1), *dice.sample(joined.scope, min(3, len(joined.scope)))) if item.exact] or [maker.literal("int")]
+    # Rows of a side that is padded have no time, and are in no window.
+    time = {"JOIN": dice.choice([ours, theirs]), "LEFT JOIN": ours, "RIGHT JOIN": theirs, "FULL JOIN": dice.choice([ours, theirs])}[kind]
+    return Query(joined, tuple(items), queries.names(items), queries.where(maker), time=Expr(time, time, TIME))
 
 
 def merged(one, other):

@@ -51,9 +51,12 @@ class Queries:
         """A table, or a query over relations: as a view or in brackets."""
         if depth == 0:
             return self.dice.choice(self.tables)
-        kind = self.dice.choice(["projection", "union", "aggregation", "over"])
+        kind = self.dice.choice(["projection", "union", "aggregation", "over", "joined"])
         if kind == "union":
             return self.combined(depth, "UNION ALL")
+        if kind == "joined":
+            query = joins.timed(self, depth)
+            return self._named(query.text("flink"), query.text("duck"), query.items, query.names, query.source.setup, query.source.rows, "rt")
         source = self.relation(depth - 1)
         make = {"projection": Queries.projection, "aggregation": Queries.aggregation, "over": over.over}[kind]
         query = make(self, source, inner=True)

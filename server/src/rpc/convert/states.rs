@@ -39,13 +39,16 @@ impl From<StateTable> for proto::StateTable {
         };
         let (freed_by, ttl_ms) = match table.freed_by {
             FreedBy::WindowEnd => ("window-end", 0),
+            FreedBy::RowTime { .. } => ("row-time", 0),
             FreedBy::Ttl { millis } => ("ttl", millis),
             FreedBy::Timer => ("timer", 0),
             FreedBy::Commit => ("commit", 0),
             FreedBy::Function => ("function", 0),
             FreedBy::Never => ("never", 0),
         };
+        let row_time_ms = if let FreedBy::RowTime { millis } = table.freed_by { millis } else { 0 };
         proto::StateTable {
+            row_time_ms,
             name: table.name,
             key: columns(table.key),
             value: columns(table.value),
@@ -63,6 +66,7 @@ impl From<proto::StateTable> for StateTable {
         };
         let freed_by = match table.freed_by.as_str() {
             "window-end" => FreedBy::WindowEnd,
+            "row-time" => FreedBy::RowTime { millis: table.row_time_ms },
             "ttl" => FreedBy::Ttl { millis: table.ttl_ms },
             "timer" => FreedBy::Timer,
             "commit" => FreedBy::Commit,
@@ -88,6 +92,7 @@ pub(super) mod tests {
         };
         let all = [
             FreedBy::WindowEnd,
+            FreedBy::RowTime { millis: -3 },
             FreedBy::Ttl { millis: 7 },
             FreedBy::Timer,
             FreedBy::Commit,
