@@ -25,6 +25,7 @@ mod alter_table;
 mod as_of;
 mod cast_names;
 mod catalog;
+mod correlated_keys;
 mod create_table;
 mod create_text;
 mod define;

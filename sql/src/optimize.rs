@@ -61,6 +61,7 @@ pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<Logical
         .execute_and_check(plan, &ConfigOptions::new(), |_, _| {})
         .and_then(crate::grouping_sets::expand)
         .and_then(without_sure_exists)
+        .and_then(crate::correlated_keys::into_columns)
         .and_then(|plan| match zone {
             Some(zone) => zone.put_into(plan),
             None => Ok(plan),
