@@ -13,6 +13,8 @@ mod interval;
 mod matches;
 mod side;
 mod spec;
+mod temporal;
+mod versions;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,7 +33,8 @@ use emit::Emitter;
 pub use interval::interval_join;
 use matches::Matches;
 use side::{KeyedRows, Side};
-pub use spec::{IntervalJoinSpec, JoinKind, JoinSide, JoinSpec, Retention};
+pub use spec::{IntervalJoinSpec, JoinKind, JoinSide, JoinSpec, Retention, TemporalJoinSpec};
+pub use temporal::temporal_join;
 
 /// The operator of a join. Its inputs must be hashed by the sides' keys.
 pub fn join(spec: JoinSpec) -> Arc<dyn OperatorFactory> {

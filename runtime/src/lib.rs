@@ -35,6 +35,7 @@ pub mod keyed;
 pub mod keys;
 pub mod lookup;
 pub mod over;
+mod pairs;
 pub mod processing_time;
 pub mod rank;
 pub mod row;

@@ -10,19 +10,19 @@ mod table;
 
 use std::sync::{Arc, Weak};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array, new_null_array};
+use arrow::array::{Array, ArrayRef, UInt32Array, new_null_array};
 use arrow::compute::take;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use coulee_model::SubtaskIndex;
-use datafusion_physical_expr::PhysicalExpr;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use crate::batch::BATCH_ROWS;
 use crate::graph::{Lineage, OperatorFactory};
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
-use crate::row_errors::evaluate::{evaluate, evaluate_condition, in_pieces};
+use crate::pairs::holding;
+use crate::row_errors::evaluate::{evaluate, in_pieces};
 use crate::row_errors::expression_text;
 use crate::state::OperatorState;
 use crate::{Batch, Result};
@@ -160,7 +160,11 @@ impl Lookup {
         let own = UInt32Array::from(pairs.own);
         let found = self.keys.decode(pairs.found)?;
         let holds = match &self.spec.condition {
-            Some(condition) if !own.is_empty() => self.holding(condition, batch, &own, &found, out)?,
+            Some(condition) if !own.is_empty() => {
+                let mut columns = batch.select(|column| Ok(take(column, &own, None)?))?.rows().columns().to_vec();
+                columns.extend(found.iter().cloned());
+                holding(condition, columns, self.spec.schema.fields().to_vec(), own.len(), out)?
+            }
             _ => vec![true; own.len()],
         };
         let (mut left, mut right) = (Vec::with_capacity(own.len()), Vec::with_capacity(own.len()));
@@ -195,40 +199,5 @@ impl Lookup {
         let joined = RecordBatch::try_new_with_options(self.spec.schema.clone(), columns, &options)?;
         out.emit(copies.with_rows(joined));
         Ok(())
-    }
-
-    /// Of each pair, whether the condition holds. Pairs that it fails on are rejected.
-    fn holding(
-        &self,
-        condition: &Arc<dyn PhysicalExpr>,
-        batch: &Batch,
-        own: &UInt32Array,
-        found: &[ArrayRef],
-        out: &mut Output,
-    ) -> Result<Vec<bool>> {
-        let mut columns = batch.select(|column| Ok(take(column, own, None)?))?.rows().columns().to_vec();
-        columns.extend(found.iter().cloned());
-        let width = columns.len();
-        columns.push(Arc::new(UInt32Array::from_iter_values(0..own.len() as u32)));
-        let mut fields = self.spec.schema.fields().to_vec();
-        fields.push(Arc::new(Field::new("pair", DataType::UInt32, false)));
-        let pairs = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-        let (computed, rejected) = in_pieces(&Batch::inserts(pairs), |piece| {
-            let holds = evaluate_condition(condition, piece.rows())?;
-            Ok((piece.rows().column(width).as_primitive::<UInt32Type>().clone(), holds))
-        })?;
-        if let Some(mut rejected) = rejected {
-            let columns: Vec<usize> = (0..width).collect();
-            rejected.rows = rejected.rows.with_rows(rejected.rows.rows().project(&columns)?);
-            out.reject(rejected);
-        }
-        let mut all = vec![false; own.len()];
-        for (numbers, holds) in computed {
-            let holds: BooleanArray = holds;
-            for (at, number) in numbers.values().iter().enumerate() {
-                all[*number as usize] = holds.is_valid(at) && holds.value(at);
-            }
-        }
-        Ok(all)
     }
 }

@@ -76,6 +76,7 @@ mod tokens;
 mod translate;
 mod types;
 mod unnest;
+mod versioned_view;
 mod window_assign;
 mod words;
 mod zone;

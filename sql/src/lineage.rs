@@ -288,12 +288,27 @@ pub(crate) fn is_over_time(window: &Window, in_utc: bool) -> bool {
 
 /// Whether no table of a plan takes rows back. An updated row leaves OVER again, long after its time.
 fn only_appends(plan: &LogicalPlan) -> bool {
-    let changes = |plan: &LogicalPlan| {
-        let LogicalPlan::TableScan(scan) = plan else { return Ok(false) };
-        let Some(ScanSource(table)) = scan.source.downcast_ref::<ScanSource>() else { return Ok(false) };
-        Ok(source_of(scan, table).is_ok_and(|source| source.is_changelog() || source.is_upsert()))
-    };
-    !plan.exists(changes).unwrap_or(true)
+    if let LogicalPlan::TableScan(scan) = plan
+        && let Some(ScanSource(table)) = scan.source.downcast_ref::<ScanSource>()
+    {
+        return !source_of(scan, table).is_ok_and(|source| source.is_changelog() || source.is_upsert());
+    }
+    // What a table had at a time does not change.
+    let inputs = if AsOf::of(plan).is_some() { 1 } else { usize::MAX };
+    plan.inputs().into_iter().take(inputs).all(only_appends)
+}
+
+/// The column of a table that an expression is, passed on as it is.
+pub(crate) fn table_column(expr: &Expr, plan: &LogicalPlan) -> Option<String> {
+    let Expr::Column(column) = without_aliases(expr) else { return None };
+    match origin(column, plan) {
+        ColumnOrigin::Table(_) => Some(column.name.clone()),
+        ColumnOrigin::Below(inputs) => match inputs.as_slice() {
+            [(input, expr)] => table_column(expr, input),
+            _ => None,
+        },
+        ColumnOrigin::Unknown => None,
+    }
 }
 
 /// Whether a column is the number of a rank, passed on as it is.

@@ -37,7 +37,8 @@ impl Scans {
             self.add(table, needed(scan, table));
         }
         // A table that is looked up has no source in the graph: whether it ends is of no account.
-        let inputs = if AsOf::of(plan).is_some() { 1 } else { usize::MAX };
+        let is_lookup = AsOf::of(plan).is_some_and(|node| node.versions.is_none());
+        let inputs = if is_lookup { 1 } else { usize::MAX };
         plan.inputs().into_iter().take(inputs).for_each(|input| self.collect(input));
     }
 

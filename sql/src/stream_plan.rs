@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A [`StreamPlan`] is a tree of nodes, one file per family ([`Node`]): `scan`, `values`, `calc`, `union`, `window_aggregate`, `window_rows`,
-//! `group_aggregate`, `rank`, `over`, `join`, `lookup`, `unnest`, `processing_time`, `final_rows`, `upsert`. A node derives from its inputs which
+//! `group_aggregate`, `rank`, `over`, `join`, `lookup`, `temporal`, `unnest`, `processing_time`, `final_rows`, `upsert`. A node derives from its inputs which
 //! changes leave it ([`ChangelogKind`]), and makes its operators. `convert` finds the node for each node of DataFusion's plan; what has none is refused
 //! there. `print` is what `EXPLAIN` shows.
 
@@ -22,6 +22,7 @@ mod processing_time;
 mod rank;
 mod scan;
 mod slices;
+mod temporal;
 mod union;
 mod unnest;
 mod upsert;
@@ -38,6 +39,8 @@ use sqlparser::tokenizer::Span;
 use crate::error::{Fault, Result};
 use crate::identity::Name;
 use crate::translate::{NodeRows, Target, Translator};
+
+pub(crate) use rank::first_row;
 
 /// Which changes flow along an edge of the plan, as in Flink's `ModifyKindSet`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

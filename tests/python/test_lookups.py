@@ -88,3 +88,41 @@ def test_a_table_that_cannot_be_read_ends_the_job_with_its_name(tmp_path):
 SELECT o.id, r.rate FROM 'orders.ndjson' AS o JOIN rates FOR SYSTEM_TIME AS OF PROCTIME() AS r ON o.currency = r.currency"""
     done = coulee("run", "-e", script, cwd=tmp_path, check=False)
     assert done.returncode != 0 and "rates" in done.stderr and "gone" in done.stderr, done.stderr
+
+
+def test_rows_meet_the_version_of_their_time_also_after_a_crash(server, tmp_path):
+    rates = """CREATE TABLE rates (currency STRING, rate BIGINT, since TIMESTAMP(3), WATERMARK FOR since AS since, PRIMARY KEY (currency) NOT ENFORCED)
+WITH ('connector' = 'upsert-stream', 'scan.watermark.idle-timeout' = '1 h');"""
+    (tmp_path / "new.sql").write_text(f"{rates} CREATE TABLE news (currency STRING, rate BIGINT, since TIMESTAMP(3)); INSERT INTO rates SELECT * FROM news;")
+    server.run("job", "submit", tmp_path / "new.sql")
+    (tmp_path / "job.sql").write_text(f"""SET 'execution.checkpointing.interval' = '100 ms';
+CREATE TABLE orders (id BIGINT, currency STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts) WITH ('scan.watermark.idle-timeout' = '1 h');
+CREATE TABLE priced (id BIGINT, rate BIGINT); {rates}
+INSERT INTO priced SELECT o.id, r.rate FROM orders AS o LEFT JOIN rates FOR SYSTEM_TIME AS OF o.ts AS r ON o.currency = r.currency;""")
+    server.run("job", "submit", tmp_path / "job.sql")
+
+    def at(minute):
+        return f"2024-05-01 10:{minute:02}:00"
+
+    def order(id, currency, minute):
+        produce(server, "orders", [{"id": id, "currency": currency, "ts": at(minute)}])
+
+    def rate(currency, rate, minute):
+        produce(server, "news", [{"currency": currency, "rate": rate, "since": at(minute)}])
+
+    rate("EUR", 1, 0)
+    order(1, "EUR", 5)
+    order(2, "EUR", 15)
+    order(3, "USD", 16)
+    rate("EUR", 2, 10)
+    # Until here the watermark is at 10 minutes.
+    wait_until(lambda: [(row["id"], row["rate"]) for row in priced(server)] == [(1, 1)])
+    server.process.kill()
+    server.process.wait()
+    server.process = server()
+    rate("USD", 7, 17)
+    rate("EUR", 3, 40)
+    order(4, "USD", 30)
+    order(5, "EUR", 50)
+    wait_until(lambda: len(priced(server)) >= 4)
+    assert sorted((row["id"], row["rate"]) for row in priced(server)) == [(1, 1), (2, 2), (3, None), (4, 7)]

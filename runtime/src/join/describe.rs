@@ -1,6 +1,6 @@
 //! How a join is shown, what it keeps, and what gives that its meaning.
 
-use super::{IntervalJoinSpec, JoinKind, JoinSide, JoinSpec, Retention};
+use super::{IntervalJoinSpec, JoinKind, JoinSide, JoinSpec, Retention, TemporalJoinSpec};
 use crate::graph::Lineage;
 use crate::row_errors::expression_text;
 use crate::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable};
@@ -66,6 +66,79 @@ pub(super) fn interval_state(
         bound: "one".to_owned(),
     });
     OperatorState { kind: "interval join", tables, facets }
+}
+
+impl TemporalJoinSpec {
+    /// `TemporalJoin: left on (a = b), where (c > d)`.
+    pub(super) fn describe(&self) -> String {
+        let equals = self.left.keys.iter().zip(&self.right.keys);
+        let on: Vec<String> =
+            equals.map(|(left, right)| format!("{} = {}", expression_text(left), expression_text(right))).collect();
+        let condition = self.condition.as_ref();
+        let condition = condition.map(|expr| format!(", where {}", expression_text(expr))).unwrap_or_default();
+        format!("TemporalJoin: {} on {}{condition}", self.kind(), on.join(", "))
+    }
+
+    fn kind(&self) -> &'static str {
+        if self.is_outer { "left" } else { "inner" }
+    }
+
+    fn time(side: &JoinSide, input: &Lineage) -> String {
+        side.retention.as_ref().map_or("none".to_owned(), |retention| input.typed(&retention.time))
+    }
+}
+
+/// What a join with versions keeps. Its condition and whether it is an outer one are about what leaves, and may change.
+pub(super) fn temporal_state(spec: &TemporalJoinSpec, left: &Lineage, right: &Lineage) -> OperatorState {
+    let facets = vec![
+        Facet::new("left keys", keys(&spec.left, left)),
+        Facet::new("right keys", keys(&spec.right, right)),
+        Facet::new("left time", TemporalJoinSpec::time(&spec.left, left)),
+        Facet::new("right time", TemporalJoinSpec::time(&spec.right, right)),
+        Facet::adapting("join", spec.kind()),
+        Facet::new("left columns", left.typed_columns()),
+        Facet::new("right columns", right.typed_columns()),
+        Facet::new("left input", left.rows()),
+        Facet::new("right input", right.rows()),
+    ];
+    let key = |side: &JoinSide, input: &Lineage, last: StateColumn| {
+        let keys = side.keys.iter().map(|key| StateColumn::new(input.text(key), "key"));
+        keys.chain([last]).collect::<Vec<_>>()
+    };
+    let mut rows = table("left", &spec.left, left);
+    rows.freed_by = FreedBy::RowTime { millis: 0 };
+    let versions = StateTable {
+        name: "versions".to_owned(),
+        key: key(&spec.right, right, StateColumn::new("time", "Timestamp(ms)")),
+        value: vec![StateColumn::new("row", "all columns")],
+        freed_by: FreedBy::RowTime { millis: 0 },
+        bound: "keys of the table, and versions that are newer than the watermark".to_owned(),
+    };
+    let times = StateTable {
+        name: "times".to_owned(),
+        key: vec![StateColumn::new("time", "Timestamp(ms)"), StateColumn::new("key", "bytes")],
+        value: Vec::new(),
+        freed_by: FreedBy::Timer,
+        bound: "times × keys that are newer than the watermark".to_owned(),
+    };
+    let watermark = StateTable {
+        name: "watermark".to_owned(),
+        key: Vec::new(),
+        value: vec![StateColumn::new("reached", "Timestamp(ms)")],
+        freed_by: FreedBy::Never,
+        bound: "one".to_owned(),
+    };
+    OperatorState { kind: "temporal join", tables: vec![rows, versions, times, watermark], facets }
+}
+
+pub(super) fn temporal_lineage(spec: &TemporalJoinSpec, left: &Lineage, right: &Lineage) -> Lineage {
+    let on = format!("{} = {}", keys(&spec.left, left), keys(&spec.right, right));
+    let both = Lineage::pairs(left, right);
+    let condition = spec.condition.as_ref().map_or("none".to_owned(), |condition| both.text(condition));
+    let (kind, rows, versions) = (spec.kind(), left.rows(), right.rows());
+    let time = TemporalJoinSpec::time(&spec.left, left);
+    let from = format!("[{kind} JOIN OF {rows} AND {versions} AS OF {time} ON {on} WHERE {condition}]");
+    both.derived(from, spec.schema.clone())
 }
 
 /// What gives the kept rows their meaning.

@@ -2,18 +2,15 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array};
+use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
-use arrow::datatypes::{DataType, Field, Schema, UInt32Type};
-use arrow::record_batch::RecordBatch;
 
 use super::JoinSpec;
 use super::side::{Kept, KeyedRows, Side};
+use crate::Result;
 use crate::operator::{InputIndex, Output};
-use crate::row_errors::evaluate::{evaluate_condition, in_pieces};
-use crate::{Batch, Result};
+use crate::pairs::holding;
 
 /// A row of the other side that one of the batch might match.
 struct Candidate {
@@ -95,30 +92,14 @@ impl Matches {
 
     /// Of each pair, whether the condition holds.
     fn conditions(&self, spec: &JoinSpec, input: InputIndex, rows: &KeyedRows, out: &mut Output) -> Result<Vec<bool>> {
-        let mut keep = vec![false; self.matching.len()];
-        let Some(condition) = &spec.condition else { return Ok(keep) };
-        let pairs = self.pairs(spec, input, rows)?;
-        let width = pairs.num_columns() - 1;
-        let (computed, rejected) = in_pieces(&Batch::inserts(pairs), |piece| {
-            let holds = evaluate_condition(condition, piece.rows())?;
-            Ok((piece.rows().column(width).as_primitive::<UInt32Type>().clone(), holds))
-        })?;
-        for (numbers, holds) in computed {
-            let holds: BooleanArray = holds;
-            for (at, number) in numbers.values().iter().enumerate() {
-                keep[*number as usize] = holds.is_valid(at) && holds.value(at);
-            }
-        }
-        if let Some(mut rejected) = rejected {
-            let columns: Vec<usize> = (0..width).collect();
-            rejected.rows = rejected.rows.with_rows(rejected.rows.rows().project(&columns)?);
-            out.reject(rejected);
-        }
-        Ok(keep)
+        let Some(condition) = &spec.condition else { return Ok(vec![false; self.matching.len()]) };
+        let sides = spec.left.schema.fields().iter().chain(spec.right.schema.fields());
+        let columns = self.pairs(input, rows)?;
+        holding(condition, columns, sides.cloned().collect(), self.matching.len(), out)
     }
 
-    /// The pairs as rows: the left columns, the right columns, and the number of the pair.
-    fn pairs(&self, spec: &JoinSpec, input: InputIndex, rows: &KeyedRows) -> Result<RecordBatch> {
+    /// The columns of the pairs: the left ones, then the right ones.
+    fn pairs(&self, input: InputIndex, rows: &KeyedRows) -> Result<Vec<ArrayRef>> {
         let of_row = self.of_row.iter().enumerate();
         let own = of_row.flat_map(|(row, range)| {
             let row = (self.rows.start + row) as u32;
@@ -134,15 +115,10 @@ impl Matches {
         for column in &self.columns {
             other_columns.push(take(column, &matching, None)?);
         }
-        let mut columns = match input {
+        Ok(match input {
             InputIndex::FIRST => [own_columns, other_columns].concat(),
             _ => [other_columns, own_columns].concat(),
-        };
-        columns.push(Arc::new(UInt32Array::from_iter_values(0..self.matching.len() as u32)));
-        let sides = spec.left.schema.fields().iter().chain(spec.right.schema.fields());
-        let mut fields: Vec<_> = sides.cloned().collect();
-        fields.push(Arc::new(Field::new("pair", DataType::UInt32, false)));
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+        })
     }
 
     fn retain(&mut self, keep: &[bool]) {

@@ -77,9 +77,19 @@ impl KeyedRows {
         self.times.as_ref().filter(|times| times.is_valid(row)).map(|times| times.value(row))
     }
 
+    /// Whether none of the row's keys is null.
+    pub fn has_key(&self, row: usize) -> bool {
+        !self.has_null[row]
+    }
+
+    /// The row's columns in Arrow's row format.
+    pub fn encoded_row(&self, row: usize) -> &[u8] {
+        encoded(self.rows.as_ref(), row)
+    }
+
     /// The stored form of a row.
     fn stored(&self, row: usize) -> Cow<'_, [u8]> {
-        let encoded = encoded(self.rows.as_ref(), row);
+        let encoded = self.encoded_row(row);
         match self.time(row) {
             None => Cow::Borrowed(encoded),
             Some(time) => Cow::Owned([&time_key(time)[..], encoded].concat()),
@@ -88,11 +98,11 @@ impl KeyedRows {
 }
 
 /// How the stored forms of rows with a time begin.
-fn time_key(millis: i64) -> [u8; TIME_BYTES] {
+pub(super) fn time_key(millis: i64) -> [u8; TIME_BYTES] {
     (millis as u64 ^ (1 << 63)).to_be_bytes()
 }
 
-const TIME_BYTES: usize = 8;
+pub(super) const TIME_BYTES: usize = 8;
 
 /// The stored form of a row's columns; empty where there are none.
 fn encoded(rows: Option<&Rows>, row: usize) -> &[u8] {
@@ -113,7 +123,7 @@ pub(super) struct Side {
     rows: RowConverter,
     has_columns: bool,
     has_times: bool,
-    table: MapTable,
+    pub(super) table: MapTable,
 }
 
 impl Side {
@@ -170,11 +180,17 @@ impl Side {
 
     /// Columns of rows in their stored forms.
     pub fn decoded<'a>(&self, rows: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
+        let from = if self.has_times { TIME_BYTES } else { 0 };
+        self.decoded_rows(rows.map(|row| row.get(from..).unwrap_or_default()))
+    }
+
+    /// Columns of rows in Arrow's row format.
+    pub fn decoded_rows<'a>(&self, rows: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
         if !self.has_columns {
             return Ok(Vec::new());
         }
-        let (parser, from) = (self.rows.parser(), if self.has_times { TIME_BYTES } else { 0 });
-        Ok(self.rows.convert_rows(rows.map(|row| parser.parse(row.get(from..).unwrap_or_default())))?)
+        let parser = self.rows.parser();
+        Ok(self.rows.convert_rows(rows.map(|row| parser.parse(row)))?)
     }
 
     /// What is known of a row, if it is kept.

@@ -115,3 +115,18 @@ pub struct IntervalJoinSpec {
     /// Whether it is a join of windows, whose late rows are dropped.
     pub of_windows: bool,
 }
+
+/// A join with the versions of a table: the right side's rows replace each other by its keys, each from its time on.
+#[derive(Debug, Clone)]
+pub struct TemporalJoinSpec {
+    /// The stream, input 0. Its time is the one at which versions are asked for.
+    pub left: JoinSide,
+    /// The table, input 1: rows that are only appended, upserts or a changelog.
+    pub right: JoinSide,
+    /// What must hold of a pair beside equal keys, over the left columns and then the right ones.
+    pub condition: Option<Arc<dyn PhysicalExpr>>,
+    /// Whether a row without a version leaves with nulls for the table's columns.
+    pub is_outer: bool,
+    /// The result's columns: the left ones, then the right ones.
+    pub schema: SchemaRef,
+}

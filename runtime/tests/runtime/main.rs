@@ -16,6 +16,7 @@ mod ranks;
 mod row_errors;
 mod savepoints;
 mod sessions;
+mod temporal_joins;
 mod time;
 mod upserts;
 mod windows;

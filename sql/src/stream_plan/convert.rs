@@ -17,6 +17,7 @@ use super::processing_time::ProcessingTime;
 use super::rank::{Numbers, Rank, bounded, lost};
 use super::scan::Scan;
 use super::slices::sliced;
+use super::temporal::TemporalJoin;
 use super::union::Union;
 use super::unnest::Unnest;
 use super::upsert::ChangelogNormalize;
@@ -65,6 +66,10 @@ impl Converter {
         }
         if let Some(node) = AsOf::of(plan) {
             let table = Converter { keeps_upserts: true, ..self }.convert(&node.right)?;
+            if let Some(versions) = &node.versions {
+                let inputs = vec![self.convert(&node.left)?, table];
+                return Ok(StreamPlan::new(TemporalJoin::of(node, versions)?, inputs, plan.schema().clone()));
+            }
             return Ok(StreamPlan::new(Lookup::of(node, table)?, inputs(&[&node.left])?, plan.schema().clone()));
         }
         if let Some(node) = crate::unnest::Unnest::of(plan) {

@@ -6,12 +6,12 @@ use coulee_runtime::graph::{NodeKind, Partitioning, Port};
 use coulee_runtime::lookup::{LookupSpec, LookupTable, lookup};
 use coulee_runtime::table::LOOKUP_RELOAD;
 use datafusion_common::DFSchema;
-use datafusion_expr::utils::{conjunction, split_conjunction};
-use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan};
+use datafusion_expr::utils::conjunction;
+use datafusion_expr::{Expr, TableScan};
 
 use super::print::expression;
 use super::{Building, Node, StreamPlan};
-use crate::as_of::AsOf;
+use crate::as_of::{AsOf, equalities, table_of};
 use crate::catalog::{ScanSource, Table};
 use crate::error::{Fault, Result};
 use crate::faults::fault;
@@ -31,16 +31,9 @@ pub(super) struct Lookup {
 impl Lookup {
     /// The node of a join as of a processing time, and the plan of the table's rows.
     pub fn of(node: &AsOf, table: StreamPlan) -> Result<Self> {
-        let Some(scan) = scan_of(&node.right) else { return Err(no_table()) };
-        let (mut on, mut rest) = (Vec::new(), Vec::new());
-        for term in split_conjunction(&node.condition) {
-            match equal(term, node.left.schema(), node.right.schema()) {
-                Some(pair) => on.push(pair),
-                None => rest.push(term.clone()),
-            }
-        }
-        let is_true = |term: &Expr| *term == datafusion_expr::lit(true);
-        rest.retain(|term| !is_true(term));
+        let Some(scan) = table_of(&node.right, true) else { return Err(no_table()) };
+        let (equal, rest) = equalities(&node.condition, node.left.schema(), node.right.schema());
+        let on = equal.into_iter().map(|(left, right, _)| (left, right)).collect();
         Ok(Lookup { scan: scan.clone(), table, on, condition: conjunction(rest), is_outer: node.is_outer })
     }
 
@@ -117,29 +110,4 @@ fn no_table() -> Fault {
     )
     .or_clause(&["SYSTEM_TIME"])
     .help("write the query's result to a table of connector 'upsert-stream', and join that")
-}
-
-/// The only table that a plan reads, if nothing is done to its rows but to each alone.
-fn scan_of(plan: &LogicalPlan) -> Option<&TableScan> {
-    match plan {
-        LogicalPlan::TableScan(scan) => Some(scan),
-        LogicalPlan::Projection(node) => scan_of(&node.input),
-        LogicalPlan::Filter(node) => scan_of(&node.input),
-        LogicalPlan::SubqueryAlias(node) => scan_of(&node.input),
-        _ => None,
-    }
-}
-
-/// The sides of an equality of something of the left side and something of the table.
-fn equal(term: &Expr, left: &DFSchema, right: &DFSchema) -> Option<(Expr, Expr)> {
-    let Expr::BinaryExpr(BinaryExpr { left: a, op: Operator::Eq, right: b }) = term else { return None };
-    let is_of = |expr: &Expr, schema: &DFSchema| {
-        let columns = expr.column_refs();
-        !columns.is_empty() && columns.iter().all(|column| schema.maybe_index_of_column(column).is_some())
-    };
-    match () {
-        () if is_of(a, left) && is_of(b, right) => Some((a.as_ref().clone(), b.as_ref().clone())),
-        () if is_of(b, left) && is_of(a, right) => Some((b.as_ref().clone(), a.as_ref().clone())),
-        () => None,
-    }
 }

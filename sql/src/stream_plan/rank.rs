@@ -71,6 +71,11 @@ pub(super) fn bounded(filter: &Filter) -> Option<(Numbers, Vec<Expr>)> {
     (numbers.to < u64::MAX).then_some((numbers, rest))
 }
 
+/// Whether a filter lets the first row of each partition through, and says nothing else.
+pub(crate) fn first_row(filter: &Filter) -> bool {
+    matches!(bounded(filter), Some((Numbers { from: 1, to: 1 }, rest)) if rest.is_empty())
+}
+
 /// What a condition says of a rank's number: `rn <= 3`, `rn = 1`, `rn BETWEEN 2 AND 4`.
 fn bounds(condition: &Expr, input: &LogicalPlan) -> Option<Numbers> {
     let is_number = |expr: &Expr| matches!(expr, Expr::Column(column) if is_rank(column, input));
