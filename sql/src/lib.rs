@@ -70,6 +70,7 @@ mod spans;
 mod stack;
 mod statement;
 mod stream_plan;
+mod table_arguments;
 mod table_as_of;
 mod table_function;
 mod tokens;

@@ -15,6 +15,7 @@ use crate::foreign;
 use crate::limits::{OPERATIONS_MAX, PARSER_DEPTH_MAX};
 use crate::parser_fault::parser_fault;
 use crate::statement::{Body, CreateView, Insert, Relation, Show};
+use crate::table_arguments;
 use crate::tokens::is_word;
 use crate::words::{Words, table_name};
 
@@ -205,21 +206,8 @@ fn statement_set(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Body
 }
 
 /// The rest of the words, as a query.
-///
-/// `TUMBLE(TABLE t, …)`: sqlparser knows no `TABLE` among arguments, so it is left out. What remains, `TUMBLE(t, …)`, has one meaning, as a function of a
-/// relation cannot take a column there.
 pub(crate) fn query(words: &mut Words<'_>) -> Result<Box<Query>> {
-    let start = words.index();
-    let rest = &words.tokens[start..];
-    let mut kept = Vec::with_capacity(rest.len());
-    for (index, token) in rest.iter().enumerate() {
-        let after = index.checked_sub(1).map(|before| &rest[before].token);
-        let is_argument = matches!(after, Some(Token::LParen | Token::RArrow | Token::Comma));
-        let names = rest.get(index + 1).is_some_and(|next| matches!(&next.token, Token::Word(_)));
-        if !(is_word(&token.token, "TABLE") && is_argument && names) {
-            kept.push(token.clone());
-        }
-    }
+    let kept = table_arguments::spelled(&words.tokens[words.index()..]);
     let mut parser = Parser::new(&FlinkDialect).with_recursion_limit(PARSER_DEPTH_MAX).with_tokens_with_locations(kept);
     let parsed = parser.parse_query();
     let mut query = parsed.map_err(|error| parser_fault(&error, parser.get_current_token(), &words.tokens))?;

@@ -77,6 +77,7 @@ impl Functions {
                 ("hop", "window"),
                 ("rank", "over"),
                 ("row_number", "over"),
+                ("session", "window"),
                 ("tumble", "window"),
             ])
             .collect();

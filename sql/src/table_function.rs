@@ -1,4 +1,4 @@
-//! Window table functions in `FROM`: `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR))`, `HOP` and `CUMULATE`.
+//! Window table functions in `FROM`: `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR))`, `HOP`, `CUMULATE` and `SESSION`.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::lineage::{is_event_time, is_processing_time};
 use crate::processing_time::{ProcessingTime, Steps};
 use crate::types::{timestamp_ltz, type_name};
 use crate::window_assign::{ADDED, Assigned, WindowAssign};
-use crate::words::SESSIONS;
+use crate::words::{PARTITIONED, SESSIONS};
 
 /// How many windows of `HOP` or `CUMULATE` may hold one row.
 const WINDOWS_OF_A_ROW_MAX: i64 = 100_000;
@@ -68,16 +68,8 @@ fn window_function(
     context: &mut dyn RelationPlannerContext,
 ) -> datafusion_common::Result<LogicalPlan> {
     let Some(function) = WindowFunction::of(&name.value) else {
-        let (message, help) = match name.value.eq_ignore_ascii_case("SESSION") {
-            true => (
-                "SESSION as a table function comes in a later version".to_owned(),
-                "write GROUP BY SESSION(ts, INTERVAL '10' MINUTE), key with SESSION_START and SESSION_END in the SELECT",
-            ),
-            false => {
-                (format!("unknown table function '{}'", name.value), "the table functions are TUMBLE, HOP and CUMULATE")
-            }
-        };
-        return Err(Fault::new(message).at(name.span).help(help).into_datafusion());
+        let fault = Fault::new(format!("unknown table function '{}'", name.value)).at(name.span);
+        return Err(fault.help("the table functions are TUMBLE, HOP, CUMULATE and SESSION").into_datafusion());
     };
     let parts = Arguments::of(function, name, arguments).map_err(Fault::into_datafusion)?;
     let input = context.plan(parts.data.clone())?;
@@ -96,12 +88,14 @@ fn window_function(
         }
         WindowFunction::Hop => WindowKind::Hopping { slide_millis: spans[0], size_millis: spans[1] },
         WindowFunction::Cumulate => WindowKind::Cumulating { step_millis: spans[0], max_size_millis: spans[1] },
-        WindowFunction::Sessions if spans[0] > 0 => {
+        WindowFunction::Session | WindowFunction::Sessions if spans[0] > 0 => {
             // A session ends at any time: the watermark follows the clock in the smallest steps.
             let steps = Steps { step_millis: 1, offset_millis: 0 };
-            return timed(input, &parts, in_utc, steps)?.assign(Assigned::Sessions { gap_millis: spans[0] });
+            let partition = (function == WindowFunction::Session).then(|| partition(&input, &parts)).transpose();
+            let partition = partition.map_err(Fault::into_datafusion)?;
+            return timed(input, &parts, in_utc, steps)?.assign(Assigned::Sessions { gap_millis: spans[0] }, partition);
         }
-        WindowFunction::Sessions => {
+        WindowFunction::Session | WindowFunction::Sessions => {
             let message = format!("the gap of a session is {} ms, expected more than 0", spans[0]);
             return Err(Fault::new(message).at(place).into_datafusion());
         }
@@ -109,7 +103,7 @@ fn window_function(
     let windows = Windows::new(kind, offset).map_err(wrong)?;
     check_overlap(spans).map_err(|fault| fault.at(place).into_datafusion())?;
     let steps = Steps { step_millis: windows.slice_millis(), offset_millis: windows.offset_millis() };
-    timed(input, &parts, in_utc, steps)?.assign(Assigned::Overlapping(windows))
+    timed(input, &parts, in_utc, steps)?.assign(Assigned::Overlapping(windows), None)
 }
 
 /// Refuses a slide (or step) so much smaller than the size that a row's windows take hours to fire.
@@ -128,7 +122,9 @@ enum WindowFunction {
     Tumble,
     Hop,
     Cumulate,
-    /// What `GROUP BY SESSION(…)` becomes.
+    /// Sessions of the partitions of a table.
+    Session,
+    /// What `GROUP BY SESSION(…)` becomes: sessions of the other keys of the group.
     Sessions,
 }
 
@@ -138,6 +134,7 @@ impl WindowFunction {
             "TUMBLE" => Some(WindowFunction::Tumble),
             "HOP" => Some(WindowFunction::Hop),
             "CUMULATE" => Some(WindowFunction::Cumulate),
+            "SESSION" => Some(WindowFunction::Session),
             _ if name == SESSIONS => Some(WindowFunction::Sessions),
             _ => None,
         }
@@ -149,7 +146,7 @@ impl WindowFunction {
             WindowFunction::Tumble => &["SIZE"],
             WindowFunction::Hop => &["SLIDE", "SIZE"],
             WindowFunction::Cumulate => &["STEP", "SIZE"],
-            WindowFunction::Sessions => &["GAP"],
+            WindowFunction::Session | WindowFunction::Sessions => &["GAP"],
         }
     }
 
@@ -158,6 +155,7 @@ impl WindowFunction {
             WindowFunction::Tumble => "TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)",
             WindowFunction::Hop => "HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTE, INTERVAL '1' HOUR)",
             WindowFunction::Cumulate => "CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR, INTERVAL '1' DAY)",
+            WindowFunction::Session => "SESSION(TABLE t PARTITION BY key, DESCRIPTOR(ts), INTERVAL '10' MINUTE)",
             WindowFunction::Sessions => "SESSION(ts, INTERVAL '10' MINUTE)",
         }
     }
@@ -211,9 +209,10 @@ fn timed(input: LogicalPlan, parts: &Arguments, in_utc: bool, steps: Steps) -> d
 
 impl Timed {
     /// The columns and the three of the windows, where a row may be in several.
-    fn assign(self, windows: Assigned) -> datafusion_common::Result<LogicalPlan> {
+    fn assign(self, windows: Assigned, partition: Option<Vec<Expr>>) -> datafusion_common::Result<LogicalPlan> {
         let is_all = self.columns.len() == self.input.schema().fields().len();
-        let plan = WindowAssign::new(Arc::new(self.input), self.time, windows)?.into_plan();
+        let assign = WindowAssign::new(Arc::new(self.input), self.time, windows)?;
+        let plan = partition.into_iter().fold(assign, WindowAssign::partitioned).into_plan();
         if is_all {
             return Ok(plan);
         }
@@ -247,9 +246,21 @@ fn unknown_column(name: &Ident, schema: &DFSchema) -> Fault {
     }
 }
 
+/// The columns by which a table is partitioned.
+fn partition(input: &LogicalPlan, parts: &Arguments) -> Result<Vec<Expr>> {
+    let column = |name: &Ident| {
+        let found = input.schema().qualified_fields_with_unqualified_name(&name.value);
+        let (qualifier, field) = found.first().ok_or_else(|| unknown_column(name, input.schema()))?;
+        Ok(Expr::Column(Column::new(qualifier.cloned(), field.name())))
+    };
+    parts.partition.iter().map(column).collect()
+}
+
 /// What a window function was called with.
 struct Arguments {
     data: TableFactor,
+    /// The columns behind `PARTITION BY`.
+    partition: Vec<Ident>,
     time: Ident,
     spans: Vec<ast::Expr>,
     offset: Option<ast::Expr>,
@@ -260,7 +271,8 @@ impl Arguments {
     fn of(window: WindowFunction, function: &Ident, arguments: &[FunctionArg]) -> Result<Self> {
         let mut names = vec!["DATA", "TIMECOL"];
         names.extend(window.spans());
-        names.extend((window != WindowFunction::Sessions).then_some("OFFSET"));
+        let is_session = matches!(window, WindowFunction::Session | WindowFunction::Sessions);
+        names.extend((!is_session).then_some("OFFSET"));
         let usage = |function: &Ident| usage(window, function);
         let mut found: Vec<Option<ast::Expr>> = vec![None; names.len()];
         for (position, argument) in arguments.iter().enumerate() {
@@ -283,6 +295,11 @@ impl Arguments {
         };
         let spans: Option<Vec<ast::Expr>> = found.by_ref().take(window.spans().len()).collect();
         let (Some(spans), offset) = (spans, found.next().flatten()) else { return Err(usage(function)) };
+        let (table, partition) = partitioned(table);
+        if let Some(column) = partition.first().filter(|_| window != WindowFunction::Session) {
+            let fault = Fault::new("PARTITION BY is for sessions: other windows are at fixed times");
+            return Err(fault.at(column.span).help("leave it out, and group by the columns"));
+        }
         let data = match table {
             ast::Expr::Identifier(name) => table_factor(ObjectName::from(vec![name])),
             ast::Expr::CompoundIdentifier(names) => table_factor(ObjectName::from(names)),
@@ -291,8 +308,28 @@ impl Arguments {
             }
             _ => return Err(usage(function)),
         };
-        Ok(Arguments { data, time: descriptor(&time).ok_or_else(|| usage(function))?, spans, offset })
+        Ok(Arguments { data, partition, time: descriptor(&time).ok_or_else(|| usage(function))?, spans, offset })
     }
+}
+
+/// A table, and the columns by which it is partitioned: the arguments of a call that stands for both.
+fn partitioned(table: ast::Expr) -> (ast::Expr, Vec<Ident>) {
+    let ast::Expr::Function(function) = &table else { return (table, Vec::new()) };
+    let FunctionArguments::List(list) = &function.args else { return (table, Vec::new()) };
+    if !last(&function.name).is_some_and(|name| name.value == PARTITIONED) {
+        return (table, Vec::new());
+    }
+    let mut args = list.args.iter().filter_map(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    });
+    let Some(data) = args.next() else { return (table, Vec::new()) };
+    let column = |expr: ast::Expr| match expr {
+        ast::Expr::Identifier(name) => Some(name),
+        ast::Expr::CompoundIdentifier(names) => names.last().cloned(),
+        _ => None,
+    };
+    (data, args.filter_map(column).collect())
 }
 
 impl Arguments {

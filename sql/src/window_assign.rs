@@ -55,6 +55,8 @@ pub(crate) struct WindowAssign {
     /// The rows' event time, over the input.
     pub time: Expr,
     pub windows: Assigned,
+    /// By which columns sessions are apart, if that is said; else they are those of the keys of the aggregation.
+    pub partition: Option<Vec<Expr>>,
     schema: DFSchemaRef,
 }
 
@@ -70,7 +72,13 @@ impl WindowAssign {
             fields.push((None, Arc::new(Field::new(name, data_type, true))));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, schema.metadata().clone())?);
-        Ok(WindowAssign { input, time, windows, schema })
+        Ok(WindowAssign { input, time, windows, partition: None, schema })
+    }
+
+    /// The same with sessions by these columns.
+    #[must_use]
+    pub fn partitioned(self, by: Vec<Expr>) -> Self {
+        WindowAssign { partition: Some(by), ..self }
     }
 
     pub fn into_plan(self) -> LogicalPlan {
@@ -110,7 +118,7 @@ impl WindowAssign {
 
 impl PartialOrd for WindowAssign {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        match (&self.input, &self.time).partial_cmp(&(&other.input, &other.time)) {
+        match (&self.input, &self.time, &self.partition).partial_cmp(&(&other.input, &other.time, &other.partition)) {
             Some(Ordering::Equal) if self.windows != other.windows => None,
             order => order,
         }
@@ -131,12 +139,18 @@ impl UserDefinedLogicalNodeCore for WindowAssign {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        vec![self.time.clone()]
+        self.partition.iter().flatten().chain([&self.time]).cloned().collect()
     }
 
-    /// A condition on the bounds stays above.
+    /// A condition on the bounds stays above; where a table function gives sessions, so does one on rows, as these hold sessions together.
     fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
-        ADDED.iter().map(|(name, _)| (*name).to_owned()).collect()
+        let bounds = ADDED.iter().map(|(name, _)| (*name).to_owned());
+        let Some(partition) = &self.partition else { return bounds.collect() };
+        let is_of_partition = |name: &&String| {
+            partition.iter().any(|column| column.try_as_col().is_some_and(|column| column.name == **name))
+        };
+        let fields = self.schema.fields().iter().map(|field| field.name());
+        fields.filter(|name| !is_of_partition(name)).cloned().chain(bounds).collect()
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -148,17 +162,21 @@ impl UserDefinedLogicalNodeCore for WindowAssign {
 
     fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
         match (exprs.pop(), inputs.pop()) {
-            (Some(time), Some(input)) => WindowAssign::new(Arc::new(input), time, self.windows),
+            (Some(time), Some(input)) => {
+                let assign = WindowAssign::new(Arc::new(input), time, self.windows)?;
+                Ok(WindowAssign { partition: self.partition.is_some().then_some(exprs), ..assign })
+            }
             _ => internal_err!("a window assignment has a time and an input"),
         }
     }
 
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
         let input = self.input.schema();
-        let of_time = self.time.column_refs();
-        let of_time = of_time.iter().filter_map(|column: &&Column| input.maybe_index_of_column(column));
+        let exprs = self.expressions();
+        let read = exprs.iter().flat_map(Expr::column_refs);
+        let read = read.filter_map(|column: &Column| input.maybe_index_of_column(column));
         let own = output_columns.iter().copied().filter(|column| self.bound(*column).is_none());
-        let mut needed: Vec<usize> = own.chain(of_time).collect();
+        let mut needed: Vec<usize> = own.chain(read).collect();
         needed.sort_unstable();
         needed.dedup();
         Some(vec![needed])

@@ -15,6 +15,9 @@ use crate::tokens::is_word;
 /// The table function that `GROUP BY SESSION(…)` becomes. No function of SQL has a blank in its name.
 pub(crate) const SESSIONS: &str = "sessions by the keys of the group";
 
+/// How the parser is told of `TABLE t PARTITION BY a, b`: as a call of this name with the table and the columns.
+pub(crate) const PARTITIONED: &str = "table partition by";
+
 /// The catalog and the database that there are, as Flink's are called.
 pub(crate) const CATALOG: &str = "default_catalog";
 pub(crate) const DATABASE: &str = "default_database";

@@ -203,6 +203,7 @@ impl Converter {
 
     /// An aggregation by windows of which a row may be in several.
     fn assigned(self, node: WindowAggregate, input: &LogicalPlan) -> Result<StreamPlan> {
+        node.check_partition(input)?;
         let mut conditions = Vec::new();
         let below = self.convert(&sliced(input, &mut conditions)?)?;
         let bound = |expr: Expr| {

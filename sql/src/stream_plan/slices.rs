@@ -51,6 +51,12 @@ pub(super) fn sliced(plan: &LogicalPlan, after: &mut Vec<Expr>) -> Result<Logica
             for condition in of_windows {
                 after.push(named(condition, &filter.input)?);
             }
+            if !of_rows.is_empty() && assign_below(&filter.input).is_some_and(|assign| assign.partition.is_some()) {
+                let fault = Fault::new("a condition on rows that hold sessions together comes before the sessions");
+                return Err(fault
+                    .or_clause(&["WHERE"])
+                    .help("write SESSION(TABLE v …), with v a view that has the condition"));
+            }
             let input = sliced(&filter.input, after)?;
             match conjunction(of_rows) {
                 Some(predicate) => Filter::try_new(predicate, Arc::new(input)).map(LogicalPlan::Filter),
@@ -92,4 +98,14 @@ fn between() -> Fault {
     Fault::new("something is computed of the bounds of windows before the rows of each window are aggregated")
         .or_clause(&["GROUP"])
         .help("group by window_start and window_end themselves, and compute with them in the SELECT or behind it")
+}
+
+/// What gives the rows of an input their windows.
+pub(super) fn assign_below(plan: &LogicalPlan) -> Option<&WindowAssign> {
+    match plan {
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
+            plan.inputs().first().copied().and_then(assign_below)
+        }
+        _ => WindowAssign::of(plan),
+    }
 }

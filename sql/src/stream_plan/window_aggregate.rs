@@ -1,5 +1,7 @@
 //! `GROUP BY` with a window: partial aggregation before the shuffle where it pays, the late rows' stream, and the keys.
 
+use std::collections::BTreeSet;
+
 use arrow::datatypes::FieldRef;
 use coulee_model::OperatorId;
 use coulee_runtime::graph::{NodeKind, Partitioning, Port};
@@ -10,18 +12,20 @@ use coulee_runtime::window::{
     session_aggregate, window_final, window_partial, window_single,
 };
 use datafusion_common::{Column, DFSchema};
-use datafusion_expr::{Aggregate, Expr};
+use datafusion_expr::{Aggregate, Expr, LogicalPlan};
 
 use crate::error::{Fault, Result};
 use crate::faults::fault;
+use crate::functions::ranking::without_alias;
 use crate::hint;
 use crate::identity::Name;
 use crate::lineage::{GroupWindow, bounds_of};
 use crate::translate::{NodeRows, Translator, physical};
-use crate::window_assign::Assigned;
+use crate::window_assign::{Assigned, WindowAssign};
 
 use super::aggregates::{columns_of, keys, lowered};
 use super::print::aggregates;
+use super::slices::assign_below;
 use super::{Building, ChangelogKind, Node, StateName, StreamPlan};
 
 /// Aggregates the rows of each window by keys, once the watermark has passed the window.
@@ -263,6 +267,37 @@ impl WindowAggregate {
         matches!(self.window, GroupWindow::Assigned(_))
     }
 
+    /// Checks that the keys are the columns by which sessions are apart, where a table function says which these are.
+    ///
+    /// # Errors
+    /// When they are others.
+    pub fn check_partition(&self, input: &LogicalPlan) -> Result<()> {
+        let Some(assign) = assign_below(input) else { return Ok(()) };
+        let Some(partition) = &assign.partition else { return Ok(()) };
+        let index = |column: &Column| assign.input.schema().maybe_index_of_column(column);
+        let keys: Option<BTreeSet<usize>> = self.keys.iter().map(|(key, _)| assigned_column(key, input)).collect();
+        let by = partition.iter().map(|column| if let Expr::Column(column) = column { index(column) } else { None });
+        if keys.is_some() && keys == by.collect() {
+            return Ok(());
+        }
+        let names: Vec<&str> =
+            partition.iter().filter_map(|column| column.try_as_col()).map(|column| column.name.as_str()).collect();
+        let (message, help) = match names.is_empty() {
+            true => (
+                "sessions of all rows together are grouped by their bounds alone".to_owned(),
+                "write SESSION(TABLE t PARTITION BY key, DESCRIPTOR(ts), gap) for the sessions of each key".to_owned(),
+            ),
+            false => (
+                format!(
+                    "the sessions are those of {}, and the GROUP BY has other keys beside their bounds",
+                    names.join(", ")
+                ),
+                format!("group by window_start, window_end, {} and aggregate the results again", names.join(", ")),
+            ),
+        };
+        Err(Fault::new(message).or_clause(&["GROUP"]).help(help))
+    }
+
     /// The column of the result that is this bound of the window.
     pub fn bound(&self, bound: Bound) -> Option<Expr> {
         let wanted = match bound {
@@ -297,5 +332,19 @@ impl WindowAggregate {
             output: self.output.clone(),
             schema: self.schema.inner().clone(),
         })
+    }
+}
+
+/// Which column of what gives rows their windows an expression is.
+fn assigned_column(expr: &Expr, plan: &LogicalPlan) -> Option<usize> {
+    let Expr::Column(column) = without_alias(expr) else { return None };
+    let index = plan.schema().maybe_index_of_column(column)?;
+    match plan {
+        LogicalPlan::Projection(node) => assigned_column(&node.expr[index], &node.input),
+        LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
+            let input = plan.inputs().first().copied()?;
+            assigned_column(&Expr::Column(Column::from(input.schema().qualified_field(index))), input)
+        }
+        _ => WindowAssign::of(plan).map(|_| index),
     }
 }

@@ -23,7 +23,7 @@ impl WindowRows {
             Assigned::Overlapping(windows) => Ok(WindowRows { time: assign.time.clone(), windows }),
             Assigned::Sessions { .. } => Err(Fault::new("sessions are windows of an aggregation")
                 .or_clause(&["GROUP"])
-                .help("write SESSION_START, SESSION_END and aggregates in the SELECT of GROUP BY SESSION(…)")),
+                .help("aggregate the rows of each: GROUP BY window_start, window_end and the columns of PARTITION BY")),
         }
     }
 }
