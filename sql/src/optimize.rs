@@ -60,7 +60,9 @@ pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<Logical
     let optimized = Analyzer::new()
         .execute_and_check(plan, &ConfigOptions::new(), |_, _| {})
         .and_then(crate::grouping_sets::expand)
+        .and_then(crate::not_in::take_apart)
         .and_then(without_sure_exists)
+        .and_then(crate::subquery_values::into_counts)
         .and_then(crate::correlated_keys::into_columns)
         .and_then(|plan| match zone {
             Some(zone) => zone.put_into(plan),

@@ -52,8 +52,19 @@ def types(table):
     return "\n".join(f"{name} {kind}" for name, kind in found)
 
 
+def with_times(made):
+    """Tables without the rows that have no event time: Flink fails on these, and Coulee puts them into no window."""
+    for name, columns, options, lines in made:
+        time = re.search(r"WATERMARK FOR (\w+)", columns)
+        if time and "json" in options:
+            lines = "\n".join(line for line in lines.splitlines() if json.loads(line).get(time[1]) is not None)
+        yield name, columns, options, lines
+
+
 def answer(mode, made, statements, folder):
     """Columns, rows that are left and kinds of changes of the last statement; or the first line of the error."""
+    for name, _, _, lines in made:
+        (folder / f"{name}.in").write_text(lines + "\n" if lines else "")
     settings = EnvironmentSettings.in_streaming_mode() if mode == "streaming" else EnvironmentSettings.in_batch_mode()
     env = TableEnvironment.create(settings)
     env.get_config().set("parallelism.default", "1").set("table.local-time-zone", "UTC")
@@ -61,7 +72,11 @@ def answer(mode, made, statements, folder):
         for name, columns, options, _ in made:
             env.execute_sql(f"CREATE TEMPORARY TABLE {name} ({columns}) WITH ('connector' = 'filesystem', 'path' = '{folder / name}.in', {options})")
         for statement in statements[:-1]:
-            env.execute_sql(statement)
+            setting = re.fullmatch(r"SET '(.+)' = '(.*)'", statement)
+            if setting:
+                env.get_config().set(*setting.groups())
+            else:
+                env.execute_sql(statement)
         table = env.sql_query(statements[-1])
         names, left, kinds = table.get_schema().get_field_names(), [], set()
         with table.execute().collect() as rows:
@@ -92,9 +107,9 @@ def main(names):
             own = list(tables(of_case))
             made = [table for table in tables(head[1]) if table[0] not in {name for name, *_ in own}] + own
             with tempfile.TemporaryDirectory() as folder:
-                for name, _, _, lines in made:
-                    (Path(folder) / f"{name}.in").write_text(lines + "\n" if lines else "")
                 given = {"streaming": answer("streaming", made, statements, Path(folder))}
+                if "RowTime field should not be null" in given["streaming"].get("error", ""):
+                    given["streaming"] = answer("streaming", list(with_times(made)), statements, Path(folder))
                 if "error" in given["streaming"]:
                     given["batch"] = answer("batch", made, statements, Path(folder))
             block = [sentence]

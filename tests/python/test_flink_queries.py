@@ -10,15 +10,21 @@ from golden import FOLDER, Case, _line
 
 QUERIES = ROOT / "tests/flink/queries"
 DIFFERENCES = ROOT / "tests/flink/queries_differences.txt"
+REFUSED = ROOT / "tests/flink/queries_refused.txt"
 
 
 def _blocks(path):
     return [Case(block) for block in path.read_text().split("\n====\n")]
 
 
-def _listed():
-    """The cases that are meant to differ, as `file: sentence`."""
-    return [line for line in DIFFERENCES.read_text().splitlines() if line.strip() and not line.startswith("#")]
+def _listed(file):
+    """The cases of a list with reasons, as `file: sentence`."""
+    return [line for line in file.read_text().splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _modes(flinks):
+    """In which of its modes Flink runs a query."""
+    return [mode for mode in ("streaming", "batch") if flinks.get(f"{mode} rows") is not None]
 
 
 def _rows(text):
@@ -33,10 +39,10 @@ def _types(text):
 
 
 def _differs(mine, flinks):
-    """What of a golden case is not as Flink has it; nothing where Flink does not run the query at all."""
-    modes = [mode for mode in ("streaming", "batch") if flinks.get(f"{mode} rows") is not None]
+    """What of a golden case is not as Flink has it."""
+    modes = _modes(flinks)
     if not modes:
-        return ""
+        return f"Flink does not run it: {flinks.get('streaming error')}"
     title, rows = next((title, text) for title, text in mine.sections if title.startswith("rows"))
     given = flinks.get(f"{modes[0]} rows")
     ours, theirs = _rows(rows), _rows(given)
@@ -57,23 +63,25 @@ def _parsed(line):
 @pytest.mark.parametrize("path", sorted(QUERIES.glob("*.txt")), ids=lambda path: path.stem)
 def test_golden_streams_are_as_flink_has_them(path):
     golden = {case.sentence: case for case in _blocks(FOLDER / path.name)}
-    listed, wrong, needed = _listed(), [], set()
+    differing, refused = _listed(DIFFERENCES), _listed(REFUSED)
+    wrong, needed = [], set()
     for flinks in _blocks(path):
         mine = golden.get(flinks.sentence)
         assert mine is not None, f"{flinks.sentence}: no such golden case any more: run scripts/flink-queries {path.stem}"
         key = f"{path.stem}: {flinks.sentence.splitlines()[0]}"
         difference = _differs(mine, flinks)
-        if difference and key in listed:
+        if difference and key in (differing if _modes(flinks) else refused):
             needed.add(key)
         elif difference:
             wrong.append(f"{key}\n  {difference}")
-    unneeded = [key for key in listed if key.startswith(f"{path.stem}: ") and key not in needed]
+    unneeded = [key for key in differing + refused if key.startswith(f"{path.stem}: ") and key not in needed]
     assert not wrong and not unneeded, "\n".join([*wrong, *(f"{key}: does not differ any more" for key in unneeded)])
 
 
 def test_differences_have_reasons_and_files():
     names = {path.stem for path in QUERIES.glob("*.txt")}
-    for line in _listed():
-        assert line.split(": ")[0] in names, line
-    reasons = [block for block in DIFFERENCES.read_text().split("\n\n")[1:] if block.strip()]
-    assert len(reasons) < 10 and all(block.lstrip().startswith("#") for block in reasons)
+    for file in (DIFFERENCES, REFUSED):
+        for line in _listed(file):
+            assert line.split(": ")[0] in names, line
+        reasons = [block for block in file.read_text().split("\n\n")[1:] if block.strip()]
+        assert len(reasons) < 10 and all(block.lstrip().startswith("#") for block in reasons)
