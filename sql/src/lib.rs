@@ -61,6 +61,7 @@ mod parser_fault;
 mod planner;
 mod processing_time;
 mod refuse;
+mod row_in;
 mod scalar_subqueries;
 mod scans;
 mod script;

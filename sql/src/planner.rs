@@ -112,6 +112,7 @@ impl Planner<'_> {
         group_window::rewrite(&mut query)?;
         crate::distinct_from::take_apart(&mut query);
         crate::fetch::spell_fetches(&mut query)?;
+        crate::row_in::rewrite(&mut query)?;
         crate::scalar_subqueries::name_values(&mut query);
         crate::hint::mark(&mut query)?;
         cast_names::mark(&mut query);

@@ -75,6 +75,11 @@ impl Visitor for Unread {
                 let fault = Fault::new("TABLESAMPLE comes in a later version").at(name.span());
                 ControlFlow::Break(Box::new(fault.help("filter with WHERE")))
             }
+            TableFactor::Pivot { table, .. } | TableFactor::Unpivot { table, .. } => {
+                let fault = Fault::new("PIVOT and UNPIVOT are not Flink's SQL").at(table.span());
+                let help = "write SUM(x) FILTER (WHERE k = 'p') AS p, … with GROUP BY, or a UNION ALL of one SELECT per column";
+                ControlFlow::Break(Box::new(fault.help(help)))
+            }
             TableFactor::Derived { sample: Some(_), .. } => {
                 let fault = Fault::new("TABLESAMPLE comes in a later version").or_clause(&["TABLESAMPLE"]);
                 ControlFlow::Break(Box::new(fault.help("filter with WHERE")))

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use arrow::array::StructArray;
 use arrow::datatypes::DataType;
 
-use super::definition::Kind::{Bool, Text, Whole};
+use datafusion_common::{Result, exec_err};
+
+use super::definition::Kind::{Any, Bool, Text, Whole};
 use super::definition::{Function, Nulls, Takes, gives};
 pub(crate) use access::Access;
 use access::item;
@@ -18,7 +20,7 @@ use elements::{array, cardinality, combined, contains, distinct, element, join, 
 use maps::{map, map_from_arrays, map_list, map_union};
 use types::{
     element_type, entry_fields, key_value, list_and_element, list_of, map_of, map_part, one_list, one_map, one_type,
-    same_kind, two_lists,
+    row_of, same_kind, two_lists,
 };
 
 pub(crate) static COLLECTION: &[Function] = &[
@@ -30,6 +32,19 @@ pub(crate) static COLLECTION: &[Function] = &[
         |given| list_of(given.first()),
         Nulls::Never,
         array,
+    ),
+    Function::new(
+        "ROW",
+        "ROW(value, …)",
+        "a row, whose fields are EXPR$0, EXPR$1, …: ROW(1, 'a')",
+        Takes::Many(&[Any, Any]),
+        |given| row_of(given.types),
+        Nulls::Never,
+        |call| {
+            let columns = (0..call.len()).map(|index| call.column(index)).collect::<Result<Vec<_>>>()?;
+            let DataType::Struct(fields) = call.gives else { return exec_err!("a row has type {}", call.gives) };
+            Ok(Arc::new(StructArray::try_new(fields.clone(), columns, None)?))
+        },
     ),
     Function::new(
         "MAP []",

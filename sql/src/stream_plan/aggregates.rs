@@ -33,6 +33,9 @@ pub(super) fn columns_of(schema: &DFSchema, kept: &[usize]) -> datafusion_common
 
 /// An aggregate over an input's columns.
 pub(super) fn lowered(expr: &Expr, input: &DFSchema) -> Result<RuntimeAggregate> {
+    if let Some(fault) = crate::refuse::subquery(expr) {
+        return Err(fault);
+    }
     let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
     let lowered = LoweredAggregateBuilder::new(expr, input, input.as_arrow(), &props, &context)
         .with_name(print::aggregate(expr))

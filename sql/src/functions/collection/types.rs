@@ -88,3 +88,9 @@ pub(super) fn map_part(given: &Given<'_>, of: fn((DataType, DataType)) -> DataTy
         _ => DataType::Null,
     }
 }
+
+/// A row of values of these types.
+pub(super) fn row_of(types: &[DataType]) -> DataType {
+    let field = |(index, data_type): (usize, &DataType)| Field::new(format!("EXPR${index}"), data_type.clone(), true);
+    DataType::Struct(types.iter().enumerate().map(field).collect())
+}
