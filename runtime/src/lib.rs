@@ -34,6 +34,7 @@ pub mod join;
 pub mod keyed;
 pub mod keys;
 pub mod lookup;
+pub mod op_codes;
 pub mod over;
 mod pairs;
 pub mod processing_time;

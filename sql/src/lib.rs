@@ -53,6 +53,7 @@ mod lineage;
 mod look_ahead;
 mod names;
 mod not_in;
+mod op_codes;
 mod operands;
 mod optimize;
 mod over_time;

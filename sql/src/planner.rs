@@ -25,6 +25,7 @@ use crate::functions;
 use crate::group_window;
 use crate::limits::check_plan;
 use crate::names::name_columns;
+use crate::op_codes::ChangelogFunctions;
 use crate::operands::{check_expression, check_operands};
 use crate::optimize::optimize;
 use crate::refuse::check_query;
@@ -59,8 +60,12 @@ impl Functions {
             Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
         ];
         let in_utc = zone.is_none();
-        let relation_planners: Vec<Arc<dyn RelationPlanner>> =
-            vec![Arc::new(Unnests), Arc::new(TablesAsOf { in_utc }), Arc::new(WindowFunctions { in_utc })];
+        let relation_planners: Vec<Arc<dyn RelationPlanner>> = vec![
+            Arc::new(Unnests),
+            Arc::new(TablesAsOf { in_utc }),
+            Arc::new(ChangelogFunctions),
+            Arc::new(WindowFunctions { in_utc }),
+        ];
         Functions { scalars, aggregates, expr_planners, relation_planners, options: ConfigOptions::new(), zone }
     }
 
@@ -74,10 +79,12 @@ impl Functions {
             .chain([
                 ("cumulate", "window"),
                 ("dense_rank", "over"),
+                ("from_changelog", "table"),
                 ("hop", "window"),
                 ("rank", "over"),
                 ("row_number", "over"),
                 ("session", "window"),
+                ("to_changelog", "table"),
                 ("tumble", "window"),
             ])
             .collect();

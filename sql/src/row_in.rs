@@ -1,4 +1,4 @@
-//! Rows of several values in the place of one: `(a, b) IN (SELECT x, y …)` as `EXISTS`, and `COUNT(DISTINCT a, b)` as the count of rows of both.
+//! Rows of several values: `(a, b)` as `ROW(a, b)`, `(a, b) IN (SELECT x, y …)` as `EXISTS`, and `COUNT(DISTINCT a, b)` as the count of rows of both.
 
 use std::ops::ControlFlow;
 
@@ -43,6 +43,10 @@ impl VisitorMut for Rows {
                 }
             }
             Expr::Function(function) => count_of_rows(function),
+            Expr::Tuple(values) => {
+                let span = values.first().map_or(Span::empty(), Spanned::span);
+                *expr = call_of(Ident::with_span(span, "ROW"), std::mem::take(values));
+            }
             _ => {}
         }
         ControlFlow::Continue(())

@@ -43,7 +43,7 @@ impl RelationPlanner for WindowFunctions {
 }
 
 /// A relation that is a function's call: with or without `TABLE( )` around it.
-fn call(relation: &TableFactor) -> Option<(Ident, Vec<FunctionArg>, Option<ast::TableAlias>)> {
+pub(crate) fn call(relation: &TableFactor) -> Option<(Ident, Vec<FunctionArg>, Option<ast::TableAlias>)> {
     match relation {
         TableFactor::Table { name, alias, args: Some(args), .. } => {
             Some((last(name)?, args.args.clone(), alias.clone()))
@@ -69,7 +69,9 @@ fn window_function(
 ) -> datafusion_common::Result<LogicalPlan> {
     let Some(function) = WindowFunction::of(&name.value) else {
         let fault = Fault::new(format!("unknown table function '{}'", name.value)).at(name.span);
-        return Err(fault.help("the table functions are TUMBLE, HOP, CUMULATE and SESSION").into_datafusion());
+        return Err(fault
+            .help("the table functions are TUMBLE, HOP, CUMULATE, SESSION, TO_CHANGELOG and FROM_CHANGELOG")
+            .into_datafusion());
     };
     let parts = Arguments::of(function, name, arguments).map_err(Fault::into_datafusion)?;
     let input = context.plan(parts.data.clone())?;
@@ -300,15 +302,20 @@ impl Arguments {
             let fault = Fault::new("PARTITION BY is for sessions: other windows are at fixed times");
             return Err(fault.at(column.span).help("leave it out, and group by the columns"));
         }
-        let data = match table {
-            ast::Expr::Identifier(name) => table_factor(ObjectName::from(vec![name])),
-            ast::Expr::CompoundIdentifier(names) => table_factor(ObjectName::from(names)),
-            ast::Expr::Subquery(subquery) => {
-                TableFactor::Derived { lateral: false, subquery, alias: None, sample: None }
-            }
-            _ => return Err(usage(function)),
-        };
+        let data = relation(table).ok_or_else(|| usage(function))?;
         Ok(Arguments { data, partition, time: descriptor(&time).ok_or_else(|| usage(function))?, spans, offset })
+    }
+}
+
+/// A table or a subquery that is an argument, as a relation.
+pub(crate) fn relation(table: ast::Expr) -> Option<TableFactor> {
+    match table {
+        ast::Expr::Identifier(name) => Some(table_factor(ObjectName::from(vec![name]))),
+        ast::Expr::CompoundIdentifier(names) => Some(table_factor(ObjectName::from(names))),
+        ast::Expr::Subquery(subquery) => {
+            Some(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None })
+        }
+        _ => None,
     }
 }
 
@@ -316,7 +323,7 @@ impl Arguments {
 fn partitioned(table: ast::Expr) -> (ast::Expr, Vec<Ident>) {
     let ast::Expr::Function(function) = &table else { return (table, Vec::new()) };
     let FunctionArguments::List(list) = &function.args else { return (table, Vec::new()) };
-    if !last(&function.name).is_some_and(|name| name.value == PARTITIONED) {
+    if last(&function.name).is_none_or(|name| name.value != PARTITIONED) {
         return (table, Vec::new());
     }
     let mut args = list.args.iter().filter_map(|argument| match argument {
@@ -351,7 +358,7 @@ fn usage(window: WindowFunction, function: &Ident) -> Fault {
 }
 
 /// The column in `DESCRIPTOR(column)`.
-fn descriptor(expr: &ast::Expr) -> Option<Ident> {
+pub(crate) fn descriptor(expr: &ast::Expr) -> Option<Ident> {
     let ast::Expr::Function(function) = expr else { return None };
     let FunctionArguments::List(list) = &function.args else { return None };
     let is_descriptor = last(&function.name)?.value.eq_ignore_ascii_case("DESCRIPTOR");

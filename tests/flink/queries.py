@@ -87,7 +87,8 @@ def answer(mode, made, statements, folder):
                 left.append(line) if kind.startswith("+") else left.remove(line)
         return {"types": types(table), "changes": " ".join(sorted(kinds)), "rows": "\n".join(left)}
     except Exception as error:  # Whatever Flink says is its answer.
-        causes = [line.strip() for line in str(error).splitlines() if re.match(r"(Caused by: |org\.apache\.|java\.)", line.strip())]
+        lines = (line.strip().removeprefix(": ") for line in str(error).splitlines())
+        causes = [line for line in lines if re.match(r"(Caused by: |org\.apache\.|java\.)", line)]
         return {"error": (causes or str(error).splitlines())[-1][:300].replace(str(folder), "…")}
 
 

@@ -9,6 +9,7 @@ mod interval_joins;
 mod jobs;
 mod joins;
 mod keyed;
+mod op_codes;
 mod over;
 mod overlapping_windows;
 mod processing_time;

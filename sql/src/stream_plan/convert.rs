@@ -12,6 +12,7 @@ use super::final_rows::FinalRows;
 use super::group_aggregate::GroupAggregate;
 use super::join::Join;
 use super::lookup::Lookup;
+use super::op_codes::OpCodes;
 use super::over::Over;
 use super::processing_time::ProcessingTime;
 use super::rank::{Numbers, Rank, bounded, lost};
@@ -71,6 +72,9 @@ impl Converter {
                 return Ok(StreamPlan::new(TemporalJoin::of(node, versions)?, inputs, plan.schema().clone()));
             }
             return Ok(StreamPlan::new(Lookup::of(node, table)?, inputs(&[&node.left])?, plan.schema().clone()));
+        }
+        if let Some(node) = crate::op_codes::OpCodes::of(plan) {
+            return Ok(StreamPlan::new(OpCodes::of(node), inputs(&[&node.input])?, plan.schema().clone()));
         }
         if let Some(node) = crate::unnest::Unnest::of(plan) {
             return Ok(StreamPlan::new(Unnest::of(node), inputs(&[&node.input])?, plan.schema().clone()));
