@@ -27,6 +27,7 @@ pub mod operator;
 mod watermark;
 
 pub mod calc;
+pub mod current_watermark;
 pub mod final_rows;
 pub mod group_aggregate;
 pub mod group_table;

@@ -20,6 +20,7 @@
 //!
 //! The crate knows no connector: it calls those that it is given, through the runtime's traits. It opens no file and no socket.
 
+mod added_time;
 mod aggregates;
 mod alter_table;
 mod as_of;
@@ -28,6 +29,7 @@ mod catalog;
 mod correlated_keys;
 mod create_table;
 mod create_text;
+mod current_watermark;
 mod define;
 mod dialect;
 mod distinct_from;
@@ -60,7 +62,6 @@ mod over_time;
 mod parse;
 mod parser_fault;
 mod planner;
-mod processing_time;
 mod refuse;
 mod row_in;
 mod scalar_subqueries;

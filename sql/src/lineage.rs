@@ -8,6 +8,7 @@ use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{Aggregate, Expr, Join, JoinType, LogicalPlan, Operator, Window, binary_expr};
 
+use crate::added_time::AddedTime;
 use crate::as_of::AsOf;
 use crate::catalog::ScanSource;
 use crate::functions::clock::is_proctime;
@@ -16,7 +17,6 @@ use crate::functions::ranking::ranking_of;
 use crate::functions::row_time;
 use crate::join_time::{self, Compared, JoinTime, comparisons, side_of};
 use crate::look_ahead::looks_ahead;
-use crate::processing_time::ProcessingTime;
 use crate::scans::source_of;
 use crate::unnest::Unnest;
 use crate::window_assign::{Assigned, WindowAssign};
@@ -57,7 +57,7 @@ fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> ColumnOrigin<'a> {
             Some(expr) => ColumnOrigin::Below(vec![(&node.input, expr.clone())]),
             None => ColumnOrigin::Unknown,
         },
-        LogicalPlan::Extension(_) if ProcessingTime::of(plan).is_some_and(|node| !node.is_time(index)) => {
+        LogicalPlan::Extension(_) if AddedTime::of(plan).is_some_and(|node| !node.is_time(index)) => {
             ColumnOrigin::Below(plan.inputs().into_iter().map(|input| at(input, index)).collect())
         }
         LogicalPlan::Extension(_) if AsOf::of(plan).is_some_and(|node| node.is_left(index)) => {
@@ -140,7 +140,7 @@ fn is_event_time_expr(expr: &Expr, plan: &LogicalPlan, in_utc: bool) -> bool {
     if let Some((_, bound)) = assigned(column, plan) {
         return bound == Bound::Time;
     }
-    if let Some(node) = ProcessingTime::of(plan) {
+    if let Some(node) = AddedTime::of(plan).filter(|node| node.is_event_time()) {
         // The watermark follows the clock: it says nothing of the other times.
         return plan.schema().maybe_index_of_column(column).is_some_and(|index| node.is_time(index));
     }

@@ -5,10 +5,11 @@
 //! ```
 //!
 //! A [`StreamPlan`] is a tree of nodes, one file per family ([`Node`]): `scan`, `values`, `calc`, `union`, `window_aggregate`, `window_rows`,
-//! `group_aggregate`, `rank`, `over`, `join`, `lookup`, `temporal`, `unnest`, `processing_time`, `op_codes`, `final_rows`, `upsert`. A node derives from its inputs which
+//! `group_aggregate`, `rank`, `over`, `join`, `lookup`, `temporal`, `unnest`, `added_time`, `op_codes`, `final_rows`, `upsert`. A node derives from its inputs which
 //! changes leave it ([`ChangelogKind`]), and makes its operators. `convert` finds the node for each node of DataFusion's plan; what has none is refused
 //! there. `print` is what `EXPLAIN` shows.
 
+mod added_time;
 mod aggregates;
 mod calc;
 pub(crate) mod convert;
@@ -19,7 +20,6 @@ mod lookup;
 mod op_codes;
 mod over;
 pub(crate) mod print;
-mod processing_time;
 mod rank;
 mod scan;
 mod slices;

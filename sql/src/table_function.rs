@@ -11,9 +11,9 @@ use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlanner
 use datafusion_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Spanned, TableFactor};
 
+use crate::added_time::{Added, AddedTime, Steps};
 use crate::error::{Fault, Result};
 use crate::lineage::{is_event_time, is_processing_time};
-use crate::processing_time::{ProcessingTime, Steps};
 use crate::types::{timestamp_ltz, type_name};
 use crate::window_assign::{ADDED, Assigned, WindowAssign};
 use crate::words::{PARTITIONED, SESSIONS};
@@ -203,8 +203,9 @@ fn timed(input: LogicalPlan, parts: &Arguments, in_utc: bool, steps: Steps) -> d
     }
     let columns = input.schema().columns();
     if is_processing {
-        let input = ProcessingTime::new(Arc::new(input), steps)?.into_plan();
-        return Ok(Timed { input, columns, time: ProcessingTime::time(), data_type });
+        let added = Added::ProcessingTime(steps);
+        let input = AddedTime::new(Arc::new(input), added)?.into_plan();
+        return Ok(Timed { input, columns, time: added.column(), data_type });
     }
     Ok(Timed { input, columns, time: Expr::Column(column), data_type })
 }

@@ -2,6 +2,7 @@
 
 mod changelogs;
 mod contracts;
+mod current_watermark;
 mod final_rows;
 mod group_aggregate;
 mod identity;

@@ -5,16 +5,18 @@
 use arrow::array::{ArrayRef, Date32Array, Time32MillisecondArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, TimeUnit};
 use coulee_model::{Clock, SystemClock};
-use datafusion_common::Result;
+use datafusion_common::{Result, internal_err};
 use datafusion_expr::Expr;
+use datafusion_expr::expr::ScalarFunction;
 use std::sync::Arc;
 
 use super::call::Call;
-use super::definition::{Function, Nulls, Scalar, Takes, Varies, gives};
+use super::definition::{Function, Kind, Nulls, Scalar, Takes, Varies, gives};
 use super::moment::Moment;
 use crate::types::{TIMESTAMP, timestamp_ltz};
 
 const PROCTIME: &str = "PROCTIME";
+const CURRENT_WATERMARK: &str = "CURRENT_WATERMARK";
 
 const NOTHING: Takes = Takes::These(0, &[]);
 
@@ -27,6 +29,16 @@ pub(crate) static CLOCK: &[Function] = &[
         |_| timestamp_ltz(),
         Nulls::Never,
         instant,
+    )
+    .varying(Varies::WithTime),
+    Function::new(
+        CURRENT_WATERMARK,
+        "CURRENT_WATERMARK(ts)",
+        "the watermark of an event time when the row comes; null before there is one: WHERE ts > CURRENT_WATERMARK(ts) lets through what is not late",
+        Takes::These(1, &[Kind::Moment]),
+        |given| if matches!(given.first(), DataType::Timestamp(_, Some(_))) { timestamp_ltz() } else { TIMESTAMP },
+        Nulls::Own,
+        |_| internal_err!("the watermark is a column"),
     )
     .varying(Varies::WithTime),
     Function::new(
@@ -97,5 +109,15 @@ fn now(call: &Call<'_>) -> Moment {
 
 /// Whether an expression is a call of `PROCTIME()`.
 pub(crate) fn is_proctime(expr: &Expr) -> bool {
-    matches!(expr, Expr::ScalarFunction(call) if call.func.inner().downcast_ref::<Scalar>().is_some_and(|own| own.name_of() == PROCTIME))
+    call_of(expr, PROCTIME).is_some()
+}
+
+/// The event time whose watermark an expression asks for.
+pub(crate) fn watermark_of(expr: &Expr) -> Option<&Expr> {
+    call_of(expr, CURRENT_WATERMARK)?.args.first()
+}
+
+fn call_of<'e>(expr: &'e Expr, name: &str) -> Option<&'e ScalarFunction> {
+    let Expr::ScalarFunction(call) = expr else { return None };
+    call.func.inner().downcast_ref::<Scalar>().filter(|own| own.name_of() == name).map(|_| call)
 }

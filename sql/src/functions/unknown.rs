@@ -16,7 +16,6 @@ const MISSING: &[&str] = &[
     "OBJECT_OF",
     "OBJECT_UPDATE",
     "SOURCE_WATERMARK",
-    "CURRENT_WATERMARK",
     "ML_PREDICT",
 ];
 

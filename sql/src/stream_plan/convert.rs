@@ -7,6 +7,7 @@ use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_expr::utils::conjunction;
 use datafusion_expr::{Expr, FetchType, LogicalPlan, SkipType};
 
+use super::added_time::AddedTime;
 use super::calc::{Filter, Projection, Renamed};
 use super::final_rows::FinalRows;
 use super::group_aggregate::GroupAggregate;
@@ -14,7 +15,6 @@ use super::join::Join;
 use super::lookup::Lookup;
 use super::op_codes::OpCodes;
 use super::over::Over;
-use super::processing_time::ProcessingTime;
 use super::rank::{Numbers, Rank, bounded, lost};
 use super::scan::Scan;
 use super::slices::sliced;
@@ -61,9 +61,9 @@ impl Converter {
             let node = WindowRows::of(assign)?;
             return Ok(StreamPlan::new(node, inputs(&[&assign.input])?, plan.schema().clone()));
         }
-        if let Some(node) = crate::processing_time::ProcessingTime::of(plan) {
+        if let Some(node) = crate::added_time::AddedTime::of(plan) {
             let input = inputs(&[&node.input])?;
-            return Ok(StreamPlan::new(ProcessingTime { steps: node.steps }, input, plan.schema().clone()));
+            return Ok(StreamPlan::new(AddedTime { added: node.added }, input, plan.schema().clone()));
         }
         if let Some(node) = AsOf::of(plan) {
             let table = Converter { keeps_upserts: true, ..self }.convert(&node.right)?;

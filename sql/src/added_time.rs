@@ -1,4 +1,5 @@
-//! The node of DataFusion's plan that gives rows the time at which they are processed, as a column that windows can be made of.
+//! The node of DataFusion's plan that gives rows a time as a further column: the one at which they are processed, for windows over it, or the watermark
+//! (`CURRENT_WATERMARK(ts)`).
 //!
 //! `PROCTIME()` is a function like any other, which is computed wherever the optimizer puts it. A window needs a time that follows a watermark: a window
 //! function over a `PROCTIME()` column puts this node below itself, and takes the added column as its event time.
@@ -7,21 +8,22 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion_common::{Column, DFSchema, DFSchemaRef, Result, TableReference, internal_err};
 use datafusion_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 
-use crate::types::timestamp_ltz;
+use crate::types::{TIMESTAMP, timestamp_ltz};
 
-/// The added column. No name in SQL begins like that.
-const TIME: &str = "__processing_time";
-
-/// Gives each row of the input its processing time.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct ProcessingTime {
-    pub input: Arc<LogicalPlan>,
-    pub steps: Steps,
-    schema: DFSchemaRef,
+/// Which time is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Added {
+    /// That of processing; the watermark follows the clock in these steps.
+    ProcessingTime(Steps),
+    /// The watermark when the row comes; null before there is one.
+    Watermark {
+        /// Whether it is a TIMESTAMP_LTZ.
+        is_ltz: bool,
+    },
 }
 
 /// When the watermark follows the clock: at the bounds of the windows, in milliseconds.
@@ -31,13 +33,44 @@ pub(crate) struct Steps {
     pub offset_millis: i64,
 }
 
-impl ProcessingTime {
-    pub fn new(input: Arc<LogicalPlan>, steps: Steps) -> Result<Self> {
+impl Added {
+    /// The added column. No name in SQL begins like that.
+    fn name(self) -> &'static str {
+        match self {
+            Added::ProcessingTime(_) => "__processing_time",
+            Added::Watermark { .. } => "__watermark",
+        }
+    }
+
+    /// The added column.
+    pub fn column(self) -> Expr {
+        Expr::Column(Column::new_unqualified(self.name()))
+    }
+
+    fn field(self) -> Field {
+        let data_type: DataType = match self {
+            Added::ProcessingTime(_) | Added::Watermark { is_ltz: true } => timestamp_ltz(),
+            Added::Watermark { is_ltz: false } => TIMESTAMP,
+        };
+        Field::new(self.name(), data_type, matches!(self, Added::Watermark { .. }))
+    }
+}
+
+/// Gives each row of the input a time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct AddedTime {
+    pub input: Arc<LogicalPlan>,
+    pub added: Added,
+    schema: DFSchemaRef,
+}
+
+impl AddedTime {
+    pub fn new(input: Arc<LogicalPlan>, added: Added) -> Result<Self> {
         let own = input.schema().iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone()));
         let mut fields: Vec<(Option<TableReference>, FieldRef)> = own.collect();
-        fields.push((None, Arc::new(Field::new(TIME, timestamp_ltz(), false))));
+        fields.push((None, Arc::new(added.field())));
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        Ok(ProcessingTime { input, steps, schema })
+        Ok(AddedTime { input, added, schema })
     }
 
     /// The node behind a plan, if it is one.
@@ -46,14 +79,14 @@ impl ProcessingTime {
         extension.node.as_any().downcast_ref()
     }
 
-    /// The added column.
-    pub fn time() -> Expr {
-        Expr::Column(Column::new_unqualified(TIME))
-    }
-
     /// Whether a column of the node is the added one.
     pub fn is_time(&self, column: usize) -> bool {
         column == self.input.schema().fields().len()
+    }
+
+    /// Whether the watermark behind the node is that of the added column.
+    pub fn is_event_time(&self) -> bool {
+        matches!(self.added, Added::ProcessingTime(_))
     }
 
     pub fn into_plan(self) -> LogicalPlan {
@@ -61,18 +94,18 @@ impl ProcessingTime {
     }
 }
 
-impl PartialOrd for ProcessingTime {
+impl PartialOrd for AddedTime {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         match self.input.partial_cmp(&other.input) {
-            Some(Ordering::Equal) if self.steps != other.steps => None,
+            Some(Ordering::Equal) if self.added != other.added => None,
             order => order,
         }
     }
 }
 
-impl UserDefinedLogicalNodeCore for ProcessingTime {
+impl UserDefinedLogicalNodeCore for AddedTime {
     fn name(&self) -> &str {
-        "ProcessingTime"
+        "AddedTime"
     }
 
     fn inputs(&self) -> Vec<&LogicalPlan> {
@@ -88,17 +121,17 @@ impl UserDefinedLogicalNodeCore for ProcessingTime {
     }
 
     fn prevent_predicate_push_down_columns(&self) -> std::collections::HashSet<String> {
-        [TIME.to_owned()].into()
+        [self.added.name().to_owned()].into()
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("ProcessingTime")
+        write!(f, "AddedTime: {}", self.added.name())
     }
 
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
         match inputs.pop() {
-            Some(input) => ProcessingTime::new(Arc::new(input), self.steps),
-            None => internal_err!("a processing time has an input"),
+            Some(input) => AddedTime::new(Arc::new(input), self.added),
+            None => internal_err!("an added time has an input"),
         }
     }
 
