@@ -1,6 +1,6 @@
 //! `coulee job`: submits jobs and looks after them.
 
-mod show;
+pub mod show;
 
 use std::path::Path;
 use std::time::Duration;
@@ -84,6 +84,7 @@ async fn submit(client: &mut Client, request: proto::SubmitScriptRequest) -> Res
                 job.notes.iter().try_for_each(|text| note(text))?;
             }
             ScriptEvent::AlreadyFinished(job) => note(&summary::already_finished(&job))?,
+            ScriptEvent::Analyzed(job) => screen::data(show::analysis(&job).as_bytes())?,
             ScriptEvent::Ended(job) => summary::with_cause(&job).iter().try_for_each(|line| note(line))?,
         }
     }

@@ -59,6 +59,8 @@ pub enum ScriptEvent {
     AlreadyFinished(JobReport),
     /// A job that the script waited for has ended.
     Ended(JobReport),
+    /// The job of an `EXPLAIN ANALYZE` has ended: what its operators did. Its plan comes before, as text.
+    Analyzed(JobReport),
 }
 
 /// What a script that has run leaves behind.
@@ -250,6 +252,7 @@ impl Running {
         let event = match effect {
             Effect::Insert(planned) => return self.insert(index, planned, outputs).await,
             Effect::Query(planned, _) => return self.query(index, planned).await,
+            Effect::Analyze(planned, plan) => return self.analyze(index, planned, plan).await,
             Effect::Done(text) => ScriptEvent::Done(text),
             Effect::Explain(text) => ScriptEvent::Text(text),
             Effect::Table(rows) => ScriptEvent::Table(rows),
@@ -350,8 +353,32 @@ impl Running {
         self.engine.launch(job, planned, outputs, self.drops_state, |_| {}).await
     }
 
-    /// Runs a query to its end. It leaves nothing behind.
-    async fn query(&mut self, index: usize, planned: PlannedJob) -> Result<bool> {
+    async fn query(&self, index: usize, planned: PlannedJob) -> Result<bool> {
+        let run = |job: Arc<Job>| async move {
+            self.tell(ScriptEvent::Started(job.report()));
+            self.wait(&job).await
+        };
+        self.passing(index, planned, run).await
+    }
+
+    async fn analyze(&self, index: usize, planned: PlannedJob, plan: String) -> Result<bool> {
+        let run = |job: Arc<Job>| async move {
+            job.ended().await;
+            let report = job.report();
+            if report.state == JobState::Finished {
+                self.tell(ScriptEvent::Text(plan));
+                self.tell(ScriptEvent::Analyzed(report.clone()));
+            }
+            complete(report)
+        };
+        self.passing(index, planned, run).await
+    }
+
+    /// Starts a job that leaves nothing behind once `run` has seen it to its end.
+    async fn passing<F>(&self, index: usize, planned: PlannedJob, run: impl FnOnce(Arc<Job>) -> F) -> Result<bool>
+    where
+        F: Future<Output = Result<bool>>,
+    {
         let now = self.engine.parts.clock.now();
         let mut record = JobRecord::new(JobName::new("select")?, self.stored.clone(), index, now);
         let name = JobName::new(format!("select-{}", record.incarnation))?;
@@ -360,10 +387,7 @@ impl Running {
         let job = Job::new(folder.clone(), record, false);
         self.engine.jobs.lock().insert(name.clone(), job.clone());
         let ended = match self.engine.launch(&job, planned, Vec::new(), false, |_| {}).await {
-            Ok(()) => {
-                self.tell(ScriptEvent::Started(job.report()));
-                self.wait(&job).await
-            }
+            Ok(()) => run(job).await,
             Err(error) => Err(error),
         };
         self.engine.jobs.lock().remove(&name);
@@ -374,19 +398,22 @@ impl Running {
     async fn wait(&self, job: &Arc<Job>) -> Result<bool> {
         job.ended().await;
         let report = job.report();
-        let state = report.state.clone();
-        let name = report.name.clone();
-        self.tell(ScriptEvent::Ended(report));
-        match state {
-            JobState::Finished => Ok(true),
-            JobState::Failed { cause } => Err(Error::JobFailed { name, cause }),
-            JobState::Created | JobState::Running | JobState::Stopped | JobState::Cancelled => Ok(false),
-        }
+        self.tell(ScriptEvent::Ended(report.clone()));
+        complete(report)
     }
 
     fn tell(&self, event: ScriptEvent) {
         // A listener that is gone does not end the script.
         let _ = self.events.send(event);
+    }
+}
+
+/// Whether a job that has ended did all its work.
+fn complete(JobReport { name, state, .. }: JobReport) -> Result<bool> {
+    match state {
+        JobState::Finished => Ok(true),
+        JobState::Failed { cause } => Err(Error::JobFailed { name, cause }),
+        JobState::Created | JobState::Running | JobState::Stopped | JobState::Cancelled => Ok(false),
     }
 }
 

@@ -95,7 +95,7 @@ pub(crate) fn named(body: &Body) -> Vec<Ident> {
         let _ = query.visit(&mut found);
     };
     match body {
-        Body::Query(query) => look(query),
+        Body::Query(query) | Body::Analyze(query) => look(query),
         Body::Insert(insert) => look(&insert.query),
         Body::StatementSet(inserts) => inserts.iter().for_each(|insert| look(&insert.query)),
         Body::CreateView(create) => look(&create.query),

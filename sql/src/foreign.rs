@@ -106,11 +106,6 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
     ),
     (&["EXECUTE", "PLAN"], "plans are not stored", "submit the statement itself"),
     (&["HELP"], "there is no HELP here", "docs/sql.md lists the statements"),
-    (
-        &["EXPLAIN", "ANALYZE"],
-        "EXPLAIN shows a job before it runs",
-        "`coulee job show NAME` shows what a running one does",
-    ),
     (&["EXPLAIN", "JSON_EXECUTION_PLAN"], "EXPLAIN answers in text", "write EXPLAIN alone"),
     (&["EXPLAIN", "ESTIMATED_COST"], "EXPLAIN knows no costs", "write EXPLAIN alone"),
     (&["EXPLAIN", "PLAN_ADVICE"], "EXPLAIN gives no advice", "write EXPLAIN alone"),

@@ -70,7 +70,16 @@ fn body(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Body> {
         // The kinds of changes are always shown.
         words.accept("CHANGELOG_MODE");
         words.accept_all(&["PLAN", "FOR"]);
+        let analyzes = words.accept("ANALYZE");
         let next = words.peek();
+        if analyzes {
+            if !is_query(&next) {
+                return Err(words
+                    .unexpected("a query")
+                    .help("`coulee job show NAME` shows what the job of an INSERT does"));
+            }
+            return Ok(Body::Analyze(query(words)?));
+        }
         let begins = |word| is_word(&next, word);
         if !is_query(&next) && !["INSERT", "EXECUTE", "STATEMENT", "BEGIN"].into_iter().any(begins) {
             return Err(words.unexpected("a query or INSERT INTO"));

@@ -9,7 +9,7 @@ use arrow::record_batch::RecordBatch;
 use coulee_model::OperatorId;
 use coulee_runtime::connector::Sink;
 use coulee_runtime::graph::Graph;
-use coulee_runtime::table::Connectors;
+use coulee_runtime::table::{Connectors, TableSpec};
 use datafusion_common::Column;
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use sqlparser::ast::{Ident, Query};
@@ -98,6 +98,8 @@ pub enum Effect {
     Insert(PlannedJob),
     /// Run this job, whose rows go to the query sink with this schema.
     Query(PlannedJob, SchemaRef),
+    /// Run this job to its end, and show this plan with what its operators did.
+    Analyze(PlannedJob, String),
     /// Show this text.
     Explain(String),
     /// Show these rows.
@@ -220,6 +222,7 @@ impl Session {
                 None => Err(Fault::new(format!("'{}' has no columns", path.value)).at(path.span)),
             },
             Body::Explain(body) => self.explain(body),
+            Body::Analyze(query) => self.analyze(query),
             Body::Insert(insert) => self.insert(std::slice::from_ref(insert)),
             Body::StatementSet(inserts) => self.insert(inserts),
             Body::Query(query) => self.query(query),
@@ -573,6 +576,32 @@ impl Session {
         let target = Target { table: "query", schema: schema.clone(), parallelism: 1, sink, key: Vec::new() };
         plan.insert(translator, target, Span::empty())?;
         Ok(schema)
+    }
+
+    /// A query that can be run to its end, with its rows going nowhere.
+    fn analyze(&mut self, query: &Query) -> Result<Effect> {
+        let nowhere = self.connectors.get("blackhole")?.sink(&TableSpec {
+            name: "query".to_owned(),
+            schema: Arc::new(Schema::empty()),
+            metadata_columns: BTreeMap::new(),
+            primary_key: Vec::new(),
+            partitioned_by: Vec::new(),
+            options: BTreeMap::new(),
+            created_by: self.defaults.job_name.clone(),
+        })?;
+        let discard: QuerySink = Arc::new(move |_, _| nowhere.clone());
+        let context = self.job_context(true)?;
+        let mut translator = Translator::new(&context);
+        self.translate_query(query, &discard, &mut translator)?;
+        if !translator.scans.end()? {
+            return Err(Fault::new("EXPLAIN ANALYZE runs a query to its end, and an input of this one has none")
+                .or_clause(&["ANALYZE"])
+                .help("write it as an INSERT, and see what it does with `coulee job show NAME`"));
+        }
+        translator.finish()?;
+        let text = explain(&translator.plans, &translator.graph, &translator.event_times);
+        let Translator { graph, tables, places, .. } = translator;
+        Ok(Effect::Analyze(self.planned(graph, tables, places)?, text))
     }
 
     fn explain(&self, body: &Body) -> Result<Effect> {

@@ -66,6 +66,8 @@ pub(crate) enum Body {
     /// `DESCRIBE 'path'`.
     DescribeFile(Ident),
     Explain(Box<Body>),
+    /// Runs a query to its end, and shows what it did.
+    Analyze(Box<Query>),
     Insert(Insert),
     StatementSet(Vec<Insert>),
     Query(Box<Query>),

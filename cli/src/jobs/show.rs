@@ -180,6 +180,30 @@ pub fn operators(progress: &Progress) -> String {
     text_table(&names, &right, &progress.operators.iter().map(row).collect::<Vec<_>>())
 }
 
+/// What a job that has ended did, operator by operator: its rows, and where its time went.
+pub fn analysis(job: &JobReport) -> String {
+    let Some(progress) = &job.progress else { return String::new() };
+    let names = ["OPERATOR", "SUBTASKS", "ROWS IN", "ROWS OUT", "BUSY", "BLOCKED", "LATE", "REJECTED"];
+    let right = [false, true, true, true, true, true, true, true];
+    let row = |operator: &Operator| {
+        let figures = &operator.figures;
+        vec![
+            operator.uid.clone(),
+            operator.parallelism.to_string(),
+            count(figures.rows_in()),
+            count(figures.rows_out()),
+            // What a source does, its readers do.
+            if operator.kind == OperatorKind::Source { "-".to_owned() } else { span(figures.busy()) },
+            span(figures.blocked()),
+            count(figures.late_rows()),
+            count(figures.rejected_rows()),
+        ]
+    };
+    let operators: Vec<Vec<String>> = progress.operators.iter().map(row).collect();
+    let ran = format!("read {} in {}", counted(progress.rows_read, "row"), span(progress.elapsed));
+    format!("Run\n{}{ran}\n", text_table(&names, &right, &operators))
+}
+
 /// Rows and bytes per second, at the end of an operator that tells most: what a source gives, what others take.
 fn pace(operator: &Operator) -> [f64; 2] {
     match operator.kind {

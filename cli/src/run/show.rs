@@ -128,6 +128,7 @@ impl Show {
             ScriptEvent::Started(job) => self.started(&job),
             ScriptEvent::AlreadyFinished(job) => note(&summary::already_finished(&job)),
             ScriptEvent::Ended(job) => self.ended(&job),
+            ScriptEvent::Analyzed(job) => screen::data(crate::jobs::show::analysis(&job).as_bytes()),
         }
     }
 

@@ -196,6 +196,7 @@ pub(super) fn script_event(event: ScriptEvent) -> Result<proto::ScriptEvent> {
         ScriptEvent::Started(report) => Event::Started(report.into()),
         ScriptEvent::AlreadyFinished(report) => Event::AlreadyFinished(report.into()),
         ScriptEvent::Ended(report) => Event::Ended(report.into()),
+        ScriptEvent::Analyzed(report) => Event::Analyzed(report.into()),
     };
     Ok(proto::ScriptEvent { event: Some(event) })
 }
@@ -213,6 +214,7 @@ impl TryFrom<proto::ScriptEvent> for ScriptEvent {
             Some(Event::Started(job)) => ScriptEvent::Started(job.try_into()?),
             Some(Event::AlreadyFinished(job)) => ScriptEvent::AlreadyFinished(job.try_into()?),
             Some(Event::Ended(job)) => ScriptEvent::Ended(job.try_into()?),
+            Some(Event::Analyzed(job)) => ScriptEvent::Analyzed(job.try_into()?),
             None => return Err(Error::Invalid("the server is newer than this client: use a newer coulee".to_owned())),
         })
     }
