@@ -49,6 +49,7 @@ mod hint;
 mod identity;
 mod insert;
 mod join_time;
+mod lateral_top;
 mod like;
 mod limits;
 mod lineage;

@@ -57,8 +57,8 @@ pub(crate) fn optimize(plan: LogicalPlan, zone: Option<&Zone>) -> Result<Logical
     // Without the start time, nothing of the planning's clock gets into the plan.
     let context = OptimizerContext::new_with_config_options(Arc::new(options));
     let context = context.with_skip_failing_rules(false).without_query_execution_start_time();
-    let optimized = Analyzer::new()
-        .execute_and_check(plan, &ConfigOptions::new(), |_, _| {})
+    let optimized = crate::lateral_top::into_ranks(plan)
+        .and_then(|plan| Analyzer::new().execute_and_check(plan, &ConfigOptions::new(), |_, _| {}))
         .and_then(crate::grouping_sets::expand)
         .and_then(crate::not_in::take_apart)
         .and_then(without_sure_exists)

@@ -28,6 +28,11 @@ pub(crate) fn refusal(plan: &LogicalPlan) -> Fault {
         LogicalPlan::Unnest(_) => {
             ("UNNEST stands in FROM", &["UNNEST"], "write FROM t CROSS JOIN UNNEST(t.items) AS u (item)")
         }
+        LogicalPlan::Subquery(subquery) if has_limit(&subquery.subquery) => (
+            "a subquery with LIMIT is compared with the rows around by '=' alone, and has an ORDER BY",
+            &["LATERAL", "LIMIT"],
+            "number the rows in it with ROW_NUMBER() OVER (PARTITION BY … ORDER BY …), and filter behind the join",
+        ),
         LogicalPlan::Subquery(_) => ("a subquery here comes in a later version", &["EXISTS", "IN", "LATERAL"], ADVICE),
         LogicalPlan::RecursiveQuery(_) => {
             ("a recursive query has no end on a stream", &["RECURSIVE", "WITH"], "write the steps out")
@@ -38,6 +43,10 @@ pub(crate) fn refusal(plan: &LogicalPlan) -> Fault {
         }
     };
     Fault::new(message).or_clause(words).help(help)
+}
+
+fn has_limit(plan: &LogicalPlan) -> bool {
+    plan.exists(|node| Ok(matches!(node, LogicalPlan::Limit(_)))).unwrap_or(false)
 }
 
 /// Refuses what DataFusion would read as something else or not at all.
