@@ -8,7 +8,7 @@ mod changelog_tests;
 mod distinct;
 mod listagg;
 mod totals;
-mod values;
+pub(crate) mod values;
 mod variance;
 
 use std::collections::HashMap;

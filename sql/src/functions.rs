@@ -128,7 +128,10 @@ pub(crate) fn described(name: &str) -> Option<(&'static str, &'static str)> {
 
 /// The function that takes an OVER clause and is no aggregate, of a name in small letters.
 pub(crate) fn window_function(name: &str) -> Option<Arc<WindowUDF>> {
-    ranking::ranking(name).or_else(|| lag_lead::shift(name)).or_else(|| share::share(name))
+    ranking::ranking(name)
+        .or_else(|| lag_lead::shift(name))
+        .or_else(|| share::share(name))
+        .or_else(|| crate::aggregates::values::with_over(name))
 }
 
 #[cfg(test)]

@@ -128,6 +128,7 @@ impl Planner<'_> {
         crate::unnest::rewrite(&mut query);
         let statement = ast::Statement::Query(Box::new(query));
         let plan = self.sql().sql_statement_to_plan(statement).map_err(|error| self.explain(&error))?;
+        let plan = crate::aggregates::values::into_aggregates(plan).map_err(|error| self.explain(&error))?;
         let plan = crate::current_watermark::into_columns(plan, self.functions.zone.is_none());
         let plan = plan.map_err(|error| self.explain(&error))?;
         let plan = crate::over_time::mark(plan, self.functions.zone.is_none()).map_err(|error| self.explain(&error))?;

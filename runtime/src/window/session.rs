@@ -1,6 +1,7 @@
 //! Session windows: rows of a key that follow each other within a gap are one window (Flink's `SESSION`).
 //!
-//! A session begins with its first row and ends a gap behind its last one. It fires when the watermark passes its end. A row may extend a session at either
+//! A session begins with its first row and ends a gap behind its last one. It fires when the watermark reaches its end: until then a row at
+//! the end, which joins it, may come (Flink fires a millisecond before, and what such a row becomes depends on when it comes). A row may extend a session at either
 //! side, or join two (see `merge`). A row is late when it joins no open session and the gap behind it has passed.
 //!
 //! Sessions share no slices, so that they are kept per key: a list of open sessions, each with a partial result and a timer. A timer is moved when it fires

@@ -16,7 +16,9 @@ def over(queries, source, inner=False):
     # Equal rows may come in any order: what depends on it is computed of columns that are equal in them.
     sure = tuple(column for column in source.scope if column.exact and column.family != "double")
     ahead = not inner and dice.random() < 0.3
-    calls = [_call(dice, source, by, sure, ahead) for _ in range(dice.choice([1, 1, 2, 3]))]
+    # Equal rows get different numbers and frames, in one order the same ones in both systems; in two orders, which go together is open.
+    falls = {column.flink: dice.choice(["ASC", "DESC"]) for column in sure}
+    calls = [_call(dice, source, by, sure, falls, ahead) for _ in range(dice.choice([1, 1, 2, 3]))]
     made = Maker(dice, source.scope)
     items = [*calls, *(made.any(1) for _ in range(dice.choice([0, 1, 2]))), *(dice.choice(source.scope) for _ in range(2))]
     items = [item for item in items if item.exact] or [calls[0]] if inner else items
@@ -25,13 +27,13 @@ def over(queries, source, inner=False):
     return Query(source, tuple(items), queries.names(items), (has_time, *queries.where(made)), time=time)
 
 
-def _call(dice, source, by, sure, ahead):
-    """A call with its OVER clause. `ahead`: it may be of rows that follow."""
+def _call(dice, source, by, sure, falls, ahead):
+    """A call with its OVER clause. `falls`: the direction of each column in its order; `ahead`: it may be of rows that follow."""
     time = f"{source.time} ASC NULLS FIRST"
     in_rows = bool(sure) and dice.random() < 0.5
     maker = Maker(dice, sure if in_rows else source.scope, source.rows)
     rest = [column.flink for column in sure if column.flink != source.time] if in_rows else []
-    order = ", ".join([time, *(f"{column} {dice.choice(['ASC', 'DESC'])} NULLS FIRST" for column in rest)])
+    order = ", ".join([time, *(f"{column} {falls[column]} NULLS FIRST" for column in rest)])
     kind = dice.choice(["aggregate", "aggregate", "aggregate", "number", "lag" if in_rows else "aggregate"])
     if kind == "lag":
         of, rows, name = maker.any(1), dice.choice([0, 1, 2, 5]), dice.choice(["LAG", "LEAD"]) if ahead else "LAG"
