@@ -81,6 +81,8 @@ impl Functions {
                 ("dense_rank", "over"),
                 ("from_changelog", "table"),
                 ("hop", "window"),
+                ("json_arrayagg", "aggregate"),
+                ("json_objectagg", "aggregate"),
                 ("rank", "over"),
                 ("row_number", "over"),
                 ("session", "window"),

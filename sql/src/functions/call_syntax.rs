@@ -30,6 +30,10 @@ impl Call {
         Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text.to_owned()), span: self.span })
     }
 
+    pub fn number(&self, number: u32) -> Expr {
+        Expr::Value(ValueWithSpan { value: Value::Number(number.to_string(), false), span: self.span })
+    }
+
     pub fn null(&self) -> Expr {
         Expr::Value(ValueWithSpan { value: Value::Null, span: self.span })
     }

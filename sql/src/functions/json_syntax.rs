@@ -5,8 +5,9 @@
 //! - `JSON_EXISTS(doc, path …)` → `JSON_EXISTS(doc, path, on error)`
 //! - `JSON_OBJECT(k VALUE v …)` → `JSON_OBJECT(on null, k, form of v, v, …)`, `JSON_ARRAY(v …)` → `JSON_ARRAY(on null, form of v, v, …)`; the form is
 //!   `JSON` for what is JSON already.
+//! - `JSON_ARRAYAGG(v …)` → `CONCAT('[', COALESCE(LISTAGG(what JSON_ARRAY(v …) has in its brackets), ''), ']')`, `JSON_OBJECTAGG(k VALUE v …)` likewise.
 
-use sqlparser::ast::{Expr, Function};
+use sqlparser::ast::{BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArguments};
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 
@@ -182,4 +183,64 @@ pub(super) fn array(parser: &mut Parser<'_>, call: Call) -> Result<Expr> {
     close(parser)?;
     args.insert(0, call.text(mode));
     Ok(call.of(args))
+}
+
+pub(super) fn array_of_rows(parser: &mut Parser<'_>, call: Call) -> Result<Expr> {
+    open(parser)?;
+    let is_distinct = accept(parser, "DISTINCT");
+    let [form, value] = value(parser, &call)?;
+    let mode = call.text(on_null(parser).unwrap_or("ABSENT"));
+    close(parser)?;
+    of_rows(parser, &call, call.named("JSON_ARRAY", vec![mode, form, value]), is_distinct, ["[", "]"])
+}
+
+pub(super) fn object_of_rows(parser: &mut Parser<'_>, call: Call) -> Result<Expr> {
+    open(parser)?;
+    accept(parser, "KEY");
+    let key = parser.parse_expr()?;
+    if !parser.consume_token(&Token::Colon) {
+        expect(parser, "VALUE")?;
+    }
+    let [form, value] = value(parser, &call)?;
+    let mode = call.text(on_null(parser).unwrap_or("NULL"));
+    close(parser)?;
+    of_rows(parser, &call, call.named("JSON_OBJECT", vec![mode, key, form, value]), false, ["{", "}"])
+}
+
+/// The insides of what is built of each row, in one pair of brackets.
+fn of_rows(
+    parser: &mut Parser<'_>,
+    call: &Call,
+    of_row: Expr,
+    is_distinct: bool,
+    [opening, closing]: [&str; 2],
+) -> Result<Expr> {
+    let length = call.named("CHAR_LENGTH", vec![of_row.clone()]);
+    let two = || call.number(2);
+    let inner = Expr::BinaryOp { left: Box::new(length), op: BinaryOperator::Minus, right: Box::new(two()) };
+    let inside = call.named("SUBSTRING", vec![of_row, two(), inner]);
+    // A null that is left out leaves nothing.
+    let inside = call.named("NULLIF", vec![inside, call.text("")]);
+    let mut joined = call.named("LISTAGG", vec![inside, call.text(",")]);
+    if let Expr::Function(function) = &mut joined {
+        if let FunctionArguments::List(list) = &mut function.args {
+            list.duplicate_treatment = is_distinct.then_some(DuplicateTreatment::Distinct);
+        }
+        function.filter = filter(parser)?;
+    }
+    let joined = call.named("COALESCE", vec![joined, call.text("")]);
+    Ok(call.named("CONCAT", vec![call.text(opening), joined, call.text(closing)]))
+}
+
+/// `FILTER (WHERE condition)`, if it stands here.
+fn filter(parser: &mut Parser<'_>) -> Result<Option<Box<Expr>>> {
+    if !is_word(&parser.peek_token_ref().token, "FILTER") || parser.peek_nth_token_ref(1).token != Token::LParen {
+        return Ok(None);
+    }
+    parser.advance_token();
+    open(parser)?;
+    expect(parser, "WHERE")?;
+    let condition = parser.parse_expr()?;
+    close(parser)?;
+    Ok(Some(Box::new(condition)))
 }

@@ -34,6 +34,8 @@ pub(crate) fn prefix(parser: &mut Parser<'_>) -> Option<Result<Expr>> {
         (Token::LParen, "JSON_VALUE" | "JSON_QUERY" | "JSON_EXISTS") => super::json_syntax::path_call,
         (Token::LParen, "JSON_OBJECT") => super::json_syntax::object,
         (Token::LParen, "JSON_ARRAY") => super::json_syntax::array,
+        (Token::LParen, "JSON_ARRAYAGG") => super::json_syntax::array_of_rows,
+        (Token::LParen, "JSON_OBJECTAGG") => super::json_syntax::object_of_rows,
         _ => return None,
     };
     let span = parser.next_token().span;
