@@ -219,16 +219,27 @@ pub(crate) fn query(words: &mut Words<'_>) -> Result<Box<Query>> {
     let kept = table_arguments::spelled(&words.tokens[words.index()..]);
     let mut parser = Parser::new(&FlinkDialect).with_recursion_limit(PARSER_DEPTH_MAX).with_tokens_with_locations(kept);
     let parsed = parser.parse_query();
-    let mut query = parsed.map_err(|error| parser_fault(&error, parser.get_current_token(), &words.tokens))?;
+    let no_pattern = |fault: Fault| pattern_fault(&words.tokens).unwrap_or(fault);
+    let mut query =
+        parsed.map_err(|error| no_pattern(parser_fault(&error, parser.get_current_token(), &words.tokens)))?;
     let end = parser.peek_token();
     if end.token != Token::EOF {
-        return Err(Fault::new(format!("expected the end of the query, found '{}'", end.token)).at(end.span));
+        let fault = Fault::new(format!("expected the end of the query, found '{}'", end.token)).at(end.span);
+        return Err(no_pattern(fault));
     }
     while words.next().token != Token::EOF {}
     match query.visit(&mut BalanceUnions) {
         ControlFlow::Break(fault) => Err(fault),
         ControlFlow::Continue(()) => Ok(query),
     }
+}
+
+/// What is said of `MATCH_RECOGNIZE (…)`, instead of a word that was not expected.
+fn pattern_fault(tokens: &[TokenWithSpan]) -> Option<Fault> {
+    let pattern = tokens.iter().find(|token| is_word(&token.token, "MATCH_RECOGNIZE"))?;
+    Some(Fault::new("MATCH_RECOGNIZE comes in a later version").at(pattern.span).help(
+        "LAG(x) OVER (PARTITION BY key ORDER BY time) compares a row with those before; a join of the table with itself within an INTERVAL finds pairs",
+    ))
 }
 
 /// Turns `a UNION ALL b UNION ALL c …`, which is parsed to a tree as deep as the chain is long, into a balanced tree.
