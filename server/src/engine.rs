@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use coulee_runtime::job::{JobSettings, StateMismatch};
 use coulee_runtime::table::{Connectors, TableSpec};
 use coulee_sql::PlannedJob;
 use parking_lot::Mutex;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::MissedTickBehavior;
 
 use crate::blocking::blocking;
@@ -94,6 +95,13 @@ fn at_statement(error: Error, planned: &PlannedJob) -> Error {
     place.map_or(error, Error::Sql)
 }
 
+/// What the last server was at when it ended.
+#[derive(Debug)]
+pub struct Left {
+    jobs: Vec<Arc<Job>>,
+    scripts: Vec<PathBuf>,
+}
+
 /// An engine over one data folder. Nobody else uses the folder while it lives.
 #[derive(Debug)]
 pub struct Engine {
@@ -102,6 +110,8 @@ pub struct Engine {
     pub(crate) settings: EngineSettings,
     pub(crate) parts: Parts,
     closing: AtomicBool,
+    /// Of each name, the turn to start its job.
+    starting: Mutex<BTreeMap<JobName, Arc<tokio::sync::Mutex<()>>>>,
     // Before what jobs hold on to.
     threads: JobThreads,
     // Before the folder, whose lock must outlive it.
@@ -152,6 +162,7 @@ impl Engine {
             },
             settings,
             closing: AtomicBool::new(false),
+            starting: Mutex::default(),
             threads,
             log,
             folder,
@@ -306,17 +317,29 @@ impl Engine {
         Ok(job.report())
     }
 
-    /// Starts what was running when the last server ended. What cannot be started is logged and left as it is.
-    pub async fn resume(self: &Arc<Self>) {
-        let resting: Vec<Arc<Job>> = self.jobs.lock().values().cloned().collect();
-        for job in resting.iter().filter(|job| job.record().is_to_resume()) {
+    /// What was running when the last server ended. To be asked before the first call is answered: what clients bring is not left.
+    pub fn left(&self) -> Left {
+        let jobs: Vec<Arc<Job>> = self.jobs.lock().values().cloned().collect();
+        let resting = jobs.into_iter().filter(|job| job.record().is_to_resume()).collect();
+        Left { jobs: resting, scripts: self.left_scripts() }
+    }
+
+    /// Starts what is left. What cannot be started is logged and left as it is.
+    pub async fn resume(self: &Arc<Self>, left: Left) {
+        for job in left.jobs {
             let name = job.name();
             match self.start_job(Start::of(name.as_str())).await {
                 Ok(_) => tracing::info!(job = %name, "the job goes on"),
                 Err(error) => tracing::error!(job = %name, %error, "the job cannot go on"),
             }
         }
-        self.resume_scripts();
+        self.resume_scripts(left.scripts);
+    }
+
+    /// Waits until no other script starts a job of this name; none does as long as the answer lives.
+    pub(crate) async fn turn_of(&self, name: &JobName) -> OwnedMutexGuard<()> {
+        let turn = self.starting.lock().entry(name.clone()).or_default().clone();
+        turn.lock_owned().await
     }
 
     /// Ends all jobs with a last checkpoint, and starts none from now on.

@@ -46,7 +46,7 @@ mod key;
 mod rpc;
 pub mod serve;
 
-pub use engine::{Closing, Components, Engine, Start, faults_from_environment};
+pub use engine::{Closing, Components, Engine, Left, Start, faults_from_environment};
 pub use error::{Error, Result};
 pub use job::{
     Desired, Failure, Figures, Finding, FindingCode, JobReport, JobState, Operator, OperatorKind, Progress, QUIET,

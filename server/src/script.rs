@@ -2,7 +2,7 @@
 
 mod restore;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -163,10 +163,15 @@ impl Engine {
         run
     }
 
-    /// Goes on with the scripts that the last server did not get to the end of.
-    pub(crate) fn resume_scripts(self: &Arc<Self>) {
-        let Ok(entries) = std::fs::read_dir(self.folder.scripts()) else { return };
-        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+    /// The files of scripts that the last server did not get to the end of.
+    pub(crate) fn left_scripts(&self) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(self.folder.scripts()) else { return Vec::new() };
+        entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+    }
+
+    /// Goes on with such scripts.
+    pub(crate) fn resume_scripts(self: &Arc<Self>, paths: Vec<PathBuf>) {
+        for path in paths {
             let read = std::fs::read(&path).map_err(|e| e.to_string());
             let stored = read.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string()));
             match stored {
@@ -270,6 +275,7 @@ impl Running {
     async fn insert(&mut self, index: usize, planned: PlannedJob, outputs: Vec<TableSpec>) -> Result<bool> {
         let name = JobName::new(planned.name.clone())?;
         let waits = planned.settings.wait && !self.is_last;
+        let turn = self.engine.turn_of(&name).await;
         if let Some(what) = self.forget {
             self.engine.forget_job(&name, what).await?;
         }
@@ -291,6 +297,7 @@ impl Running {
             }
             None => self.create(&name, index, planned, outputs).await?,
         };
+        drop(turn);
         self.tell(ScriptEvent::Started(job.report()));
         if waits {
             return self.wait(&job).await;

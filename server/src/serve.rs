@@ -64,8 +64,9 @@ async fn serve_grpc(engine: Arc<Engine>, listener: TcpListener, shutdown: impl F
     let incoming = TcpListenerStream::new(listener).inspect_ok(|socket| drop(socket.set_nodelay(true)));
     let service = rpc::server(engine.clone());
     let server = tonic::transport::Server::builder().serve_with_incoming_shutdown(service, incoming, signal);
+    let left = engine.left();
     let mut server = tokio::spawn(server);
-    engine.resume().await;
+    engine.resume(left).await;
     let broken = |error: &dyn std::fmt::Display| Error::Internal(format!("the server broke: {error}"));
     tokio::select! {
         () = shutdown => {}

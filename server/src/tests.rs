@@ -144,13 +144,48 @@ async fn a_server_resumes_what_was_running_and_not_what_was_stopped() {
     assert_eq!(engine.job("copy").unwrap().state, JobState::Stopped);
     drop(engine);
     let engine = open(dir.path());
-    engine.resume().await;
+    engine.resume(engine.left()).await;
     assert_eq!(engine.job("copy").unwrap().state, JobState::Running);
     engine.close(Closing::Stop).await;
     drop(engine);
     let engine = open(dir.path());
-    engine.resume().await;
+    engine.resume(engine.left()).await;
     assert_eq!(engine.job("copy").unwrap().state, JobState::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_script_that_is_brought_several_times_at_once_one_job_starts() {
+    let dir = folder();
+    let engine = open(dir.path());
+    let text = copy_script(dir.path(), "");
+    let (a, b, c) = tokio::join!(
+        run(&engine, script(text.clone())),
+        run(&engine, script(text.clone())),
+        run(&engine, script(text))
+    );
+    let mut started = 0;
+    for (ran, events) in [a, b, c] {
+        match ran {
+            Ok(_) => started += events.iter().filter(|event| matches!(event, ScriptEvent::Started(_))).count(),
+            Err(error) => assert!(error.to_string().contains("job 'copy' is "), "{error}"),
+        }
+    }
+    assert_eq!(started, 1);
+    let job = engine.wait_job("copy").await.unwrap();
+    assert_eq!((job.state, job.attempts), (JobState::Finished, 1));
+    assert_eq!(engine.first_pages("copy", 1).await.unwrap()[0].total, ROWS as u64 - 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_comes_before_the_left_ones_go_on_is_not_one_of_them() {
+    let dir = folder();
+    let engine = open(dir.path());
+    let left = engine.left();
+    let (events, _) = mpsc::unbounded_channel();
+    let (submitted, ()) = tokio::join!(engine.submit(script(copy_script(dir.path(), "")), events), engine.resume(left));
+    submitted.unwrap();
+    let job = engine.wait_job("copy").await.unwrap();
+    assert_eq!((job.state, job.attempts), (JobState::Finished, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
