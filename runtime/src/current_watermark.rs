@@ -4,18 +4,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, SchemaRef};
-use arrow::record_batch::RecordBatch;
-use coulee_checkpoint::{Changes, StateKey, TableId};
-use coulee_model::{CheckpointId, KeyGroup, OperatorId, SubtaskIndex, Timestamp};
+use arrow::datatypes::SchemaRef;
+use coulee_checkpoint::{Changes, TableId};
+use coulee_model::{CheckpointId, SubtaskIndex, Timestamp};
 
 use crate::graph::{Lineage, OperatorFactory};
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
-use crate::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable};
-use crate::{Batch, Error, Result};
+use crate::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable, SubtaskTime};
+use crate::time_column::with_time;
+use crate::{Batch, Result};
 
-/// The table of the watermark of each subtask (u32, big-endian): i64, big-endian.
+/// The table of the watermark of each subtask.
 const WATERMARKS: TableId = TableId(1);
 
 /// The operator. `schema`: the input's columns, and behind them the watermark, a timestamp in milliseconds that may be null.
@@ -57,47 +56,31 @@ impl OperatorFactory for CurrentWatermarkFactory {
     }
 
     fn create(&self, subtask: SubtaskIndex) -> Result<Box<dyn Operator>> {
-        let (schema, none) = (self.0.clone(), Timestamp::MIN);
-        Ok(Box::new(CurrentWatermark { schema, subtask, operator: OperatorId(0), watermark: none, stored: none }))
+        let (schema, stored) = (self.0.clone(), SubtaskTime::new(WATERMARKS, subtask));
+        Ok(Box::new(CurrentWatermark { schema, subtask, watermark: Timestamp::MIN, stored }))
     }
 }
 
 struct CurrentWatermark {
     schema: SchemaRef,
     subtask: SubtaskIndex,
-    operator: OperatorId,
     watermark: Timestamp,
-    stored: Timestamp,
+    stored: SubtaskTime,
 }
 
 impl Operator for CurrentWatermark {
-    /// The least of the stored watermarks, if the parallelism is another one than when they were stored.
+    /// The own watermark, or the least of all for a subtask that there was not before.
     fn open(&mut self, context: &OpenContext<'_>) -> Result<()> {
-        self.operator = context.operator;
-        let (mut least, mut own) = (None::<Timestamp>, None);
-        for entry in context.entries(WATERMARKS) {
-            let (_, key, value) = entry?;
-            let damaged = || Error::corrupt("a stored watermark is not 4 + 8 bytes");
-            let subtask = u32::from_be_bytes(key.as_ref().try_into().map_err(|_| damaged())?);
-            let watermark = Timestamp(i64::from_be_bytes(value.as_ref().try_into().map_err(|_| damaged())?));
-            least = Some(least.map_or(watermark, |least| least.min(watermark)));
-            own = own.or((subtask == self.subtask.0).then_some(watermark));
-        }
-        self.watermark = own.or(least).unwrap_or(Timestamp::MIN);
-        self.stored = own.unwrap_or(Timestamp::MIN);
+        let stored = self.stored.open(context)?;
+        let own = stored.iter().find(|(subtask, _)| *subtask == self.subtask);
+        let least = stored.iter().min_by_key(|(_, watermark)| *watermark);
+        self.watermark = own.or(least).map_or(Timestamp::MIN, |(_, watermark)| *watermark);
         Ok(())
     }
 
     fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
         let watermark = (self.watermark > Timestamp::MIN).then_some(self.watermark.0);
-        let zone = match self.schema.fields().last().map(|field| field.data_type()) {
-            Some(DataType::Timestamp(_, zone)) => zone.clone(),
-            _ => None,
-        };
-        let times = TimestampMillisecondArray::from(vec![watermark; batch.len()]).with_timezone_opt(zone);
-        let mut columns: Vec<ArrayRef> = batch.rows().columns().to_vec();
-        columns.push(Arc::new(times));
-        out.emit(batch.with_rows(RecordBatch::try_new(self.schema.clone(), columns)?));
+        out.emit(with_time(&batch, &self.schema, watermark)?);
         Ok(())
     }
 
@@ -108,11 +91,7 @@ impl Operator for CurrentWatermark {
     }
 
     fn checkpoint(&mut self, _: CheckpointId, _: &mut Output, changes: &mut Changes) -> Result<()> {
-        if self.stored < self.watermark {
-            self.stored = self.watermark;
-            let key = StateKey::new(self.operator, WATERMARKS, KeyGroup(0), &self.subtask.0.to_be_bytes());
-            changes.put(key, self.watermark.0.to_be_bytes().to_vec());
-        }
+        self.stored.checkpoint(self.watermark, changes);
         Ok(())
     }
 }

@@ -44,6 +44,7 @@ pub mod row;
 mod row_codec;
 pub mod runs;
 pub mod state;
+mod time_column;
 pub mod unnest;
 pub mod upsert;
 pub mod values;

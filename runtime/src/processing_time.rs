@@ -6,18 +6,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, SchemaRef};
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use coulee_checkpoint::{Changes, StateKey, TableId};
-use coulee_model::{CheckpointId, Clock, KeyGroup, OperatorId, SubtaskIndex, SystemClock, Timestamp};
+use arrow::datatypes::SchemaRef;
+use coulee_checkpoint::{Changes, TableId};
+use coulee_model::{CheckpointId, Clock, SubtaskIndex, SystemClock, Timestamp};
 
 use crate::graph::{Lineage, OperatorFactory};
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
-use crate::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable};
-use crate::{Batch, Error, Result};
+use crate::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable, SubtaskTime};
+use crate::time_column::with_time;
+use crate::{Batch, Result};
 
-/// The table of how far the time of each subtask (u32, big-endian) has come (i64, big-endian).
+/// The table of how far the time of each subtask has come.
 const REACHED: TableId = TableId(1);
 
 /// The least time between two watermarks, in milliseconds.
@@ -77,78 +76,45 @@ impl OperatorFactory for ProcessingTimeFactory {
     fn create(&self, subtask: SubtaskIndex) -> Result<Box<dyn Operator>> {
         Ok(Box::new(ProcessingTime {
             spec: self.0.clone(),
-            subtask,
-            operator: OperatorId(0),
             clock: Arc::new(SystemClock),
             reached: Timestamp::MIN,
-            stored: Timestamp::MIN,
+            stored: SubtaskTime::new(REACHED, subtask),
             next: Timestamp::MIN,
-            obsolete: Vec::new(),
         }))
     }
 }
 
 struct ProcessingTime {
     spec: ProcessingTimeSpec,
-    subtask: SubtaskIndex,
-    operator: OperatorId,
     clock: Arc<dyn Clock>,
     /// The latest time that a row has or may have; no later row has one before it.
     reached: Timestamp,
-    stored: Timestamp,
+    stored: SubtaskTime,
     /// When the next watermark is due.
     next: Timestamp,
-    /// Of subtasks that were there before a change of parallelism: their entries go with the next checkpoint.
-    obsolete: Vec<StateKey>,
 }
 
 impl ProcessingTime {
-    fn key(&self, subtask: u32) -> StateKey {
-        StateKey::new(self.operator, REACHED, KeyGroup(0), &subtask.to_be_bytes())
-    }
-
     /// The first step after an instant.
     fn step_after(&self, instant: Timestamp) -> Timestamp {
         let step = self.spec.step_millis.max(STEP_MILLIS_MIN);
         let since = instant.0.saturating_sub(self.spec.offset_millis).rem_euclid(step);
         Timestamp(instant.0.saturating_add(step - since))
     }
-
-    fn zone(&self) -> Option<Arc<str>> {
-        match self.spec.schema.fields().last().map(|field| field.data_type()) {
-            Some(DataType::Timestamp(_, zone)) => zone.clone(),
-            _ => None,
-        }
-    }
 }
 
 impl Operator for ProcessingTime {
     fn open(&mut self, context: &OpenContext<'_>) -> Result<()> {
-        self.operator = context.operator;
         self.clock = context.clock.clone();
-        for entry in context.entries(REACHED) {
-            let (_, key, value) = entry?;
-            let damaged = || Error::corrupt("a stored processing time is not 4 + 8 bytes");
-            let subtask = u32::from_be_bytes(key.as_ref().try_into().map_err(|_| damaged())?);
-            let reached = Timestamp(i64::from_be_bytes(value.as_ref().try_into().map_err(|_| damaged())?));
-            self.reached = self.reached.max(reached);
-            // Each subtask takes away what is of nobody any more: a second time is of no effect.
-            if subtask >= context.parallelism {
-                self.obsolete.push(self.key(subtask));
-            }
-        }
+        let stored = self.stored.open(context)?;
+        self.reached = stored.into_iter().map(|(_, reached)| reached).max().unwrap_or(Timestamp::MIN);
         self.next = self.step_after(self.clock.now().max(self.reached));
         Ok(())
     }
 
     fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
         self.reached = self.reached.max(self.clock.now());
-        let times = TimestampMillisecondArray::from(vec![self.reached.0; batch.len()]).with_timezone_opt(self.zone());
-        let mut columns: Vec<ArrayRef> = batch.rows().columns().to_vec();
-        columns.push(Arc::new(times));
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.len()));
-        let rows = RecordBatch::try_new_with_options(self.spec.schema.clone(), columns, &options)?;
-        out.emit(batch.with_rows(rows));
+        out.emit(with_time(&batch, &self.spec.schema, Some(self.reached.0))?);
         Ok(())
     }
 
@@ -172,11 +138,7 @@ impl Operator for ProcessingTime {
     }
 
     fn checkpoint(&mut self, _: CheckpointId, _: &mut Output, changes: &mut Changes) -> Result<()> {
-        self.obsolete.drain(..).for_each(|key| changes.delete(key));
-        if self.stored < self.reached {
-            self.stored = self.reached;
-            changes.put(self.key(self.subtask.0), self.reached.0.to_be_bytes().to_vec());
-        }
+        self.stored.checkpoint(self.reached, changes);
         Ok(())
     }
 }

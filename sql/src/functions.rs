@@ -25,6 +25,7 @@ mod json_path;
 mod json_query;
 mod json_syntax;
 pub(crate) mod lag_lead;
+mod mark;
 mod math;
 mod moment;
 mod printf;

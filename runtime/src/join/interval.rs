@@ -13,7 +13,7 @@ use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use coulee_checkpoint::{Changes, TableId};
-use coulee_model::{CheckpointId, KeyGroup, SubtaskIndex, Timestamp};
+use coulee_model::{CheckpointId, SubtaskIndex, Timestamp};
 
 use super::describe;
 use super::emit::Emitter;
@@ -25,7 +25,7 @@ use crate::graph::{Lineage, OperatorFactory, Port};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::row_errors::evaluate::in_pieces;
-use crate::state::{Backend, OperatorState, Timers};
+use crate::state::{OperatorState, StoredWatermark, Timers};
 use crate::{Batch, Error, Result};
 
 /// The tables of the sides' rows, of the times at which they are forgotten, and of the watermark.
@@ -99,9 +99,8 @@ impl OperatorFactory for IntervalJoinFactory {
             retentions: self.retentions.clone(),
             pending: VecDeque::new(),
             watermark: Timestamp::MIN,
-            stored_watermark: Timestamp::MIN,
+            stored_watermark: StoredWatermark::new(WATERMARK),
             held: None,
-            backend: None,
             metrics: None,
         }))
     }
@@ -120,10 +119,9 @@ struct IntervalJoin {
     /// Rows that came and are not joined yet: the input, and the first that is left.
     pending: VecDeque<(InputIndex, KeyedRows, usize)>,
     watermark: Timestamp,
-    stored_watermark: Timestamp,
+    stored_watermark: StoredWatermark,
     /// The watermark, while rows are forgotten by it.
     held: Option<Timestamp>,
-    backend: Option<Backend>,
     metrics: Option<Arc<SubtaskMetrics>>,
 }
 
@@ -246,13 +244,7 @@ impl Operator for IntervalJoin {
             kept.side.open(context)?;
             kept.timers.open(backend.clone())?;
         }
-        for entry in context.entries(WATERMARK) {
-            let (_, _, value) = entry?;
-            let value = value.first_chunk().ok_or_else(|| Error::corrupt("a stored watermark has not 8 bytes"))?;
-            self.watermark = Timestamp(i64::from_be_bytes(*value));
-        }
-        self.stored_watermark = self.watermark;
-        self.backend = Some(backend);
+        self.watermark = self.stored_watermark.open(context)?;
         self.metrics = Some(context.metrics.clone());
         Ok(())
     }
@@ -304,12 +296,7 @@ impl Operator for IntervalJoin {
             kept.side.checkpoint(id, changes);
             kept.timers.checkpoint(id, changes);
         }
-        if self.watermark != self.stored_watermark {
-            let backend = self.backend.as_ref().ok_or_else(|| Error::internal("a join was not opened"))?;
-            let key = backend.key(WATERMARK, KeyGroup(0), &[]);
-            changes.put(key, self.watermark.0.to_be_bytes().to_vec());
-            self.stored_watermark = self.watermark;
-        }
+        self.stored_watermark.checkpoint(self.watermark, changes);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use coulee_checkpoint::{Changes, TableId};
-use coulee_model::{CheckpointId, KeyGroup, SubtaskIndex, Timestamp};
+use coulee_model::{CheckpointId, SubtaskIndex, Timestamp};
 
 use super::describe;
 use super::side::{KeyedRows, Side};
@@ -24,9 +24,9 @@ use crate::metrics::SubtaskMetrics;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::pairs::holding;
 use crate::row_errors::evaluate::in_pieces;
-use crate::state::{Backend, OperatorState, Timers};
+use crate::state::{OperatorState, StoredWatermark, Timers};
 use crate::watermark::HeldWatermark;
-use crate::{Batch, Error, Result};
+use crate::{Batch, Result};
 
 /// The tables of the rows that wait, of the versions, of the times of both, and of the watermark.
 const ROWS: TableId = TableId(1);
@@ -86,8 +86,7 @@ impl OperatorFactory for TemporalJoinFactory {
             spec: self.0.clone(),
             pending: VecDeque::new(),
             watermark: HeldWatermark::at(Timestamp::MIN),
-            stored_watermark: Timestamp::MIN,
-            backend: None,
+            stored_watermark: StoredWatermark::new(WATERMARK),
             metrics: None,
         }))
     }
@@ -102,8 +101,7 @@ struct TemporalJoin {
     /// Rows of the stream that have no time, and leave alone.
     pending: VecDeque<Batch>,
     watermark: HeldWatermark,
-    stored_watermark: Timestamp,
-    backend: Option<Backend>,
+    stored_watermark: StoredWatermark,
     metrics: Option<Arc<SubtaskMetrics>>,
 }
 
@@ -251,13 +249,7 @@ impl Operator for TemporalJoin {
         self.rows.open(context)?;
         self.versions.open(context)?;
         self.timers.open(backend.clone())?;
-        for entry in context.entries(WATERMARK) {
-            let (_, _, value) = entry?;
-            let value = value.first_chunk().ok_or_else(|| Error::corrupt("a stored watermark has not 8 bytes"))?;
-            self.watermark = HeldWatermark::at(Timestamp(i64::from_be_bytes(*value)));
-        }
-        self.stored_watermark = self.watermark.reached();
-        self.backend = Some(backend);
+        self.watermark = HeldWatermark::at(self.stored_watermark.open(context)?);
         self.metrics = Some(context.metrics.clone());
         Ok(())
     }
@@ -299,13 +291,7 @@ impl Operator for TemporalJoin {
         self.rows.checkpoint(id, changes);
         self.versions.checkpoint(id, changes);
         self.timers.checkpoint(id, changes);
-        let watermark = self.watermark.reached();
-        if watermark != self.stored_watermark {
-            let backend = self.backend.as_ref().ok_or_else(|| Error::internal("a join was not opened"))?;
-            let key = backend.key(WATERMARK, KeyGroup(0), &[]);
-            changes.put(key, watermark.0.to_be_bytes().to_vec());
-            self.stored_watermark = watermark;
-        }
+        self.stored_watermark.checkpoint(self.watermark.reached(), changes);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::keys::hash_keys;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::planted::{Bug, is_planted};
 use crate::row::{Row, RowWriter};
-use crate::state::{Backend, KeyRef, Postcard, Timer, Timers, ValueTable};
+use crate::state::{Backend, KeyRef, Postcard, StoredWatermark, Timer, Timers, ValueTable};
 use crate::watermark::HeldWatermark;
 use crate::{Batch, Error, Result};
 
@@ -44,7 +44,7 @@ pub(super) struct KeyedOperator<F: KeyedFunction> {
     processing_timers: Timers,
     /// A watermark is passed on when the timers that it lets fire have fired.
     watermark: HeldWatermark,
-    stored_watermark: Timestamp,
+    stored_watermark: StoredWatermark,
     backend: Option<Backend>,
 }
 
@@ -67,7 +67,7 @@ impl<F: KeyedFunction> KeyedOperator<F> {
             event_timers: Timers::new(EVENT_TIMERS),
             processing_timers: Timers::new(PROCESSING_TIMERS),
             watermark: HeldWatermark::at(Timestamp::MIN),
-            stored_watermark: Timestamp::MIN,
+            stored_watermark: StoredWatermark::new(WATERMARK),
             backend: None,
         }
     }
@@ -151,12 +151,7 @@ impl<F: KeyedFunction> Operator for KeyedOperator<F> {
         self.states.open(backend.clone())?;
         self.event_timers.open(backend.clone())?;
         self.processing_timers.open(backend.clone())?;
-        for entry in context.entries(WATERMARK) {
-            let (_, _, value) = entry?;
-            let value = value.first_chunk().ok_or_else(|| Error::corrupt("a stored watermark has not 8 bytes"))?;
-            self.watermark = HeldWatermark::at(Timestamp(i64::from_be_bytes(*value)));
-        }
-        self.stored_watermark = self.watermark.reached();
+        self.watermark = HeldWatermark::at(self.stored_watermark.open(context)?);
         self.collections.backend = Some(backend.clone());
         self.backend = Some(backend);
         Ok(())
@@ -218,12 +213,7 @@ impl<F: KeyedFunction> Operator for KeyedOperator<F> {
             self.event_timers.checkpoint(id, changes);
         }
         self.processing_timers.checkpoint(id, changes);
-        let watermark = self.watermark.reached();
-        if watermark != self.stored_watermark {
-            let key = self.backend()?.key(WATERMARK, coulee_model::KeyGroup(0), &[]);
-            changes.put(key, watermark.0.to_be_bytes().to_vec());
-            self.stored_watermark = watermark;
-        }
+        self.stored_watermark.checkpoint(self.watermark.reached(), changes);
         Ok(())
     }
 

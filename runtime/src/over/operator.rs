@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use bytes::Bytes;
 use coulee_checkpoint::{Changes, TableId};
-use coulee_model::{CheckpointId, KeyGroup, Timestamp};
+use coulee_model::{CheckpointId, Timestamp};
 use datafusion_physical_expr::PhysicalExpr;
 
 use super::compute::{Calls, Computed};
@@ -23,7 +23,7 @@ use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::row_codec::{EncodedRows, RowCodec};
 use crate::row_errors::evaluate::{Failed, evaluate, in_pieces};
 use crate::row_errors::{RejectedRows, Stage};
-use crate::state::{Backend, KeyRef, MapTable, Order, Postcard, Timer, Timers, ValueTable};
+use crate::state::{KeyRef, MapTable, Order, Postcard, StoredWatermark, Timer, Timers, ValueTable};
 use crate::watermark::HeldWatermark;
 use crate::{Batch, Error, Result};
 
@@ -54,10 +54,9 @@ pub(super) struct Over {
     timers: Timers,
     /// A watermark is passed on when the rows that it lets go have been emitted.
     watermark: HeldWatermark,
-    stored_watermark: Timestamp,
+    stored_watermark: StoredWatermark,
     /// Whether the input has ended.
     has_ended: bool,
-    backend: Option<Backend>,
     metrics: Option<Arc<SubtaskMetrics>>,
 }
 
@@ -113,15 +112,10 @@ impl Over {
             partitions: ValueTable::new(PARTITIONS, None),
             timers: Timers::new(TIMERS),
             watermark: HeldWatermark::at(Timestamp::MIN),
-            stored_watermark: Timestamp::MIN,
+            stored_watermark: StoredWatermark::new(WATERMARK),
             has_ended: false,
-            backend: None,
             metrics: None,
         })
-    }
-
-    fn backend(&self) -> Result<&Backend> {
-        self.backend.as_ref().ok_or_else(|| Error::internal("an OVER aggregation was not opened"))
     }
 
     /// Computes all that is stored of a batch, and whether what its columns are computed of fails on a row.
@@ -369,13 +363,7 @@ impl Operator for Over {
         self.rows.open(backend.clone())?;
         self.partitions.open(backend.clone())?;
         self.timers.open(backend.clone())?;
-        for entry in context.entries(WATERMARK) {
-            let (_, _, value) = entry?;
-            let value = value.first_chunk().ok_or_else(|| Error::corrupt("a stored watermark has not 8 bytes"))?;
-            self.watermark = HeldWatermark::at(Timestamp(i64::from_be_bytes(*value)));
-        }
-        self.stored_watermark = self.watermark.reached();
-        self.backend = Some(backend);
+        self.watermark = HeldWatermark::at(self.stored_watermark.open(context)?);
         self.metrics = Some(context.metrics.clone());
         self.show_next_result();
         Ok(())
@@ -436,12 +424,7 @@ impl Operator for Over {
         self.rows.checkpoint(id, changes);
         self.partitions.checkpoint(id, changes)?;
         self.timers.checkpoint(id, changes);
-        let watermark = self.watermark.reached();
-        if watermark != self.stored_watermark {
-            let key = self.backend()?.key(WATERMARK, KeyGroup(0), &[]);
-            changes.put(key, watermark.0.to_be_bytes().to_vec());
-            self.stored_watermark = watermark;
-        }
+        self.stored_watermark.checkpoint(self.watermark.reached(), changes);
         Ok(())
     }
 

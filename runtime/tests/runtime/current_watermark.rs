@@ -35,4 +35,12 @@ fn rows_have_the_watermark_that_came_before_them_also_after_a_restart() {
     harness.restart(SubtaskIndex(1), 2).unwrap();
     assert_eq!(next(&mut harness), Some(10));
     assert_eq!(harness.take_watermarks(), [Timestamp(10), Timestamp(12)]);
+    // What it stored is of nobody once there is one subtask: the next second one begins at what that one has reached.
+    harness.push(Input::Watermark(Timestamp(11))).unwrap();
+    harness.checkpoint().unwrap();
+    harness.restart(SubtaskIndex(0), 1).unwrap();
+    harness.push(Input::Watermark(Timestamp(20))).unwrap();
+    harness.checkpoint().unwrap();
+    harness.restart(SubtaskIndex(1), 2).unwrap();
+    assert_eq!(next(&mut harness), Some(20));
 }

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use arrow::record_batch::RecordBatch;
+use arrow::datatypes::{DataType, Field};
 use coulee_model::{SubtaskIndex, Timestamp};
 use coulee_runtime::Batch;
 use coulee_runtime::graph::{OperatorFactory, Port};
 use coulee_runtime::harness::{Harness, Input, agrees, sorted_lines};
-use coulee_runtime::join::{IntervalJoinSpec, JoinKind, JoinSide, JoinSpec, Retention, interval_join};
+use coulee_runtime::join::{IntervalJoinSpec, JoinKind, JoinSpec, interval_join};
 use coulee_runtime::operator::InputIndex;
 use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{BinaryExpr, Column, Literal};
+
+use crate::random::Random;
+use crate::timed_rows::{LEFT, RIGHT, Row, columns, fields, schema, side};
 
 /// A right row's time is from so many milliseconds before a left row's to so many behind it.
 const BEFORE: i64 = 5;
@@ -30,34 +31,6 @@ const KINDS: [JoinKind; 7] = [
     JoinKind::LeftMark,
 ];
 
-/// Key, time, value.
-type Row = (Option<i64>, Option<i64>, i64);
-
-fn fields(names: [&str; 3]) -> Vec<Field> {
-    let time = DataType::Timestamp(TimeUnit::Millisecond, None);
-    vec![
-        Field::new(names[0], DataType::Int64, true),
-        Field::new(names[1], time, true),
-        Field::new(names[2], DataType::Int64, true),
-    ]
-}
-
-fn schema(fields: Vec<Field>) -> SchemaRef {
-    Arc::new(Schema::new(fields))
-}
-
-const LEFT: [&str; 3] = ["k", "t", "v"];
-const RIGHT: [&str; 3] = ["j", "u", "w"];
-
-fn side(names: [&str; 3], millis: i64) -> JoinSide {
-    JoinSide {
-        schema: schema(fields(names)),
-        keys: vec![Arc::new(Column::new(names[0], 0))],
-        ttl_millis: None,
-        retention: Some(Retention { time: Arc::new(Column::new(names[1], 1)), millis }),
-    }
-}
-
 fn binary(left: Arc<dyn PhysicalExpr>, op: Operator, right: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
     Arc::new(BinaryExpr::new(left, op, right))
 }
@@ -68,7 +41,7 @@ fn joined(kind: JoinKind, of_windows: bool) -> Arc<dyn OperatorFactory> {
     let span = |millis| Arc::new(Literal::new(ScalarValue::new_interval_dt(0, millis))) as Arc<dyn PhysicalExpr>;
     let from = binary(time("u", 4), Operator::GtEq, binary(time("t", 1), Operator::Minus, span(BEFORE as i32)));
     let to = binary(time("u", 4), Operator::LtEq, binary(time("t", 1), Operator::Plus, span(BEHIND as i32)));
-    let columns = match kind {
+    let result = match kind {
         JoinKind::LeftSemi | JoinKind::LeftAnti => fields(LEFT),
         JoinKind::LeftMark => [fields(LEFT), vec![Field::new("mark", DataType::Boolean, false)]].concat(),
         _ => [fields(LEFT), fields(RIGHT)].concat(),
@@ -79,27 +52,13 @@ fn joined(kind: JoinKind, of_windows: bool) -> Arc<dyn OperatorFactory> {
         right: side(RIGHT, BEFORE),
         null_equals_null: false,
         condition: Some(binary(from, Operator::And, to)),
-        schema: schema(columns),
+        schema: schema(result),
     };
     interval_join(IntervalJoinSpec { join, of_windows }).unwrap()
 }
 
 fn batch(of: usize, rows: &[Row]) -> Input {
-    let keys: Int64Array = rows.iter().map(|row| row.0).collect();
-    let times: TimestampMillisecondArray = rows.iter().map(|row| row.1).collect();
-    let values: Int64Array = rows.iter().map(|row| Some(row.2)).collect();
-    let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(times), Arc::new(values)];
-    let rows = RecordBatch::try_new(schema(fields([LEFT, RIGHT][of])), columns).unwrap();
-    Input::RowsOf(InputIndex(of as u8), Batch::inserts(rows))
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
+    Input::RowsOf(InputIndex(of as u8), Batch::inserts(columns([LEFT, RIGHT][of], rows.iter().copied())))
 }
 
 /// Batches of both sides and watermarks, none of whose rows is behind a watermark; and all rows of each side.

@@ -18,6 +18,8 @@ use datafusion_expr::Operator;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{BinaryExpr, Column, Literal};
 
+use crate::random::Random;
+
 const KINDS: [JoinKind; 7] = [
     JoinKind::Inner,
     JoinKind::Left,
@@ -76,15 +78,6 @@ fn batch(names: [&str; 2], rows: &[(RowKind, Row)]) -> Batch {
         return Batch::inserts(columns);
     }
     Batch::changes(columns, Int8Array::from_iter_values(rows.iter().map(|(kind, _)| *kind as i8)))
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
 }
 
 /// Batches of both sides, and what is left of each in the end. Only what is there is deleted.

@@ -14,12 +14,14 @@ mod op_codes;
 mod over;
 mod overlapping_windows;
 mod processing_time;
+mod random;
 mod ranks;
 mod row_errors;
 mod savepoints;
 mod sessions;
 mod temporal_joins;
 mod time;
+mod timed_rows;
 mod upserts;
 mod windows;
 

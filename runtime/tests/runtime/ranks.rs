@@ -14,6 +14,8 @@ use coulee_runtime::rank::{RankFunction, RankSpec, rank};
 use coulee_runtime::{Batch, RowKind};
 use datafusion_physical_expr::expressions::Column;
 
+use crate::random::Random;
+
 /// Partition, what is ordered by, and another value.
 type Row = (i64, Option<i64>, i64);
 
@@ -73,15 +75,6 @@ fn expected(spec: &RankSpec, rows: &[Row]) -> BTreeMap<String, i64> {
         }
     }
     out
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
 }
 
 /// Plays a random history, with or without a restart after each batch, and looks at what is there after each.

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int8Array, Int64Array, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use arrow::record_batch::RecordBatch;
+use arrow::array::Int8Array;
 use coulee_model::{SubtaskIndex, Timestamp};
 use coulee_runtime::graph::{OperatorFactory, Port};
 use coulee_runtime::harness::{Harness, Input, agrees, sorted_lines};
-use coulee_runtime::join::{JoinSide, Retention, TemporalJoinSpec, temporal_join};
+use coulee_runtime::join::{TemporalJoinSpec, temporal_join};
 use coulee_runtime::operator::InputIndex;
 use coulee_runtime::{Batch, RowKind};
 use datafusion_common::ScalarValue;
@@ -17,41 +15,16 @@ use datafusion_expr::Operator;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{BinaryExpr, Column, Literal};
 
-/// Key, time, value.
-type Row = (Option<i64>, Option<i64>, i64);
-
-const LEFT: [&str; 3] = ["k", "t", "v"];
-const RIGHT: [&str; 3] = ["j", "u", "w"];
-
-fn fields(names: [&str; 3]) -> Vec<Field> {
-    let time = DataType::Timestamp(TimeUnit::Millisecond, None);
-    vec![
-        Field::new(names[0], DataType::Int64, true),
-        Field::new(names[1], time, true),
-        Field::new(names[2], DataType::Int64, true),
-    ]
-}
-
-fn schema(fields: Vec<Field>) -> SchemaRef {
-    Arc::new(Schema::new(fields))
-}
-
-fn side(names: [&str; 3]) -> JoinSide {
-    JoinSide {
-        schema: schema(fields(names)),
-        keys: vec![Arc::new(Column::new(names[0], 0))],
-        ttl_millis: None,
-        retention: Some(Retention { time: Arc::new(Column::new(names[1], 1)), millis: 0 }),
-    }
-}
+use crate::random::Random;
+use crate::timed_rows::{LEFT, RIGHT, Row, columns, fields, schema, side};
 
 /// Joins each `(k, t, v)` with the version of `j = k` at `t`, where `w <> 3` if asked.
 fn joined(is_outer: bool, has_condition: bool) -> Arc<dyn OperatorFactory> {
     let three = Arc::new(Literal::new(ScalarValue::Int64(Some(3))));
     let differs = BinaryExpr::new(Arc::new(Column::new("w", 5)), Operator::NotEq, three);
     temporal_join(TemporalJoinSpec {
-        left: side(LEFT),
-        right: side(RIGHT),
+        left: side(LEFT, 0),
+        right: side(RIGHT, 0),
         condition: has_condition.then(|| Arc::new(differs) as Arc<dyn PhysicalExpr>),
         is_outer,
         schema: schema([fields(LEFT), fields(RIGHT)].concat()),
@@ -59,25 +32,12 @@ fn joined(is_outer: bool, has_condition: bool) -> Arc<dyn OperatorFactory> {
 }
 
 fn batch(of: usize, rows: &[(RowKind, Row)]) -> Input {
-    let keys: Int64Array = rows.iter().map(|(_, row)| row.0).collect();
-    let times: TimestampMillisecondArray = rows.iter().map(|(_, row)| row.1).collect();
-    let values: Int64Array = rows.iter().map(|(_, row)| Some(row.2)).collect();
-    let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(times), Arc::new(values)];
-    let columns = RecordBatch::try_new(schema(fields([LEFT, RIGHT][of])), columns).unwrap();
+    let columns = columns([LEFT, RIGHT][of], rows.iter().map(|(_, row)| *row));
     let batch = match of {
         0 => Batch::inserts(columns),
         _ => Batch::changes(columns, Int8Array::from_iter_values(rows.iter().map(|(kind, _)| *kind as i8))),
     };
     Input::RowsOf(InputIndex(of as u8), batch)
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
 }
 
 /// Rows, versions and watermarks, none of whose rows is behind a watermark; all rows, and all versions.

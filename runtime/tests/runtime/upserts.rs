@@ -11,6 +11,8 @@ use coulee_runtime::harness::{Harness, Input, agrees, changelog_lines};
 use coulee_runtime::upsert::{UpsertSpec, changelog_normalize, upsert_materialize};
 use coulee_runtime::{Batch, RowKind};
 
+use crate::random::Random;
+
 /// A key and a value, which is null in a delete that has the key alone.
 type Row = (i64, Option<i64>);
 
@@ -39,15 +41,6 @@ fn run(factory: &Arc<dyn OperatorFactory>, history: &[Vec<(RowKind, Row)>]) -> V
         folders.path().join(next.to_string())
     };
     agrees(factory, &inputs, folder).unwrap()
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
 }
 
 /// `+I | 1 | 2`

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use coulee_runtime::Subject;
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_expr::utils::conjunction;
-use datafusion_expr::{Expr, FetchType, LogicalPlan, SkipType};
+use datafusion_expr::{Expr, FetchType, LogicalPlan, SkipType, TableScan};
 
 use super::added_time::AddedTime;
 use super::calc::{Filter, Projection, Renamed};
@@ -57,40 +57,11 @@ impl Converter {
         let inputs = |inputs: &[&Arc<LogicalPlan>]| {
             inputs.iter().map(|input| self.convert(input)).collect::<Result<Vec<StreamPlan>>>()
         };
-        if let Some(assign) = WindowAssign::of(plan) {
-            let node = WindowRows::of(assign)?;
-            return Ok(StreamPlan::new(node, inputs(&[&assign.input])?, plan.schema().clone()));
-        }
-        if let Some(node) = crate::added_time::AddedTime::of(plan) {
-            let input = inputs(&[&node.input])?;
-            return Ok(StreamPlan::new(AddedTime { added: node.added }, input, plan.schema().clone()));
-        }
-        if let Some(node) = AsOf::of(plan) {
-            let table = Converter { keeps_upserts: true, ..self }.convert(&node.right)?;
-            if let Some(versions) = &node.versions {
-                let inputs = vec![self.convert(&node.left)?, table];
-                return Ok(StreamPlan::new(TemporalJoin::of(node, versions)?, inputs, plan.schema().clone()));
-            }
-            return Ok(StreamPlan::new(Lookup::of(node, table)?, inputs(&[&node.left])?, plan.schema().clone()));
-        }
-        if let Some(node) = crate::op_codes::OpCodes::of(plan) {
-            return Ok(StreamPlan::new(OpCodes::of(node), inputs(&[&node.input])?, plan.schema().clone()));
-        }
-        if let Some(node) = crate::unnest::Unnest::of(plan) {
-            return Ok(StreamPlan::new(Unnest::of(node), inputs(&[&node.input])?, plan.schema().clone()));
+        if let Some(own) = self.own(plan)? {
+            return Ok(own);
         }
         match plan {
-            LogicalPlan::TableScan(scan) => {
-                let (node, upserting) = Scan::of(scan)?;
-                let upserting = upserting.filter(|_| !self.keeps_upserts);
-                let plan = StreamPlan::new(node, Vec::new(), scan.projected_schema.clone());
-                Ok(match upserting {
-                    None => plan,
-                    Some(table) => {
-                        StreamPlan::new(ChangelogNormalize { table }, vec![plan], scan.projected_schema.clone())
-                    }
-                })
-            }
+            LogicalPlan::TableScan(scan) => self.scan(scan),
             LogicalPlan::Values(values) => Ok(StreamPlan::new(Values::of(values)?, Vec::new(), values.schema.clone())),
             LogicalPlan::EmptyRelation(relation) => {
                 Ok(StreamPlan::new(Values::nothing(relation)?, Vec::new(), relation.schema.clone()))
@@ -104,18 +75,7 @@ impl Converter {
                 let node = Filter { predicate: filter.predicate.clone() };
                 Ok(StreamPlan::new(node, inputs(&[&filter.input])?, plan.schema().clone()))
             }
-            LogicalPlan::Projection(projection) => {
-                let node = Projection { exprs: projection.expr.clone() };
-                let below = match projection.input.as_ref() {
-                    LogicalPlan::Filter(filter) if bounded(filter).is_some() => {
-                        let reads =
-                            |expr: &Expr| expr.column_refs().iter().any(|column| is_rank(column, &filter.input));
-                        self.first_rows(filter, projection.expr.iter().any(reads))?
-                    }
-                    other => self.convert(other)?,
-                };
-                Ok(StreamPlan::new(node, vec![below], projection.schema.clone()))
-            }
+            LogicalPlan::Projection(projection) => self.projection(projection),
             LogicalPlan::Union(union) => {
                 let below: Vec<_> = union.inputs.iter().collect();
                 Ok(StreamPlan::new(Union, inputs(&below)?, union.schema.clone()))
@@ -136,15 +96,7 @@ impl Converter {
             LogicalPlan::Join(join) if is_one_row(&join.right) && join.on.is_empty() && join.filter.is_none() => {
                 self.convert(&join.left)
             }
-            LogicalPlan::Join(join) => {
-                let (node, is_swapped) = Join::of(join)?;
-                let sides = if is_swapped { [&join.right, &join.left] } else { [&join.left, &join.right] };
-                let below = inputs(&sides)?;
-                let in_order = below.iter().all(|input| input.changes == ChangelogKind::InsertOnly)
-                    && sides.iter().all(|side| keeps_time(side));
-                let node = if in_order { node } else { node.without_time() };
-                Ok(StreamPlan::new(node, below, join.schema.clone()))
-            }
+            LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Window(window) => {
                 let (node, below) = Over::of(window, self.convert(&window.input)?, self.inputs_end)?;
                 Ok(StreamPlan::new(node, vec![below], window.schema.clone()))
@@ -163,6 +115,66 @@ impl Converter {
             }
             other => Err(crate::refuse::refusal(other)),
         }
+    }
+
+    /// The nodes that no plan of DataFusion has; `None` for one of DataFusion's own.
+    fn own(self, plan: &LogicalPlan) -> Result<Option<StreamPlan>> {
+        let converted = |plan: &LogicalPlan| self.convert(plan).map(|input| vec![input]);
+        if let Some(assign) = WindowAssign::of(plan) {
+            let node = WindowRows::of(assign)?;
+            return Ok(Some(StreamPlan::new(node, converted(&assign.input)?, plan.schema().clone())));
+        }
+        if let Some(node) = crate::added_time::AddedTime::of(plan) {
+            let input = converted(&node.input)?;
+            return Ok(Some(StreamPlan::new(AddedTime { added: node.added }, input, plan.schema().clone())));
+        }
+        if let Some(node) = AsOf::of(plan) {
+            let table = Converter { keeps_upserts: true, ..self }.convert(&node.right)?;
+            if let Some(versions) = &node.versions {
+                let inputs = vec![self.convert(&node.left)?, table];
+                return Ok(Some(StreamPlan::new(TemporalJoin::of(node, versions)?, inputs, plan.schema().clone())));
+            }
+            return Ok(Some(StreamPlan::new(Lookup::of(node, table)?, converted(&node.left)?, plan.schema().clone())));
+        }
+        if let Some(node) = crate::op_codes::OpCodes::of(plan) {
+            return Ok(Some(StreamPlan::new(OpCodes::of(node), converted(&node.input)?, plan.schema().clone())));
+        }
+        if let Some(node) = crate::unnest::Unnest::of(plan) {
+            return Ok(Some(StreamPlan::new(Unnest::of(node), converted(&node.input)?, plan.schema().clone())));
+        }
+        Ok(None)
+    }
+
+    fn scan(self, scan: &TableScan) -> Result<StreamPlan> {
+        let (node, upserting) = Scan::of(scan)?;
+        let upserting = upserting.filter(|_| !self.keeps_upserts);
+        let plan = StreamPlan::new(node, Vec::new(), scan.projected_schema.clone());
+        Ok(match upserting {
+            None => plan,
+            Some(table) => StreamPlan::new(ChangelogNormalize { table }, vec![plan], scan.projected_schema.clone()),
+        })
+    }
+
+    fn projection(self, projection: &datafusion_expr::Projection) -> Result<StreamPlan> {
+        let node = Projection { exprs: projection.expr.clone() };
+        let below = match projection.input.as_ref() {
+            LogicalPlan::Filter(filter) if bounded(filter).is_some() => {
+                let reads = |expr: &Expr| expr.column_refs().iter().any(|column| is_rank(column, &filter.input));
+                self.first_rows(filter, projection.expr.iter().any(reads))?
+            }
+            other => self.convert(other)?,
+        };
+        Ok(StreamPlan::new(node, vec![below], projection.schema.clone()))
+    }
+
+    fn join(self, join: &datafusion_expr::Join) -> Result<StreamPlan> {
+        let (node, is_swapped) = Join::of(join)?;
+        let sides = if is_swapped { [&join.right, &join.left] } else { [&join.left, &join.right] };
+        let below = sides.iter().map(|side| self.convert(side)).collect::<Result<Vec<_>>>()?;
+        let in_order = below.iter().all(|input| input.changes == ChangelogKind::InsertOnly)
+            && sides.iter().all(|side| keeps_time(side));
+        let node = if in_order { node } else { node.without_time() };
+        Ok(StreamPlan::new(node, below, join.schema.clone()))
     }
 
     /// The rows of each partition whose number a filter lets through; `has_number`: whether somebody reads the number behind the filter.

@@ -2,12 +2,15 @@
 //! the watermark says that no partner comes any more.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use coulee_model::OperatorId;
 use coulee_runtime::graph::{NodeKind, Partitioning, Port};
 use coulee_runtime::join::{IntervalJoinSpec, JoinKind, JoinSide, JoinSpec, Retention, interval_join, join};
 use coulee_runtime::operator::InputIndex;
 use datafusion_common::{JoinType, NullEquality};
 use datafusion_expr::{Expr, Join as LogicalJoin};
+use datafusion_physical_expr::PhysicalExpr;
 
 use super::print::expression;
 use super::{Building, ChangelogKind, Node, StateName, StreamPlan};
@@ -80,15 +83,13 @@ impl Join {
 impl Node for Join {
     fn describe(&self, inputs: &[StreamPlan]) -> String {
         let [left, right] = inputs else { return "Join".to_owned() };
-        let text =
-            |(a, b): &(Expr, Expr)| format!("{} = {}", expression(a, &left.schema), expression(b, &right.schema));
-        let on: Vec<String> = self.on.iter().map(text).collect();
+        let on = equal_pairs(&self.on, left, right);
         let kind = match &self.time {
             None => "Join",
             Some(time) if time.of_windows => "WindowJoin",
             Some(_) => "IntervalJoin",
         };
-        let mut shown = format!("{kind}(type=[{}], on=[{}]", self.kind.name(), on.join(", "));
+        let mut shown = format!("{kind}(type=[{}], on=[{on}]", self.kind.name());
         if let Some(JoinTime { times: [a, b], of_windows: false, .. }) = &self.time {
             let _ = write!(shown, ", time=[{}, {}]", expression(a, &left.schema), expression(b, &right.schema));
         }
@@ -144,9 +145,26 @@ impl Node for Join {
             None => join(spec),
         };
         let node = to.add(name, parallelism, NodeKind::Operator(factory))?;
-        for ((rows, keys), input) in inputs.iter().zip(keys).zip([InputIndex::FIRST, InputIndex::SECOND]) {
-            to.graph.connect_to(rows.node, Port::MAIN, (node, input), Partitioning::Hash(keys))?;
-        }
+        shuffle(&inputs, keys, node, to)?;
         Ok(NodeRows::new(node, parallelism, plan.schema.as_ref().clone()))
     }
+}
+
+/// What must be equal of both sides, as it is printed.
+pub(super) fn equal_pairs(on: &[(Expr, Expr)], left: &StreamPlan, right: &StreamPlan) -> String {
+    let text = |(a, b): &(Expr, Expr)| format!("{} = {}", expression(a, &left.schema), expression(b, &right.schema));
+    on.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+/// Sends the rows of both sides to the subtask of their keys.
+pub(super) fn shuffle(
+    sides: &[NodeRows],
+    keys: [Vec<Arc<dyn PhysicalExpr>>; 2],
+    node: OperatorId,
+    to: &mut Translator<'_>,
+) -> Result<()> {
+    for ((rows, keys), input) in sides.iter().zip(keys).zip([InputIndex::FIRST, InputIndex::SECOND]) {
+        to.graph.connect_to(rows.node, Port::MAIN, (node, input), Partitioning::Hash(keys))?;
+    }
+    Ok(())
 }

@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use coulee_runtime::graph::{NodeKind, Partitioning, Port};
+use coulee_runtime::graph::NodeKind;
 use coulee_runtime::join::{JoinSide, Retention, TemporalJoinSpec, temporal_join};
-use coulee_runtime::operator::InputIndex;
 use datafusion_common::DFSchema;
 use datafusion_expr::Expr;
 use datafusion_expr::utils::conjunction;
 
+use super::join::{equal_pairs, shuffle};
 use super::print::expression;
 use super::{Building, ChangelogKind, Node, StateName, StreamPlan};
 use crate::as_of::{AsOf, Versions, equalities, table_of};
@@ -77,12 +77,9 @@ impl TemporalJoin {
 impl Node for TemporalJoin {
     fn describe(&self, inputs: &[StreamPlan]) -> String {
         let [left, right] = inputs else { return "TemporalJoin".to_owned() };
-        let text =
-            |(a, b): &(Expr, Expr)| format!("{} = {}", expression(a, &left.schema), expression(b, &right.schema));
-        let on: Vec<String> = self.on.iter().map(text).collect();
+        let on = equal_pairs(&self.on, left, right);
         let (kind, time) = (if self.is_outer { "left" } else { "inner" }, expression(&self.times[0], &left.schema));
-        let mut shown =
-            format!("TemporalJoin(type=[{kind}], table=[{}], on=[{}], asOf=[{time}]", self.table, on.join(", "));
+        let mut shown = format!("TemporalJoin(type=[{kind}], table=[{}], on=[{on}], asOf=[{time}]", self.table);
         if let (Some(condition), Ok(both)) = (&self.condition, left.schema.join(&right.schema)) {
             let _ = write!(shown, ", where=[{}]", expression(condition, &both));
         }
@@ -117,9 +114,7 @@ impl Node for TemporalJoin {
         let spec = TemporalJoinSpec { left: of_left, right: of_right, condition, is_outer: self.is_outer, schema };
         let parallelism = to.context.parallelism;
         let node = to.add(name, parallelism, NodeKind::Operator(temporal_join(spec)))?;
-        for ((rows, keys), input) in inputs.iter().zip(keys).zip([InputIndex::FIRST, InputIndex::SECOND]) {
-            to.graph.connect_to(rows.node, Port::MAIN, (node, input), Partitioning::Hash(keys))?;
-        }
+        shuffle(&inputs, keys, node, to)?;
         Ok(NodeRows::new(node, parallelism, plan.schema.as_ref().clone()))
     }
 }

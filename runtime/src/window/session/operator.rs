@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, BooleanArray, TimestampMillisecondArray, UInt32Array};
 use arrow::row::{RowConverter, Rows, SortField};
 use coulee_checkpoint::{Changes, TableId};
-use coulee_model::{CheckpointId, KeyGroup, Timestamp};
+use coulee_model::{CheckpointId, Timestamp};
 use datafusion_common::exec_datafusion_err;
 
 use super::SessionAggregateSpec;
@@ -18,7 +18,7 @@ use crate::keys::hash_keys;
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::row_errors::evaluate::{Failed, evaluate, in_pieces};
-use crate::state::{Backend, KeyRef, Postcard, Timers, ValueTable};
+use crate::state::{KeyRef, Postcard, StoredWatermark, Timers, ValueTable};
 use crate::watermark::HeldWatermark;
 use crate::window::kind::is_over;
 use crate::window::layout::row_count;
@@ -43,8 +43,7 @@ pub(super) struct SessionAggregate {
     pub(super) timers: Timers,
     /// A watermark is passed on when the sessions that it closes have been emitted.
     watermark: HeldWatermark,
-    stored_watermark: Timestamp,
-    backend: Option<Backend>,
+    stored_watermark: StoredWatermark,
     metrics: Option<Arc<SubtaskMetrics>>,
 }
 
@@ -80,8 +79,7 @@ impl SessionAggregate {
             sessions: ValueTable::new(SESSIONS, None),
             timers: Timers::new(TIMERS),
             watermark: HeldWatermark::at(Timestamp::MIN),
-            stored_watermark: Timestamp::MIN,
-            backend: None,
+            stored_watermark: StoredWatermark::new(WATERMARK),
             metrics: None,
         })
     }
@@ -194,10 +192,6 @@ impl SessionAggregate {
             metrics.set_next_result(self.timers.next());
         }
     }
-
-    fn backend(&self) -> Result<&Backend> {
-        self.backend.as_ref().ok_or_else(|| Error::internal("sessions were not opened"))
-    }
 }
 
 impl Operator for SessionAggregate {
@@ -205,13 +199,7 @@ impl Operator for SessionAggregate {
         let backend = context.backend();
         self.sessions.open(backend.clone())?;
         self.timers.open(backend.clone())?;
-        for entry in context.entries(WATERMARK) {
-            let (_, _, value) = entry?;
-            let value = value.first_chunk().ok_or_else(|| Error::corrupt("a stored watermark has not 8 bytes"))?;
-            self.watermark = HeldWatermark::at(Timestamp(i64::from_be_bytes(*value)));
-        }
-        self.stored_watermark = self.watermark.reached();
-        self.backend = Some(backend);
+        self.watermark = HeldWatermark::at(self.stored_watermark.open(context)?);
         self.metrics = Some(context.metrics.clone());
         self.show_next_result();
         Ok(())
@@ -254,12 +242,7 @@ impl Operator for SessionAggregate {
     fn checkpoint(&mut self, id: CheckpointId, _: &mut Output, changes: &mut Changes) -> Result<()> {
         self.sessions.checkpoint(id, changes)?;
         self.timers.checkpoint(id, changes);
-        let watermark = self.watermark.reached();
-        if watermark != self.stored_watermark {
-            let key = self.backend()?.key(WATERMARK, KeyGroup(0), &[]);
-            changes.put(key, watermark.0.to_be_bytes().to_vec());
-            self.stored_watermark = watermark;
-        }
+        self.stored_watermark.checkpoint(self.watermark.reached(), changes);
         Ok(())
     }
 
