@@ -21,6 +21,7 @@ use tokio::time::MissedTickBehavior;
 use crate::blocking::blocking;
 use crate::folder::{DataFolder, remove_folder};
 use crate::job::{self, Job, JobCommand, JobRecord, JobReport, JobThreads, Parts, Plan, RECORD_FILE};
+use crate::kept::Kept;
 use crate::plan::{self, targets};
 use crate::registry;
 use crate::restart::RestartPolicy;
@@ -108,6 +109,8 @@ pub struct Engine {
     pub(crate) connectors: Connectors,
     pub(crate) jobs: Mutex<BTreeMap<JobName, Arc<Job>>>,
     pub(crate) settings: EngineSettings,
+    /// The tables and views that outlive their scripts.
+    pub(crate) kept: Kept,
     pub(crate) parts: Parts,
     closing: AtomicBool,
     /// Of each name, the turn to start its job.
@@ -161,6 +164,7 @@ impl Engine {
                 threads: threads.handle(),
             },
             settings,
+            kept: Kept::open(folder.catalog())?,
             closing: AtomicBool::new(false),
             starting: Mutex::default(),
             threads,

@@ -3,6 +3,7 @@
 //! ```text
 //! <data>/coulee.json          {"format": 1}
 //! <data>/LOCK                 locked (flock) by the process that uses the folder; holds its process id
+//! <data>/catalog.json         the tables and views that are kept
 //! <data>/log/                 the streams
 //! <data>/jobs/<name>/         job.json, state/ (RocksDB), spool/ (what sinks prepared)
 //! <data>/savepoints/<name>/   savepoints of jobs that do not say where theirs go
@@ -69,6 +70,10 @@ impl DataFolder {
 
     pub(crate) fn log(&self) -> PathBuf {
         self.root.join("log")
+    }
+
+    pub(crate) fn catalog(&self) -> PathBuf {
+        self.root.join("catalog.json")
     }
 
     pub(crate) fn jobs(&self) -> PathBuf {

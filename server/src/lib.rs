@@ -42,6 +42,7 @@ mod metrics;
 
 // gRPC.
 pub mod client;
+mod kept;
 mod key;
 mod rpc;
 pub mod serve;

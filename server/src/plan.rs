@@ -1,14 +1,15 @@
 //! From a script to a job that can be started: one SQL session per script, and again from the stored script for each start.
 
+use std::sync::Arc;
+
 use coulee_runtime::table::{Connectors, TableSpec};
-use coulee_sql::{Effect, PlannedJob, QuerySink, Session, SessionDefaults, Statement, parse_script};
+use coulee_sql::{
+    CatalogChange, Definitions, Effect, PlannedJob, QuerySink, Session, SessionDefaults, Statement, parse_script,
+};
 
 use crate::job::{SinkTarget, StoredScript};
 use crate::registry::{Written, remembering};
 use crate::{Error, Result};
-
-/// Statements that change what later ones see. Planning a job again needs these only.
-const DEFINING: [&str; 4] = ["CREATE", "DROP", "SET", "RESET"];
 
 /// A session of one script.
 pub(crate) struct Planner {
@@ -21,7 +22,7 @@ impl Planner {
         let (connectors, written) = remembering(connectors);
         let defaults =
             SessionDefaults { job_name: script.name.as_str().to_owned(), parallelism: script.parallelism, query_sink };
-        Planner { session: Session::new(connectors, defaults), written }
+        Planner { session: Session::new(connectors, defaults, Arc::new(script.catalog.clone())), written }
     }
 
     /// Runs a statement, up to the start of its job. Blocks: it may make streams and list files.
@@ -31,6 +32,16 @@ impl Planner {
     pub(crate) fn execute(&mut self, statement: &Statement) -> Result<Effect> {
         self.written.forget();
         Ok(self.session.execute(statement)?)
+    }
+
+    /// What the last statement changes of the kept tables and views.
+    pub(crate) fn catalog_changes(&mut self) -> Vec<CatalogChange> {
+        self.session.take_catalog_changes()
+    }
+
+    /// The kept tables and views that the script needs to be planned again, as far as it has run.
+    pub(crate) fn taken_over(&self) -> Definitions {
+        self.session.taken_over().clone()
     }
 
     /// What the last statement leaves to be said beside its effect.
@@ -75,28 +86,10 @@ pub(crate) fn replan(
             if let Effect::Insert(planned) = planner.execute(statement)? {
                 return Ok((planned, planner.outputs()));
             }
-        } else if is_defining(statement.text()) {
+        } else if statement.defines() {
             planner.execute(statement)?;
         }
     }
     let StoredScript { origin, .. } = script;
     Err(Error::Invalid(format!("{origin}: statement {} does not make a job: submit the script again", index + 1)))
-}
-
-fn is_defining(text: &str) -> bool {
-    let word = text.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-    DEFINING.iter().any(|defining| word.eq_ignore_ascii_case(defining))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_defining;
-
-    #[test]
-    fn only_definitions_are_run_again() {
-        assert!(is_defining("create TABLE t (a INT)"));
-        assert!(is_defining("SET 'a' = 'b'"));
-        assert!(!is_defining("INSERT INTO t SELECT 1"));
-        assert!(!is_defining("EXPLAIN INSERT INTO t SELECT 1"));
-    }
 }

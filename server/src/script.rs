@@ -82,17 +82,18 @@ impl Engine {
         script: Script,
         events: UnboundedSender<ScriptEvent>,
     ) -> Result<ScriptRun> {
-        self.run_statements(script, false, events).await
+        let stored = self.stored(&script)?;
+        self.run_statements(script, stored, false, events).await
     }
 
     /// `goes_on`: its jobs may be running already, as the script goes on after a restart of the server.
     async fn run_statements(
         self: &Arc<Self>,
         script: Script,
+        stored: StoredScript,
         goes_on: bool,
         events: UnboundedSender<ScriptEvent>,
     ) -> Result<ScriptRun> {
-        let stored = self.stored(&script)?;
         let statements = parse_script(&stored.text, &stored.origin)?;
         let forget = match (script.fresh, &stored.from) {
             (false, _) => None,
@@ -135,26 +136,27 @@ impl Engine {
     /// # Errors
     /// As [`run_script`](Self::run_script).
     pub async fn submit(self: &Arc<Self>, script: Script, events: UnboundedSender<ScriptEvent>) -> Result<ScriptRun> {
-        self.submit_again(script, false, events).await
+        let stored = self.stored(&script)?;
+        self.submit_stored(script, stored, false, events).await
     }
 
-    async fn submit_again(
+    async fn submit_stored(
         self: &Arc<Self>,
         script: Script,
+        stored: StoredScript,
         goes_on: bool,
         events: UnboundedSender<ScriptEvent>,
     ) -> Result<ScriptRun> {
-        let stored = self.stored(&script)?;
         parse_script(&stored.text, &stored.origin)?;
         let scripts = self.folder.scripts();
         let path = scripts.join(format!("{}.json", stored.name));
-        let written = path.clone();
+        let (written, content) = (path.clone(), stored.clone());
         blocking(move || {
             std::fs::create_dir_all(&scripts).map_err(|e| Error::io("create", &scripts, e))?;
-            write_json(&written, &stored)
+            write_json(&written, &content)
         })
         .await?;
-        let run = self.run_statements(script, goes_on, events).await;
+        let run = self.run_statements(script, stored, goes_on, events).await;
         if !self.is_closing()
             && let Err(error) = std::fs::remove_file(&path)
         {
@@ -201,23 +203,16 @@ impl Engine {
             name,
             parallelism,
             from: script.from.clone(),
+            catalog: self.kept.definitions().as_ref().clone(),
         })
     }
 }
 
 async fn go_on(engine: Arc<Engine>, stored: StoredScript) {
-    let StoredScript { text, origin, name, parallelism, from } = stored;
-    let script = Script {
-        text,
-        origin,
-        name: Some(name.to_string()),
-        parallelism: Some(parallelism),
-        from,
-        ..Script::default()
-    };
+    let name = stored.name.clone();
     // Nobody listens any more.
     let (events, _) = tokio::sync::mpsc::unbounded_channel();
-    if let Err(error) = engine.submit_again(script, true, events).await {
+    if let Err(error) = engine.submit_stored(Script::default(), stored, true, events).await {
         tracing::error!(script = %name, %error, "the script cannot go on");
     }
 }
@@ -250,6 +245,7 @@ impl Running {
     /// Runs one statement; says whether to go on.
     async fn statement(&mut self, index: usize, statement: Statement) -> Result<bool> {
         let (effect, outputs) = self.plan(&statement)?;
+        self.stored.catalog = self.planner.taken_over();
         let line = statement.line();
         for note in self.planner.notes() {
             self.tell(ScriptEvent::Note(format!("{}:{line}: {note}", self.stored.origin)));
@@ -266,10 +262,14 @@ impl Running {
         Ok(true)
     }
 
-    /// Plans beside the asynchronous tasks: it may make streams and list files.
+    /// Plans beside the asynchronous tasks: it may make streams and list files. What is to be kept is on disk then.
     fn plan(&mut self, statement: &Statement) -> Result<(Effect, Vec<TableSpec>)> {
-        let planner = &mut self.planner;
-        tokio::task::block_in_place(|| Ok((planner.execute(statement)?, planner.outputs())))
+        let (planner, kept) = (&mut self.planner, &self.engine.kept);
+        tokio::task::block_in_place(|| {
+            let effect = planner.execute(statement)?;
+            kept.change(planner.catalog_changes())?;
+            Ok((effect, planner.outputs()))
+        })
     }
 
     async fn insert(&mut self, index: usize, planned: PlannedJob, outputs: Vec<TableSpec>) -> Result<bool> {

@@ -393,3 +393,51 @@ async fn jobs_run_on_threads_that_serve_no_client() {
     let names = threads.0.lock().clone();
     assert!(!names.is_empty() && names.iter().all(|name| name.starts_with("coulee-job")), "{names:?}");
 }
+
+/// A script's tables, without its job.
+fn declared(dir: &Path, source_options: &str) -> Script {
+    let all = copy_script(dir, source_options);
+    Script { origin: "tables.sql".into(), ..script(all[..all.find("INSERT").unwrap()].to_owned()) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_and_views_outlive_the_engine() {
+    let dir = folder();
+    let first = open(dir.path());
+    run(&first, declared(dir.path(), "")).await.0.unwrap();
+    run(&first, script("CREATE VIEW chosen AS SELECT n, k FROM source WHERE n >= 10".into())).await.0.unwrap();
+    drop(first);
+
+    let second = open(dir.path());
+    run(&second, script("INSERT INTO copied SELECT * FROM chosen".into())).await.0.unwrap();
+    let job = second.wait_job("copy").await.unwrap();
+    assert_eq!((job.state, job.progress.unwrap().rows_written), (JobState::Finished, ROWS as u64 - 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_goes_by_the_tables_that_it_was_started_with() {
+    let dir = folder();
+    let engine = open(dir.path());
+    run(&engine, declared(dir.path(), ", 'scan.rate-limit' = '500'")).await.0.unwrap();
+    let other = dir.path().join("other");
+    let altered = format!("ALTER TABLE copied SET ('path' = '{}');", other.display());
+    run(&engine, script(altered + "INSERT INTO copied SELECT n, k FROM source")).await.0.unwrap();
+    until(|| engine.job("copy").unwrap().progress.is_some_and(|progress| progress.rows_read > 0)).await;
+    engine.stop_job("copy").await.unwrap();
+    let dropped = "DROP TABLE source; DROP TABLE copied; CREATE TABLE source (k INT) WITH ('connector' = 'datagen');";
+    run(&engine, Script { origin: "drop.sql".into(), ..script(dropped.into()) }).await.0.unwrap();
+
+    engine.start_job(Start::of("copy")).await.unwrap();
+    let job = engine.wait_job("copy").await.unwrap();
+    assert_eq!((job.state, job.progress.unwrap().rows_written), (JobState::Finished, ROWS as u64));
+    assert!(other.exists() && !dir.path().join("out").exists(), "the change before the job is made again as well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_catalog_is_an_error_that_names_it() {
+    let dir = folder();
+    run(&open(dir.path()), declared(dir.path(), "")).await.0.unwrap();
+    std::fs::write(dir.path().join("data/catalog.json"), "{").unwrap();
+    let error = Engine::open(&dir.path().join("data"), EngineSettings::default()).unwrap_err().to_string();
+    assert!(error.contains("catalog.json"), "{error}");
+}

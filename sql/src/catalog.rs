@@ -4,7 +4,7 @@
 //! everything else.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
@@ -133,6 +133,8 @@ pub(crate) struct Catalog {
     entries: BTreeMap<String, Entry>,
     /// Tables of files that queries name by their paths, by `files::key`.
     files: BTreeMap<String, FileTable>,
+    /// Names that stand for something as soon as a statement has them.
+    pub others: BTreeSet<String>,
 }
 
 impl Catalog {
@@ -160,7 +162,8 @@ impl Catalog {
     }
 
     pub fn unknown(&self, name: &str) -> Fault {
-        let names: Vec<&str> = self.entries.keys().map(String::as_str).collect();
+        let names: BTreeSet<&str> = self.entries.keys().chain(&self.others).map(String::as_str).collect();
+        let names = Vec::from_iter(names);
         let fault = Fault::new(format!("unknown table '{name}'"));
         match nearest(name, &names) {
             Some(near) => fault.help(format!("did you mean '{near}'?")),

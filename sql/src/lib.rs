@@ -6,7 +6,7 @@
 //!    Parsing and planning have a thread with a large stack (`stack`); `limits` bounds how deep a statement may be.
 //!    Nothing is looked up.
 //!    `foreign` answers what Flink's clients and catalogs have and Coulee does not.
-//! 2. [`Session::execute`] keeps settings (`settings`), tables and views (`catalog`, `define`), and answers `SHOW` and `DESCRIBE` (`show`).
+//! 2. [`Session::execute`] keeps settings (`settings`), tables and views (`catalog`, `define`; `kept` are those of other scripts), and answers `SHOW` and `DESCRIBE` (`show`).
 //! 3. A query is resolved by DataFusion's planner over the catalog (`planner`, `names`, `functions`), where `TUMBLE` becomes a projection
 //!    (`table_function`, `group_window`) and operands must be of one kind (`operands`);
 //!    `insert` shapes it to the table it goes to; `optimize` types and optimises it.
@@ -49,6 +49,7 @@ mod hint;
 mod identity;
 mod insert;
 mod join_time;
+mod kept;
 mod lateral_top;
 mod like;
 mod limits;
@@ -90,7 +91,8 @@ mod zone;
 
 pub use encoding::script_text;
 pub use error::SqlError;
+pub use kept::{CatalogChange, Definition, Definitions};
 pub use script::parse_script;
 pub use session::{Effect, PlannedJob, QuerySink, Session, SessionDefaults};
 pub use settings::{JobOptions, RestartStrategy, SETTINGS, Settings, SnapshotSettings};
-pub use statement::Statement;
+pub use statement::{Relation, Statement};

@@ -14,7 +14,7 @@ use crate::error::{Fault, Result, Source};
 use crate::foreign;
 use crate::limits::{OPERATIONS_MAX, PARSER_DEPTH_MAX};
 use crate::parser_fault::parser_fault;
-use crate::statement::{Body, CreateView, Insert, Relation, Show};
+use crate::statement::{Body, CreateTable, CreateView, Insert, Relation, Show};
 use crate::table_arguments;
 use crate::tokens::is_word;
 use crate::words::{Words, table_name};
@@ -38,10 +38,10 @@ fn body(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Body> {
         return Ok(Body::AlterTable(alter_table::parse(words)?));
     }
     if words.accept("DROP") {
-        words.accept("TEMPORARY");
+        let is_temporary = words.accept("TEMPORARY");
         let what = relation(words)?;
         let if_exists = words.accept_all(&["IF", "EXISTS"]);
-        return Ok(Body::Drop { what, name: table_name(words)?, if_exists });
+        return Ok(Body::Drop { what, is_temporary, name: table_name(words)?, if_exists });
     }
     if words.accept("SET") {
         if words.peek() == Token::EOF {
@@ -129,9 +129,12 @@ fn relation(words: &mut Words<'_>) -> Result<Relation> {
 
 fn create(words: &mut Words<'_>) -> Result<Body> {
     let or_replace = words.accept_all(&["OR", "REPLACE"]);
-    words.accept("TEMPORARY");
+    let is_temporary = words.accept("TEMPORARY");
     match relation(words)? {
-        Relation::Table => Ok(Body::CreateTable(Box::new(create_table::parse(words, query)?))),
+        Relation::Table => {
+            let create = create_table::parse(words, query)?;
+            Ok(Body::CreateTable(Box::new(CreateTable { is_temporary, ..create })))
+        }
         Relation::View => {
             let if_not_exists = words.accept_all(&["IF", "NOT", "EXISTS"]);
             let name = table_name(words)?;
@@ -142,7 +145,7 @@ fn create(words: &mut Words<'_>) -> Result<Body> {
             words.expect_word("AS")?;
             let query = query(words)?;
             let text = words.source.slice(words.span_since(0)).to_owned();
-            Ok(Body::CreateView(CreateView { name, if_not_exists, or_replace, columns, query, text }))
+            Ok(Body::CreateView(CreateView { name, is_temporary, if_not_exists, or_replace, columns, query, text }))
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A session: what statements have set and created, and what the next one does.
 
+mod take_over;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::error::{Fault, Result, SqlError};
 use crate::explain::explain;
 use crate::faults::fault;
 use crate::files;
+use crate::kept::{CatalogChange, Definitions, Kept};
 use crate::like::merged;
 use crate::planner::{Functions, Planner};
 use crate::script::parse_script;
@@ -113,6 +116,7 @@ pub struct Session {
     defaults: SessionDefaults,
     settings: Settings,
     catalog: Catalog,
+    kept: Kept,
     functions: Functions,
     /// Jobs named after the script so far.
     unnamed_jobs: u32,
@@ -123,9 +127,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session without tables.
-    pub fn new(connectors: Connectors, defaults: SessionDefaults) -> Self {
+    /// A session without tables of its own, which takes over those that are kept.
+    pub fn new(connectors: Connectors, defaults: SessionDefaults, kept: Arc<Definitions>) -> Self {
         Session {
+            kept: Kept::new(kept),
             connectors,
             defaults,
             settings: Settings::default(),
@@ -148,16 +153,28 @@ impl Session {
         std::mem::take(&mut self.notes)
     }
 
+    /// What the last statement changes of what is kept; none after an error.
+    pub fn take_catalog_changes(&mut self) -> Vec<CatalogChange> {
+        self.kept.take_changes()
+    }
+
+    /// The kept tables and views that the session has taken over so far: those that its jobs need to be planned again.
+    pub fn taken_over(&self) -> &Definitions {
+        self.kept.taken()
+    }
+
     /// Executes one statement. Jobs are planned, not run. Connectors are called on a thread that has no asynchronous runtime.
     ///
     /// # Errors
     /// What is wrong with the statement, and where. The session is as before then.
     pub fn execute(&mut self, statement: &Statement) -> Result<Effect, SqlError> {
         self.notes.clear();
+        self.kept.take_changes();
         let done = with_large_stack(|| self.run(statement));
         let mut effect = done.map_err(|fault| {
             self.notes.clear();
-            self.locate(fault, statement)
+            self.kept.take_changes();
+            self.locate(self.with_why(fault), statement)
         })?;
         if let Effect::Insert(job) | Effect::Query(job, _) = &mut effect {
             job.statement = Some(statement.clone());
@@ -188,21 +205,14 @@ impl Session {
             let place = statement.tokens.iter().find(is_path).map(|token| token.span);
             self.infer(&path, &statement.body).map_err(|fault| fault.or_at(place))?;
         }
+        self.take_over(statement);
         match &statement.body {
-            Body::CreateTable(create) => {
-                let declaration = Declaration { source: statement.source.clone(), words: statement.tokens.clone() };
-                let effect = self.create_table(create, declaration)?;
-                match &create.query {
-                    Some(query) => self.fill(create, query, &statement.tokens),
-                    None => Ok(effect),
-                }
+            Body::CreateTable(create) => self.create_table(create, statement),
+            Body::CreateView(create) => self.create_view(create, statement),
+            Body::AlterTable(alter) => self.alter_table(alter, statement),
+            Body::Drop { what, is_temporary, name, if_exists } => {
+                self.drop_relation(*what, *is_temporary, name, *if_exists)
             }
-            Body::CreateView(create) => self.create_view(create),
-            Body::AlterTable(alter) => {
-                let declaration = Declaration { source: statement.source.clone(), words: statement.tokens.clone() };
-                self.alter_table(alter, declaration)
-            }
-            Body::Drop { what, name, if_exists } => self.drop_relation(*what, name, *if_exists),
             Body::Set(None) => self.show_settings(),
             Body::Set(Some((key, value))) => self.set(key, value),
             Body::Reset(key) => {
@@ -251,16 +261,28 @@ impl Session {
         Planner { catalog: &self.catalog, functions: &self.functions }
     }
 
-    fn create_table(&mut self, create: &CreateTable, declaration: Declaration) -> Result<Effect> {
+    fn create_table(&mut self, create: &CreateTable, statement: &Statement) -> Result<Effect> {
         let name = &create.name.value;
-        if let Some(done) = self.exists(&create.name, create.if_not_exists, false)? {
-            return Ok(done);
+        let exists = self.exists(&create.name, create.if_not_exists, false)?;
+        let is_new = exists.is_none();
+        if is_new {
+            let (table, notes) = self.defined(&self.completed(create)?, statement)?;
+            self.notes.extend(notes);
+            self.catalog.insert(name.clone(), Entry::Table(Arc::new(table)));
         }
-        let create = &self.completed(create)?;
-        let (table, notes) = define(create, declaration, &self.planner(), &self.connectors, &self.job_name())?;
-        self.notes.extend(notes);
-        self.catalog.insert(name.clone(), Entry::Table(Arc::new(table)));
-        Ok(Effect::Done(format!("table '{name}' created")))
+        let effect = match &create.query {
+            Some(query) => self.fill(create, query, &statement.tokens)?,
+            None => exists.unwrap_or_else(|| Effect::Done(format!("table '{name}' created"))),
+        };
+        if is_new {
+            self.keep(&create.name, create.is_temporary, false, statement);
+        }
+        Ok(effect)
+    }
+
+    fn defined(&self, create: &CreateTable, statement: &Statement) -> Result<(Table, Vec<String>)> {
+        let declaration = Declaration { source: statement.source.clone(), words: statement.tokens.clone() };
+        define(create, declaration, &self.planner(), &self.connectors, &self.job_name())
     }
 
     /// The statement with what it takes from another table or from a query.
@@ -305,7 +327,7 @@ impl Session {
         effect
     }
 
-    fn alter_table(&mut self, alter: &AlterTable, declaration: Declaration) -> Result<Effect> {
+    fn alter_table(&mut self, alter: &AlterTable, statement: &Statement) -> Result<Effect> {
         let name = &alter.name.value;
         let before = match self.catalog.get(name) {
             None if alter.if_exists => return Ok(Effect::Done(format!("there is no table '{name}'"))),
@@ -320,10 +342,16 @@ impl Session {
             return Err(Fault::new(message).at(create.name.span).help("choose another name, or DROP it first"));
         }
         create.text = create_text(&create);
-        let (table, notes) = define(&create, declaration, &self.planner(), &self.connectors, &self.job_name())?;
+        let (table, notes) = self.defined(&create, statement)?;
         self.notes.extend(notes);
         self.catalog.remove(name);
         self.catalog.insert(create.name.value.clone(), Entry::Table(Arc::new(table)));
+        if self.kept.holds(name) {
+            if create.name.value != *name {
+                self.kept.forget(name);
+            }
+            self.kept.keep(&create.name.value, self.definition(&create.name.value, statement)?);
+        }
         Ok(Effect::Done(format!("table '{name}' altered")))
     }
 
@@ -353,16 +381,22 @@ impl Session {
         Ok(())
     }
 
-    fn create_view(&mut self, create: &CreateView) -> Result<Effect> {
+    fn create_view(&mut self, create: &CreateView, statement: &Statement) -> Result<Effect> {
         let name = &create.name.value;
         if let Some(done) = self.exists(&create.name, create.if_not_exists, create.or_replace)? {
             return Ok(done);
         }
+        let view = self.planned_view(create)?;
+        self.catalog.insert(name.clone(), Entry::View(Arc::new(view)));
+        self.keep(&create.name, create.is_temporary, create.or_replace, statement);
+        Ok(Effect::Done(format!("view '{name}' created")))
+    }
+
+    fn planned_view(&self, create: &CreateView) -> Result<View> {
         let plan = self.planner().query(&create.query)?;
         let plan = with_names(plan, &create.columns, &create.name)?;
         check_names(&plan, Relation::View, &create.name)?;
-        self.catalog.insert(name.clone(), Entry::View(Arc::new(View { plan, text: create.text.clone() })));
-        Ok(Effect::Done(format!("view '{name}' created")))
+        Ok(View { plan, text: create.text.clone() })
     }
 
     /// What to answer when the name is taken.
@@ -370,6 +404,8 @@ impl Session {
         match self.catalog.get(&name.value) {
             None => Ok(None),
             Some(Entry::View(_)) if or_replace => Ok(None),
+            // The script goes by its own declaration.
+            Some(_) if self.kept.is_taken_over(&name.value) && !if_not_exists => Ok(None),
             Some(entry) if if_not_exists => {
                 Ok(Some(Effect::Done(format!("{} '{}' exists already", relation(entry).word(), name.value))))
             }
@@ -380,17 +416,22 @@ impl Session {
         }
     }
 
-    fn drop_relation(&mut self, what: Relation, name: &Ident, if_exists: bool) -> Result<Effect> {
-        match self.catalog.get(&name.value) {
+    fn drop_relation(&mut self, what: Relation, is_temporary: bool, name: &Ident, if_exists: bool) -> Result<Effect> {
+        let own = self.catalog.get(&name.value).filter(|_| !self.kept.holds(&name.value)).map(relation);
+        // Not taken over for that: what cannot be planned any more can be dropped.
+        let kept = self.kept.get(&name.value).map(|kept| kept.kind).filter(|_| !is_temporary);
+        match own.or(kept) {
             None if if_exists => Ok(Effect::Done(format!("there is no {} '{}'", what.word(), name.value))),
             None => Err(self.catalog.unknown(&name.value).at(name.span)),
-            Some(entry) if relation(entry) != what => {
-                let is = relation(entry).word();
-                let message = format!("'{}' is a {is}", name.value);
-                Err(Fault::new(message).at(name.span).help(format!("write DROP {}", is.to_uppercase())))
+            Some(is) if is != what => {
+                let message = format!("'{}' is a {}", name.value, is.word());
+                Err(Fault::new(message).at(name.span).help(format!("write DROP {}", is.word().to_uppercase())))
             }
             Some(_) => {
                 self.catalog.remove(&name.value);
+                if own.is_none() {
+                    self.kept.forget(&name.value);
+                }
                 Ok(Effect::Done(format!("{} '{}' dropped", what.word(), name.value)))
             }
         }
@@ -413,10 +454,10 @@ impl Session {
 
     fn show(&self, show: Show) -> Result<Effect> {
         let (names, rows): (&[&str], Vec<Vec<String>>) = match show {
-            Show::Tables => (&["table name"], self.catalog.iter().map(|(name, _)| vec![name.to_owned()]).collect()),
+            Show::Tables => (&["table name"], self.relations().into_keys().map(|name| vec![name]).collect()),
             Show::Views => {
-                let views = self.catalog.iter().filter(|(_, entry)| relation(entry) == Relation::View);
-                (&["view name"], views.map(|(name, _)| vec![name.to_owned()]).collect())
+                let views = self.relations().into_iter().filter(|(_, kind)| *kind == Relation::View);
+                (&["view name"], views.map(|(name, _)| vec![name]).collect())
             }
             Show::Catalogs => (&["catalog name"], vec![vec![CATALOG.to_owned()]]),
             Show::Databases => (&["database name"], vec![vec![DATABASE.to_owned()]]),
@@ -432,6 +473,12 @@ impl Session {
             }
         };
         Ok(Effect::Table(text_table(names, &rows)?))
+    }
+
+    /// The tables and views that a statement can name.
+    fn relations(&self) -> BTreeMap<String, Relation> {
+        let kept = self.kept.iter().map(|(name, kept)| (name.clone(), kept.kind));
+        kept.chain(self.catalog.iter().map(|(name, entry)| (name.to_owned(), relation(entry)))).collect()
     }
 
     fn show_create(&self, what: Relation, name: &Ident) -> Result<Effect> {

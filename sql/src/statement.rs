@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
+use serde::{Deserialize, Serialize};
 use sqlparser::ast::{Expr, Ident, Query};
 use sqlparser::tokenizer::{Span, TokenWithSpan};
 
@@ -34,6 +35,31 @@ impl Statement {
         self.start().start.column
     }
 
+    /// Whether the statements behind it see what it did: a table, a view, a setting.
+    pub fn defines(&self) -> bool {
+        match &self.body {
+            Body::CreateTable(_)
+            | Body::CreateView(_)
+            | Body::Drop { .. }
+            | Body::AlterTable(_)
+            | Body::Set(Some(_))
+            | Body::Reset(_)
+            | Body::CreateDatabase(_) => true,
+            Body::Set(None)
+            | Body::Show(_)
+            | Body::ShowCreate(..)
+            | Body::Describe(_)
+            | Body::DescribeFile(_)
+            | Body::Explain(_)
+            | Body::Analyze(_)
+            | Body::Insert(_)
+            | Body::StatementSet(_)
+            | Body::Query(_)
+            | Body::UseDatabase(_)
+            | Body::Noted(_) => false,
+        }
+    }
+
     fn start(&self) -> Span {
         self.tokens.first().map_or(Span::empty(), |token| token.span)
     }
@@ -54,6 +80,7 @@ pub(crate) enum Body {
     CreateView(CreateView),
     Drop {
         what: Relation,
+        is_temporary: bool,
         name: Ident,
         if_exists: bool,
     },
@@ -78,14 +105,17 @@ pub(crate) enum Body {
 }
 
 /// A table or a view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Relation {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    /// A table.
     Table,
+    /// A view.
     View,
 }
 
 impl Relation {
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Relation::Table => "table",
             Relation::View => "view",
@@ -107,6 +137,8 @@ pub(crate) enum Show {
 #[derive(Debug, Clone)]
 pub(crate) struct CreateTable {
     pub name: Ident,
+    /// Whether it ends with its script.
+    pub is_temporary: bool,
     pub if_not_exists: bool,
     pub columns: Vec<ColumnDef>,
     pub watermark: Option<WatermarkDef>,
@@ -128,6 +160,7 @@ impl CreateTable {
     pub fn empty(name: Ident) -> Self {
         CreateTable {
             name,
+            is_temporary: false,
             if_not_exists: false,
             columns: Vec::new(),
             watermark: None,
@@ -229,6 +262,8 @@ pub(crate) struct Distribution {
 #[derive(Debug, Clone)]
 pub(crate) struct CreateView {
     pub name: Ident,
+    /// Whether it ends with its script.
+    pub is_temporary: bool,
     pub if_not_exists: bool,
     pub or_replace: bool,
     pub columns: Vec<Ident>,

@@ -44,3 +44,26 @@ def test_a_data_folder_in_use_is_refused_with_what_to_do(server, tmp_path):
     done = coulee("stream", "ls", "--data-dir", tmp_path / "data", check=False)
     assert done.returncode != 0
     assert str(tmp_path / "data") in done.stderr and str(server.process.pid) in done.stderr
+
+
+def test_tables_and_views_survive_the_servers_death_and_are_named_by_later_scripts(server, tmp_path):
+    (tmp_path / "in.ndjson").write_text("".join(json.dumps({"n": n, "k": f"k{n % 3}"}) + "\n" for n in range(9)))
+    files = f"'connector' = 'filesystem', 'format' = 'json', 'path' = '{tmp_path}"
+    tables = tmp_path / "tables.sql"
+    tables.write_text(f"""
+        CREATE TABLE numbers (n INT, k STRING) WITH ({files}/in.ndjson');
+        CREATE TABLE counts (k STRING, total BIGINT) WITH ({files}/out');
+        CREATE VIEW large AS SELECT * FROM numbers WHERE n > 2;
+        CREATE TEMPORARY VIEW passing AS SELECT 1 AS one;
+    """)
+    server.run("job", "submit", tables)
+    server.process.kill()
+    server.process.wait()
+    server.process = server()
+    count = tmp_path / "count.sql"
+    count.write_text("SHOW TABLES; INSERT INTO counts SELECT k, COUNT(*) FROM large GROUP BY k")
+    shown = server.run("job", "submit", count).stdout
+    assert all(name in shown for name in ("numbers", "counts", "large")) and "passing" not in shown, shown
+    wait_until(lambda: "finished" in server.run("job", "show", "count").stdout.lower())
+    rows = [json.loads(line) for file in (tmp_path / "out").glob("**/*.json") for line in file.read_text().splitlines()]
+    assert sorted((row["k"], row["total"]) for row in rows) == [("k0", 2), ("k1", 2), ("k2", 2)]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use coulee_model::{JobName, Timestamp};
 use coulee_runtime::state::StateDescriptor;
+use coulee_sql::Definitions;
 use serde::{Deserialize, Serialize};
 
 use super::Progress;
@@ -76,6 +77,9 @@ pub(crate) struct StoredScript {
     /// The snapshot that jobs of the script begin with which are new: a name or a URL.
     #[serde(default)]
     pub(crate) from: Option<String>,
+    /// The kept tables and views that it goes by: of a script that is still run, all that there were when it began; of a job, those that it needs.
+    #[serde(default)]
+    pub(crate) catalog: Definitions,
 }
 
 /// A table that a job writes to.
@@ -205,6 +209,7 @@ pub(crate) mod tests {
             name: JobName::new("x").unwrap(),
             parallelism: 2,
             from: None,
+            catalog: Definitions::new(),
         };
         JobRecord::new(JobName::new("x").unwrap(), script, 3, Timestamp(1_700_000_000_000))
     }

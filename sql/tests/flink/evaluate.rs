@@ -44,8 +44,12 @@ impl Evaluator {
         let defaults = SessionDefaults { job_name: "job".into(), parallelism: 1, query_sink: Some(query_sink) };
         let column: ArrayRef = Arc::new(Int32Array::from(vec![1]));
         let one = RecordBatch::try_from_iter([("one", column)]).expect("a row");
-        let mut evaluator =
-            Evaluator { session: Session::new(connectors, defaults), one, many: None, operands: HashMap::new() };
+        let mut evaluator = Evaluator {
+            session: Session::new(connectors, defaults, Arc::default()),
+            one,
+            many: None,
+            operands: HashMap::new(),
+        };
         evaluator.execute("CREATE TABLE single (one INT) WITH ('connector' = 'fake')").expect("a table");
         evaluator
     }

@@ -7,11 +7,12 @@ mod evaluation;
 mod functions;
 mod golden;
 mod identity;
+mod kept;
 mod limits;
 mod plans;
 
 use coulee_runtime::table::Connectors;
-use coulee_sql::{Effect, Session, SessionDefaults, SqlError, parse_script};
+use coulee_sql::{Definitions, Effect, Session, SessionDefaults, SqlError, parse_script};
 use std::sync::Arc;
 
 use connector::{Fake, FakeSink};
@@ -36,10 +37,15 @@ CREATE TABLE copy (carrier STRING, delay BIGINT) WITH ('connector' = 'fake');
 ";
 
 fn session(parallelism: u32) -> Session {
+    session_of("job", parallelism, Arc::default())
+}
+
+/// A session of a script of a name, over a folder that keeps tables.
+fn session_of(name: &str, parallelism: u32, kept: Arc<Definitions>) -> Session {
     let connectors = Connectors::default().with(Arc::new(Fake("fake"))).with(Arc::new(Fake("stream")));
     let connectors = connectors.with(Arc::new(Fake("bare")));
     let query_sink: coulee_sql::QuerySink = Arc::new(|_, is_changelog| Arc::new(FakeSink::screen(is_changelog)));
-    Session::new(connectors, SessionDefaults { job_name: "job".into(), parallelism, query_sink: Some(query_sink) })
+    Session::new(connectors, SessionDefaults { job_name: name.into(), parallelism, query_sink: Some(query_sink) }, kept)
 }
 
 fn run_all(session: &mut Session, script: &str) -> Result<Vec<Effect>, SqlError> {
