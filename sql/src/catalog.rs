@@ -133,13 +133,15 @@ pub(crate) struct Catalog {
     entries: BTreeMap<String, Entry>,
     /// Tables of files that queries name by their paths, by `files::key`.
     files: BTreeMap<String, FileTable>,
+    /// Tables with options that statements give them, by the name that has them (`options_hint`).
+    variants: BTreeMap<String, Entry>,
     /// Names that stand for something as soon as a statement has them.
     pub others: BTreeSet<String>,
 }
 
 impl Catalog {
     pub fn get(&self, name: &str) -> Option<&Entry> {
-        self.entries.get(name)
+        self.entries.get(name).or_else(|| self.variants.get(name))
     }
 
     /// As `get`, or an error with the nearest name.
@@ -182,6 +184,10 @@ impl Catalog {
 
     pub fn insert(&mut self, name: String, entry: Entry) {
         self.entries.insert(name, entry);
+    }
+
+    pub fn insert_variant(&mut self, name: String, table: Arc<Table>) {
+        self.variants.insert(name, Entry::Table(table));
     }
 
     pub fn remove(&mut self, name: &str) {

@@ -8,9 +8,12 @@ use datafusion_expr::Expr;
 use sqlparser::ast::{self, GroupByExpr, Query, Select, SetExpr, TableFactor, Value};
 
 use crate::error::{Fault, Result};
+use crate::options_hint::hint_name;
 
-/// The only hint that there is.
+/// The only hint behind `SELECT` that does something.
 const STATE_UID: &str = "STATE_UID";
+/// Flink's hints about how its planner is to join. Here a plan has no such choice.
+const OF_JOINS: [&str; 6] = ["BROADCAST", "SHUFFLE_HASH", "SHUFFLE_MERGE", "NEST_LOOP", "LOOKUP", "MULTI_JOIN"];
 /// How the constant begins: not as any text that somebody would group by.
 const MARK: &str = "\u{1}state-uid:";
 /// The longest name, in bytes.
@@ -46,8 +49,9 @@ fn mark_select(select: &mut Select) -> Result<()> {
         }
     }
     let hints = std::mem::take(&mut select.optimizer_hints);
-    for hint in hints.iter().filter(|hint| hint.prefix.is_empty()) {
-        let uid = uid(hint.text.trim())?;
+    let hints = hints.iter().filter(|hint| hint.prefix.is_empty()).flat_map(|hint| each(&hint.text));
+    for hint in hints.filter(|hint| !is_of_join(hint)) {
+        let uid = uid(hint)?;
         match &mut select.group_by {
             GroupByExpr::Expressions(exprs, _) if !exprs.is_empty() => {
                 exprs.push(ast::Expr::value(Value::SingleQuotedString(format!("{MARK}{uid}"))));
@@ -61,6 +65,28 @@ fn mark_select(select: &mut Select) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The hints of a comment: `BROADCAST(t), STATE_UID('x')` has two.
+fn each(text: &str) -> Vec<&str> {
+    let mut depth = 0;
+    let between = move |c: char| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        c == ',' && depth == 0
+    };
+    text.split(between).map(str::trim).collect()
+}
+
+fn is_of_join(hint: &str) -> bool {
+    OF_JOINS.contains(&hint_name(hint).as_str())
+}
+
+/// What is to be said of the hints of a comment that do nothing.
+pub(crate) fn without_effect(text: &str) -> Option<String> {
+    let hints: Vec<String> = each(text).into_iter().filter(|hint| is_of_join(hint)).map(hint_name).collect();
+    let have = if hints.len() == 1 { "has" } else { "have" };
+    (!hints.is_empty())
+        .then(|| format!("{} {have} no effect: there is one way to run each join here", hints.join(", ")))
 }
 
 /// Reads `STATE_UID('name')`.

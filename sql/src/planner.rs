@@ -118,6 +118,7 @@ impl Planner<'_> {
         let mut query = query.clone();
         name_columns(&mut query);
         crate::files::name_tables(&mut query);
+        crate::options_hint::name_tables(&mut query);
         group_window::rewrite(&mut query)?;
         crate::distinct_from::take_apart(&mut query);
         crate::fetch::spell_fetches(&mut query)?;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace};
+use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
 use crate::dialect::FlinkDialect;
 use crate::error::{Fault, Result, Source, SqlError};
 use crate::limits::check_brackets;
+use crate::options_hint::{OPTIONS, attach, hint_name, hint_text};
 use crate::parse;
 use crate::parser_fault::lower_first;
 use crate::stack::with_large_stack;
@@ -72,13 +73,15 @@ fn split(tokens: Vec<TokenWithSpan>) -> Result<Vec<Vec<TokenWithSpan>>> {
     let mut current: Vec<TokenWithSpan> = Vec::new();
     for token in tokens {
         match token.token {
-            // A hint stays for sqlparser to read, where one is read; elsewhere it would go unnoticed.
-            Token::Whitespace(Whitespace::MultiLineComment(ref text)) if text.starts_with('+') => {
-                let place = current.last().map(|last| &last.token);
-                if !place.is_some_and(|word| is_word(word, "SELECT")) {
-                    return Err(hint(text).at(token.span));
+            // A hint behind SELECT stays for sqlparser to read; elsewhere it would go unnoticed.
+            ref hint if let Some(text) = hint_text(hint) => {
+                if current.last().is_some_and(|last| is_word(&last.token, "SELECT")) {
+                    current.push(token);
+                } else if hint_name(text) == OPTIONS {
+                    attach(&mut current, text, token.span)?;
+                } else {
+                    return Err(misplaced(text).at(token.span));
                 }
-                current.push(token);
             }
             Token::Whitespace(_) | Token::EOF => {}
             // A byte-order mark where files were joined, DOS's end of a file, and blanks of no width, as web pages have them.
@@ -117,12 +120,10 @@ fn split(tokens: Vec<TokenWithSpan>) -> Result<Vec<Vec<TokenWithSpan>>> {
     Ok(statements)
 }
 
-/// `/*+ OPTIONS(…) */` changes what a query does in Flink: read as a comment, it would go unnoticed.
-fn hint(text: &str) -> Fault {
-    let name = text.trim_start_matches('+').trim();
-    let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
-    Fault::new(format!("the hint {} is not known", name.to_uppercase())).help(
-        "write the options of a table in the WITH of its CREATE TABLE; the only hint is SELECT /*+ STATE_UID('name') */ (a comment begins without +)",
+/// Read as a comment, a hint would go unnoticed.
+fn misplaced(text: &str) -> Fault {
+    Fault::new(format!("the hint {} is not known here", hint_name(text))).help(
+        "hints: SELECT /*+ STATE_UID('name') */ …, FROM t /*+ OPTIONS('key' = 'value') */ (a comment begins without +)",
     )
 }
 

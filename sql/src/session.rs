@@ -25,8 +25,10 @@ use crate::error::{Fault, Result, SqlError};
 use crate::explain::explain;
 use crate::faults::fault;
 use crate::files;
+use crate::hint;
 use crate::kept::{CatalogChange, Definitions, Kept};
 use crate::like::merged;
+use crate::options_hint;
 use crate::planner::{Functions, Planner};
 use crate::script::parse_script;
 use crate::settings::{JobOptions, Settings};
@@ -34,7 +36,7 @@ use crate::show::{describe, text_table};
 use crate::spans;
 use crate::stack::with_large_stack;
 use crate::statement::{
-    AlterTable, Body, ColumnDef, ColumnDefKind, CreateTable, CreateView, Insert, Relation, Show, Statement,
+    AlterTable, Body, ColumnDef, ColumnDefKind, CreateTable, CreateView, Insert, Relation, Show, Statement, TableChange,
 };
 use crate::stream_plan::convert::Converter;
 use crate::stream_plan::{ChangelogKind, StreamPlan};
@@ -206,6 +208,7 @@ impl Session {
             self.infer(&path, &statement.body).map_err(|fault| fault.or_at(place))?;
         }
         self.take_over(statement);
+        self.vary(statement)?;
         match &statement.body {
             Body::CreateTable(create) => self.create_table(create, statement),
             Body::CreateView(create) => self.create_view(create, statement),
@@ -353,6 +356,22 @@ impl Session {
             self.kept.keep(&create.name.value, self.definition(&create.name.value, statement)?);
         }
         Ok(Effect::Done(format!("table '{name}' altered")))
+    }
+
+    /// Makes the tables whose options a statement gives by a hint, and says which hints do nothing. A table is looked at for each statement, as it may have been altered.
+    fn vary(&mut self, statement: &Statement) -> Result<()> {
+        for token in statement.tokens.iter() {
+            self.notes.extend(options_hint::hint_text(&token.token).and_then(hint::without_effect));
+            let Token::Word(word) = &token.token else { continue };
+            let Some((name, options)) = options_hint::split(&word.value, token.span)? else { continue };
+            let before = self.catalog.table(name).map_err(|fault| fault.at(token.span))?.clone();
+            let name = Ident { value: name.to_owned(), quote_style: None, span: token.span };
+            let alter = AlterTable { name, if_exists: false, change: TableChange::Set(options) };
+            let (table, notes) = self.defined(&altered(&before.create, &alter, |_| false)?, statement)?;
+            self.notes.extend(notes);
+            self.catalog.insert_variant(word.value.clone(), Arc::new(table));
+        }
+        Ok(())
     }
 
     /// Declares the table of a file that a statement names. A file is looked at for each statement, as it may have changed, but for a pipe.
@@ -552,7 +571,7 @@ impl Session {
             done.map_err(|fault| fault.within(&insert.tokens))?;
         }
         for insert in inserts {
-            translator.touch(&insert.table.value);
+            translator.touch(options_hint::base(&insert.table.value));
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::catalog::{Entry, View};
 use crate::error::{Fault, Result};
 use crate::faults::fault;
 use crate::kept::Definition;
+use crate::options_hint;
 use crate::statement::{Body, Statement};
 
 impl Session {
@@ -30,7 +31,7 @@ impl Session {
     fn take_over_named(&mut self, words: &[TokenWithSpan], except: Option<&str>) {
         for word in words {
             let Token::Word(word) = &word.token else { continue };
-            let name = word.value.as_str();
+            let name = options_hint::base(&word.value);
             if Some(name) == except || self.catalog.get(name).is_some() || self.kept.holds(name) {
                 continue;
             }
@@ -52,6 +53,7 @@ impl Session {
             }
             Body::CreateView(create) => {
                 self.take_over_named(&statement.tokens, None);
+                self.vary(&statement)?;
                 let view = self.planned_view(create)?;
                 self.check_reads(&view)?;
                 (&create.name, Entry::View(Arc::new(view)))
@@ -67,7 +69,7 @@ impl Session {
         let mut own = None;
         let looked = view.plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node
-                && let name = scan.table_name.table()
+                && let name = options_hint::base(scan.table_name.table())
                 && self.catalog.get(name).is_some()
                 && !self.kept.holds(name)
             {

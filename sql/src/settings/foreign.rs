@@ -209,11 +209,8 @@ const RULES: &[Rule] = &[
     only("table.builtin-catalog-name", &["default_catalog"], NoEffect("it is what happens anyway")),
     only("table.builtin-database-name", &["default_database"], NoEffect("it is what happens anyway")),
     all("table.builtin-*", ONE_CATALOG),
-    only("table.dynamic-table-options.enabled", &["false"], NoEffect("it is what happens anyway")),
-    all(
-        "table.dynamic-table-options.enabled",
-        NoEffect("options in a hint are refused where they stand; a table's options are those of its CREATE TABLE"),
-    ),
+    only("table.dynamic-table-options.enabled", &["true"], NoEffect("it is what happens anyway")),
+    all("table.dynamic-table-options.enabled", NoEffect("options in a hint are always taken")),
 ];
 
 #[cfg(test)]

@@ -222,8 +222,8 @@ fn a_hint_names_the_state_of_its_select() {
 fn a_hint_that_says_nothing_is_refused() {
     for (script, expected) in [
         (COPY.replace("SELECT", "SELECT /*+ STATE_UID('x') */"), "this SELECT has no GROUP BY"),
-        (HOURS.replace("SELECT", "SELECT /*+ BROADCAST(flights) */"), "the hint 'BROADCAST(flights)' is not known"),
-        (COPY.replace("flights", "flights /*+ OPTIONS('a' = 'b') */"), "the hint OPTIONS is not known"),
+        (HOURS.replace("SELECT", "SELECT /*+ STATE_TTL('flights' = '1d') */"), "is not known"),
+        (COPY.replace("flights", "flights /*+ BROADCAST(flights) */"), "the hint BROADCAST is not known here"),
         (
             HOURS.replace("SELECT", "SELECT /*+ STATE_UID('source:flights') */"),
             "two operators are named 'source:flights'",

@@ -6,6 +6,7 @@ mod errors;
 mod evaluation;
 mod functions;
 mod golden;
+mod hints;
 mod identity;
 mod kept;
 mod limits;
