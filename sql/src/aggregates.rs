@@ -1,12 +1,13 @@
 //! The aggregates that SQL may call: those whose results were compared with Flink's (`tests/flink`).
 //!
-//! `totals` has SUM and AVG with Flink's types, `variance` the variances, `values` FIRST_VALUE and LAST_VALUE, `listagg` LISTAGG, `distinct` what DISTINCT makes
+//! `totals` has SUM and AVG with Flink's types, `variance` the variances, `values` FIRST_VALUE and LAST_VALUE, `listagg` LISTAGG, `percentile` PERCENTILE, `distinct` what DISTINCT makes
 //! of the first two; the others are DataFusion's.
 
 #[cfg(test)]
 mod changelog_tests;
 mod distinct;
 mod listagg;
+mod percentile;
 mod totals;
 pub(crate) mod values;
 mod variance;
@@ -30,5 +31,6 @@ pub(crate) fn all() -> HashMap<String, Arc<AggregateUDF>> {
     functions.extend(variance::functions());
     functions.extend(values::functions());
     functions.push(listagg::function());
+    functions.push(percentile::function());
     functions.into_iter().map(|function| (function.name().to_owned(), function)).collect()
 }

@@ -3,9 +3,9 @@
 use sqlparser::ast::Ident;
 use sqlparser::tokenizer::{Span, Token};
 
-use crate::create_table::{element, elements, options};
+use crate::create_table::{element, options};
 use crate::error::{Fault, Result};
-use crate::statement::{AlterTable, ColumnDefKind, CreateTable, TableChange};
+use crate::statement::{AlterTable, ColumnDefKind, CreateTable, Elements, TableChange};
 use crate::words::{Words, ident, table_name};
 
 /// The option of a stream that is named after its table where the option is not given.
@@ -15,8 +15,8 @@ const STREAM: &str = "stream";
 pub(crate) fn parse(words: &mut Words<'_>) -> Result<AlterTable> {
     let if_exists = words.accept_all(&["IF", "EXISTS"]);
     let name = table_name(words)?;
-    let mut given = CreateTable::empty(name.clone());
     let change = if words.accept("SET") {
+        let mut given = CreateTable::empty(name.clone());
         options(words, &mut given)?;
         TableChange::Set(given.options)
     } else if words.accept("RESET") {
@@ -28,11 +28,9 @@ pub(crate) fn parse(words: &mut Words<'_>) -> Result<AlterTable> {
         words.expect_word("TO")?;
         TableChange::RenameColumn(column, ident(words, "a column's name")?)
     } else if words.accept("ADD") {
-        match words.peek() {
-            Token::LParen => elements(words, &mut given)?,
-            _ => element(words, &mut given)?,
-        }
-        TableChange::Add(Box::new(given))
+        TableChange::Add(Box::new(placed_elements(words, &name)?))
+    } else if words.accept("MODIFY") {
+        TableChange::Modify(Box::new(placed_elements(words, &name)?))
     } else if words.accept_all(&["DROP", "PRIMARY", "KEY"]) {
         TableChange::DropPrimaryKey
     } else if words.accept_all(&["DROP", "WATERMARK"]) {
@@ -43,9 +41,35 @@ pub(crate) fn parse(words: &mut Words<'_>) -> Result<AlterTable> {
             _ => vec![ident(words, "a column's name")?],
         })
     } else {
-        return Err(words.unexpected("SET, RESET, RENAME, ADD or DROP"));
+        return Err(words.unexpected("SET, RESET, RENAME, ADD, MODIFY or DROP"));
     };
     Ok(AlterTable { name, if_exists, change })
+}
+
+/// An element, or several in brackets, each with where it goes: `a INT FIRST`, `b INT AFTER a`.
+fn placed_elements(words: &mut Words<'_>, table: &Ident) -> Result<Elements> {
+    let mut elements = Elements { given: CreateTable::empty(table.clone()), places: Vec::new() };
+    let several = words.accept_token(&Token::LParen);
+    loop {
+        element(words, &mut elements.given)?;
+        let behind = if words.accept("FIRST") {
+            Some(None)
+        } else if words.accept("AFTER") {
+            Some(Some(ident(words, "a column's name")?))
+        } else {
+            None
+        };
+        if let (Some(behind), Some(column)) = (behind, elements.given.columns.last()) {
+            elements.places.push((column.name.clone(), behind));
+        }
+        if !several || !words.accept_token(&Token::Comma) {
+            break;
+        }
+    }
+    if several {
+        words.expect(&Token::RParen)?;
+    }
+    Ok(elements)
 }
 
 fn keys(words: &mut Words<'_>) -> Result<Vec<Ident>> {
@@ -95,16 +119,34 @@ pub(crate) fn altered(table: &CreateTable, alter: &AlterTable, takes: impl Fn(&s
             let column = table.columns.iter_mut().find(|column| column.name.value == from.value);
             column.ok_or_else(|| unknown(&alter.name, from))?.name = to.clone();
         }
-        TableChange::Add(added) => {
-            table.columns.extend(added.columns.iter().cloned());
-            if added.watermark.is_some() {
+        TableChange::Add(elements) => {
+            let Elements { given, places } = elements.as_ref();
+            table.columns.extend(given.columns.iter().cloned());
+            if given.watermark.is_some() {
                 not_twice(table.watermark.is_some(), "a WATERMARK", alter)?;
-                table.watermark = added.watermark.clone();
+                table.watermark = given.watermark.clone();
             }
-            if !added.primary_key.is_empty() {
+            if !given.primary_key.is_empty() {
                 not_twice(!table.primary_key.is_empty(), "a PRIMARY KEY", alter)?;
-                table.primary_key = added.primary_key.clone();
+                table.primary_key = given.primary_key.clone();
             }
+            place(&mut table, places, &alter.name)?;
+        }
+        TableChange::Modify(elements) => {
+            let Elements { given, places } = elements.as_ref();
+            for column in &given.columns {
+                let before = table.columns.iter_mut().find(|before| before.name.value == column.name.value);
+                *before.ok_or_else(|| unknown(&alter.name, &column.name))? = column.clone();
+            }
+            if given.watermark.is_some() {
+                is_there(table.watermark.is_some(), "WATERMARK", alter)?;
+                table.watermark = given.watermark.clone();
+            }
+            if !given.primary_key.is_empty() {
+                is_there(!table.primary_key.is_empty(), "PRIMARY KEY", alter)?;
+                table.primary_key = given.primary_key.clone();
+            }
+            place(&mut table, places, &alter.name)?;
         }
         TableChange::DropColumns(names) => {
             for name in names {
@@ -139,6 +181,31 @@ fn at(table: &CreateTable, span: Span) -> CreateTable {
 
 fn unknown(table: &Ident, column: &Ident) -> Fault {
     Fault::new(format!("table '{}' has no column '{}'", table.value, column.value)).at(column.span)
+}
+
+/// Moves columns to where they are to go.
+fn place(table: &mut CreateTable, places: &[(Ident, Option<Ident>)], name: &Ident) -> Result<()> {
+    let find = |table: &CreateTable, column: &Ident| {
+        let found = table.columns.iter().position(|known| known.name.value == column.value);
+        found.ok_or_else(|| unknown(name, column))
+    };
+    for (column, behind) in places {
+        let moved = table.columns.remove(find(table, column)?);
+        let at = match behind {
+            Some(behind) => find(table, behind)? + 1,
+            None => 0,
+        };
+        table.columns.insert(at, moved);
+    }
+    Ok(())
+}
+
+fn is_there(is_there: bool, what: &str, alter: &AlterTable) -> Result<()> {
+    if is_there {
+        return Ok(());
+    }
+    let message = format!("table '{}' has no {what}", alter.name.value);
+    Err(Fault::new(message).at(alter.name.span).help("write ALTER TABLE … ADD"))
 }
 
 fn not_twice(is_there: bool, what: &str, alter: &AlterTable) -> Result<()> {

@@ -75,9 +75,8 @@ pub(crate) fn element(words: &mut Words<'_>, table: &mut CreateTable) -> Result<
     }
     let name = ident(words, "a column's name")?;
     if words.accept("AS") {
-        let expr = Box::new(parse_expr(words)?);
-        comment(words)?;
-        table.columns.push(ColumnDef { name, kind: ColumnDefKind::Computed(expr) });
+        let kind = ColumnDefKind::Computed(Box::new(parse_expr(words)?));
+        table.columns.push(ColumnDef { name, comment: comment(words)?, kind });
         return Ok(());
     }
     let data_type = parse_type(words)?;
@@ -86,9 +85,8 @@ pub(crate) fn element(words: &mut Words<'_>, table: &mut CreateTable) -> Result<
         let from = words.accept("FROM");
         let key = from.then(|| words.text("a metadata key in single quotes")).transpose()?.map(|key| key.value);
         let is_virtual = words.accept("VIRTUAL");
-        comment(words)?;
         let kind = ColumnDefKind::Metadata { data_type, nullable, key, is_virtual };
-        table.columns.push(ColumnDef { name, kind });
+        table.columns.push(ColumnDef { name, comment: comment(words)?, kind });
         return Ok(());
     }
     if words.accept_all(&["PRIMARY", "KEY"]) {
@@ -96,8 +94,8 @@ pub(crate) fn element(words: &mut Words<'_>, table: &mut CreateTable) -> Result<
         table.primary_key.push(name.clone());
         nullable = false;
     }
-    comment(words)?;
-    table.columns.push(ColumnDef { name, kind: ColumnDefKind::Physical { data_type, nullable } });
+    let kind = ColumnDefKind::Physical { data_type, nullable };
+    table.columns.push(ColumnDef { name, comment: comment(words)?, kind });
     Ok(())
 }
 
@@ -129,18 +127,18 @@ fn not_enforced(words: &mut Words<'_>) -> Result<()> {
         .help("Coulee does not check that keys are unique; say so with PRIMARY KEY … NOT ENFORCED"))
 }
 
-fn comment(words: &mut Words<'_>) -> Result<()> {
-    if words.accept("COMMENT") {
-        words.text("a comment in single quotes")?;
+fn comment(words: &mut Words<'_>) -> Result<Option<String>> {
+    if !words.accept("COMMENT") {
+        return Ok(None);
     }
-    Ok(())
+    Ok(Some(words.text("a comment in single quotes")?.value))
 }
 
 /// What follows the columns, in any order.
 fn clauses(words: &mut Words<'_>, table: &mut CreateTable) -> Result<()> {
     loop {
-        if words.accept("COMMENT") {
-            words.text("a comment in single quotes")?;
+        if let Some(text) = comment(words)? {
+            table.comment = Some(text);
         } else if words.accept_all(&["PARTITIONED", "BY"]) {
             table.partitioned_by = words.names("a column's name")?;
         } else if words.accept("DISTRIBUTED") {

@@ -3,7 +3,7 @@
 use sqlparser::ast::Ident;
 
 use crate::files::quoted;
-use crate::statement::{ColumnDef, ColumnDefKind, CreateTable};
+use crate::statement::{ColumnDef, ColumnDefKind, CreateTable, CreateView};
 use crate::types::type_name;
 
 /// The statement.
@@ -17,6 +17,9 @@ pub(crate) fn create_text(create: &CreateTable) -> String {
         lines.push(format!("PRIMARY KEY ({}) NOT ENFORCED", names(&create.primary_key)));
     }
     let mut text = format!("CREATE TABLE {} (\n  {}\n)", quoted(&create.name.value), lines.join(",\n  "));
+    if let Some(comment) = &create.comment {
+        text.push_str(&format!(" COMMENT {}", literal(comment)));
+    }
     if let Some(distribution) = &create.distribution {
         text.push_str(" DISTRIBUTED");
         if !distribution.columns.is_empty() {
@@ -37,10 +40,18 @@ pub(crate) fn create_text(create: &CreateTable) -> String {
     text
 }
 
+/// The `CREATE VIEW` of a view under a name.
+pub(crate) fn create_view_text(view: &CreateView, name: &Ident) -> String {
+    let columns: Vec<String> = view.columns.iter().map(|column| quoted(&column.value)).collect();
+    let columns = if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
+    format!("CREATE VIEW {}{columns} AS {}", quoted(&name.value), view.query_text)
+}
+
 fn column(column: &ColumnDef) -> String {
     let name = quoted(&column.name.value);
     let not_null = |nullable: bool| if nullable { "" } else { " NOT NULL" };
-    match &column.kind {
+    let comment = column.comment.as_ref().map(|comment| format!(" COMMENT {}", literal(comment))).unwrap_or_default();
+    let text = match &column.kind {
         ColumnDefKind::Physical { data_type, nullable } => {
             format!("{name} {}{}", type_name(data_type), not_null(*nullable))
         }
@@ -50,7 +61,8 @@ fn column(column: &ColumnDef) -> String {
             let is_virtual = if *is_virtual { " VIRTUAL" } else { "" };
             format!("{name} {}{} METADATA{from}{is_virtual}", type_name(data_type), not_null(*nullable))
         }
-    }
+    };
+    text + &comment
 }
 
 fn literal(text: &str) -> String {

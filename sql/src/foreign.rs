@@ -90,7 +90,6 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
     (&["UNLOAD", "MODULE"], "there are no modules to unload", NO_FUNCTION),
     (&["CREATE", "MODEL"], "there are no models", "SHOW FUNCTIONS lists what can be computed"),
     (&["CREATE", "MATERIALIZED"], "materialized tables come in a later version", "CREATE TABLE, then INSERT INTO it"),
-    (&["ALTER", "VIEW"], "a view is not changed in place", "write CREATE OR REPLACE VIEW"),
     (&["TRUNCATE"], "a table is not emptied", APPEND),
     (&["DELETE"], "rows are not deleted", APPEND),
     (&["UPDATE"], "rows are not updated", APPEND),

@@ -3,21 +3,22 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use sqlparser::ast::{Query, SetExpr, SetOperator, SetQuantifier, Spanned, Values, VisitMut, VisitorMut};
+use sqlparser::ast::{Ident, Query, SetExpr, SetOperator, SetQuantifier, Spanned, Values, VisitMut, VisitorMut};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::alter_table;
 use crate::create_table;
+use crate::create_text::create_view_text;
 use crate::dialect::{FlinkDialect, balanced};
 use crate::error::{Fault, Result, Source};
 use crate::foreign;
 use crate::limits::{OPERATIONS_MAX, PARSER_DEPTH_MAX};
 use crate::parser_fault::parser_fault;
-use crate::statement::{Body, CreateTable, CreateView, Insert, Relation, Show};
+use crate::statement::{AlterView, Body, CreateTable, CreateView, Insert, NamePattern, Relation, Show};
 use crate::table_arguments;
 use crate::tokens::is_word;
-use crate::words::{Words, table_name};
+use crate::words::{Words, check_qualifiers, ident, table_name};
 
 /// Parses all of a statement's words.
 pub(crate) fn statement(tokens: &[TokenWithSpan], source: &Arc<Source>) -> Result<Body> {
@@ -36,6 +37,9 @@ fn body(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Body> {
     }
     if words.accept_all(&["ALTER", "TABLE"]) {
         return Ok(Body::AlterTable(alter_table::parse(words)?));
+    }
+    if words.accept_all(&["ALTER", "VIEW"]) {
+        return Ok(Body::AlterView(alter_view(words)?));
     }
     if words.accept("DROP") {
         let is_temporary = words.accept("TEMPORARY");
@@ -143,11 +147,47 @@ fn create(words: &mut Words<'_>) -> Result<Body> {
                 words.text("a comment in single quotes")?;
             }
             words.expect_word("AS")?;
+            let start = words.index();
             let query = query(words)?;
+            let query_text = words.source.slice(words.span_since(start)).to_owned();
             let text = words.source.slice(words.span_since(0)).to_owned();
-            Ok(Body::CreateView(CreateView { name, is_temporary, if_not_exists, or_replace, columns, query, text }))
+            Ok(Body::CreateView(CreateView {
+                name,
+                is_temporary,
+                if_not_exists,
+                or_replace,
+                columns,
+                query,
+                query_text,
+                text,
+            }))
         }
     }
+}
+
+fn alter_view(words: &mut Words<'_>) -> Result<AlterView> {
+    let name = table_name(words)?;
+    if words.accept_all(&["RENAME", "TO"]) {
+        return Ok(AlterView::RenameTo { name, to: table_name(words)? });
+    }
+    if !words.accept("AS") {
+        return Err(words.unexpected("RENAME TO or AS"));
+    }
+    let start = words.index();
+    let query = query(words)?;
+    let query_text = words.source.slice(words.span_since(start)).to_owned();
+    let mut view = CreateView {
+        name,
+        is_temporary: false,
+        if_not_exists: false,
+        or_replace: true,
+        columns: Vec::new(),
+        query,
+        query_text,
+        text: String::new(),
+    };
+    view.text = create_view_text(&view, &view.name);
+    Ok(AlterView::As(view))
 }
 
 fn show(words: &mut Words<'_>) -> Result<Body> {
@@ -164,13 +204,44 @@ fn show(words: &mut Words<'_>) -> Result<Body> {
     ];
     for (names, show) in lists {
         if words.accept_all(names) {
-            return Ok(Body::Show(show));
+            if matches!(show, Show::Tables | Show::Views) && (words.accept("FROM") || words.accept("IN")) {
+                check_qualifiers(&qualified(words)?)?;
+            }
+            return Ok(Body::Show(show, like(words)?));
         }
+    }
+    if words.accept("COLUMNS") {
+        if !words.accept("FROM") && !words.accept("IN") {
+            return Err(words.unexpected("FROM"));
+        }
+        return Ok(Body::ShowColumns(table_name(words)?, like(words)?));
     }
     if words.accept("CREATE") {
         return Ok(Body::ShowCreate(relation(words)?, table_name(words)?));
     }
-    Err(words.unexpected("TABLES, VIEWS, FUNCTIONS, CREATE TABLE or CREATE VIEW"))
+    Err(words.unexpected("TABLES, VIEWS, COLUMNS, FUNCTIONS, CREATE TABLE or CREATE VIEW"))
+}
+
+/// `[NOT] LIKE 'pattern'`, if it stands there.
+fn like(words: &mut Words<'_>) -> Result<Option<NamePattern>> {
+    let is_negated = words.accept("NOT");
+    if !is_negated && !is_word(&words.peek(), "LIKE") && !is_word(&words.peek(), "ILIKE") {
+        return Ok(None);
+    }
+    let ignores_case = words.accept("ILIKE");
+    if !ignores_case {
+        words.expect_word("LIKE")?;
+    }
+    Ok(Some(NamePattern { pattern: words.text("a pattern in single quotes")?.value, is_negated, ignores_case }))
+}
+
+/// `database` or `catalog.database`.
+fn qualified(words: &mut Words<'_>) -> Result<Vec<Ident>> {
+    let mut names = vec![ident(words, "a database")?];
+    while words.accept_token(&Token::Period) {
+        names.push(ident(words, "a database")?);
+    }
+    Ok(names)
 }
 
 fn insert(words: &mut Words<'_>, tokens: &[TokenWithSpan]) -> Result<Insert> {

@@ -19,7 +19,7 @@ use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
 use crate::alter_table::altered;
 use crate::catalog::{Catalog, Declaration, Entry, FileTable, Table, View};
-use crate::create_text::create_text;
+use crate::create_text::{create_text, create_view_text};
 use crate::define::define;
 use crate::error::{Fault, Result, SqlError};
 use crate::explain::explain;
@@ -32,11 +32,12 @@ use crate::options_hint;
 use crate::planner::{Functions, Planner};
 use crate::script::parse_script;
 use crate::settings::{JobOptions, Settings};
-use crate::show::{describe, text_table};
+use crate::show::{describe, named_like, text_table};
 use crate::spans;
 use crate::stack::with_large_stack;
 use crate::statement::{
-    AlterTable, Body, ColumnDef, ColumnDefKind, CreateTable, CreateView, Insert, Relation, Show, Statement, TableChange,
+    AlterTable, AlterView, Body, ColumnDef, ColumnDefKind, CreateTable, CreateView, Insert, Relation, Show, Statement,
+    TableChange,
 };
 use crate::stream_plan::convert::Converter;
 use crate::stream_plan::{ChangelogKind, StreamPlan};
@@ -213,6 +214,7 @@ impl Session {
             Body::CreateTable(create) => self.create_table(create, statement),
             Body::CreateView(create) => self.create_view(create, statement),
             Body::AlterTable(alter) => self.alter_table(alter, statement),
+            Body::AlterView(alter) => self.alter_view(alter, statement),
             Body::Drop { what, is_temporary, name, if_exists } => {
                 self.drop_relation(*what, *is_temporary, name, *if_exists)
             }
@@ -224,7 +226,11 @@ impl Session {
                 self.functions = Functions::new(self.settings.zone());
                 Ok(Effect::Done(key.as_ref().map_or("settings reset".into(), |key| format!("'{}' reset", key.value))))
             }
-            Body::Show(show) => self.show(*show),
+            Body::Show(show, pattern) => Ok(Effect::Table(named_like(self.show(*show)?, pattern.as_ref())?)),
+            Body::ShowColumns(table, pattern) => {
+                let entry = self.catalog.find(&table.value).map_err(|fault| fault.at(table.span))?;
+                Ok(Effect::Table(named_like(describe(entry)?, pattern.as_ref())?))
+            }
             Body::ShowCreate(what, name) => self.show_create(*what, name),
             Body::Describe(name) => {
                 let entry = self.catalog.find(&name.value).map_err(|fault| fault.at(name.span))?;
@@ -306,6 +312,7 @@ impl Session {
                 let mut of_query = create.clone();
                 of_query.columns.extend(plan.schema().fields().iter().map(|field| ColumnDef {
                     name: Ident { value: field.name().clone(), ..create.name.clone() },
+                    comment: None,
                     kind: ColumnDefKind::Physical {
                         data_type: field.data_type().clone(),
                         nullable: field.is_nullable(),
@@ -411,6 +418,36 @@ impl Session {
         Ok(Effect::Done(format!("view '{name}' created")))
     }
 
+    fn alter_view(&mut self, alter: &AlterView, statement: &Statement) -> Result<Effect> {
+        let (AlterView::RenameTo { name, .. } | AlterView::As(CreateView { name, .. })) = alter;
+        match self.relations().get(&name.value) {
+            Some(Relation::View) => {}
+            Some(Relation::Table) => return Err(Fault::new(format!("'{}' is a table", name.value)).at(name.span)),
+            None => return Err(self.catalog.unknown(&name.value).at(name.span)),
+        }
+        let holds = self.kept.holds(&name.value);
+        let (view, now) = match alter {
+            AlterView::As(create) => (Arc::new(self.planned_view(create)?), name),
+            AlterView::RenameTo { to, .. } => {
+                self.exists(to, false, false)?;
+                let Entry::View(view) = self.catalog.find(&name.value)? else {
+                    return Err(Fault::new(format!("'{}' is a table", name.value)).at(name.span));
+                };
+                let text = renamed(&view.text, to)?;
+                (Arc::new(View { plan: view.plan.clone(), text }), to)
+            }
+        };
+        self.catalog.remove(&name.value);
+        self.catalog.insert(now.value.clone(), Entry::View(view));
+        if holds {
+            if now.value != name.value {
+                self.kept.forget(&name.value);
+            }
+            self.kept.keep(&now.value, self.definition(&now.value, statement)?);
+        }
+        Ok(Effect::Done(format!("view '{}' altered", name.value)))
+    }
+
     fn planned_view(&self, create: &CreateView) -> Result<View> {
         let plan = self.planner().query(&create.query)?;
         let plan = with_names(plan, &create.columns, &create.name)?;
@@ -471,7 +508,8 @@ impl Session {
         Ok(Effect::Table(text_table(&["key", "value"], &rows)?))
     }
 
-    fn show(&self, show: Show) -> Result<Effect> {
+    /// Names, and what belongs to them.
+    fn show(&self, show: Show) -> Result<RecordBatch> {
         let (names, rows): (&[&str], Vec<Vec<String>>) = match show {
             Show::Tables => (&["table name"], self.relations().into_keys().map(|name| vec![name]).collect()),
             Show::Views => {
@@ -491,7 +529,7 @@ impl Session {
                 (&["function name", "kind", "usage", "description"], functions.into_iter().map(row).collect())
             }
         };
-        Ok(Effect::Table(text_table(names, &rows)?))
+        text_table(names, &rows)
     }
 
     /// The tables and views that a statement can name.
@@ -699,7 +737,6 @@ fn relation(entry: &Entry) -> Relation {
     }
 }
 
-/// Refuses a view with two columns of one name: no query could read it.
 /// Whether the columns of a query can be those of a table or a view.
 fn check_names(plan: &LogicalPlan, what: Relation, name: &Ident) -> Result<()> {
     let mut names = HashSet::new();
@@ -713,6 +750,15 @@ fn check_names(plan: &LogicalPlan, what: Relation, name: &Ident) -> Result<()> {
             };
             Err(Fault::new(message).at(name.span).help(help))
         }
+    }
+}
+
+/// The statement of a view with another name.
+fn renamed(text: &str, to: &Ident) -> Result<String> {
+    let parsed = parse_script(text, "view").map_err(|error| Fault::new(error.to_string()))?;
+    match parsed.into_iter().next() {
+        Some(Statement { body: Body::CreateView(view), .. }) => Ok(create_view_text(&view, to)),
+        _ => Err(Fault::new("it is no CREATE VIEW")),
     }
 }
 

@@ -42,11 +42,13 @@ impl Statement {
             | Body::CreateView(_)
             | Body::Drop { .. }
             | Body::AlterTable(_)
+            | Body::AlterView(_)
             | Body::Set(Some(_))
             | Body::Reset(_)
             | Body::CreateDatabase(_) => true,
             Body::Set(None)
-            | Body::Show(_)
+            | Body::Show(..)
+            | Body::ShowColumns(..)
             | Body::ShowCreate(..)
             | Body::Describe(_)
             | Body::DescribeFile(_)
@@ -85,9 +87,12 @@ pub(crate) enum Body {
         if_exists: bool,
     },
     AlterTable(AlterTable),
+    AlterView(AlterView),
     Set(Option<(Ident, Ident)>),
     Reset(Option<Ident>),
-    Show(Show),
+    Show(Show, Option<NamePattern>),
+    /// `SHOW COLUMNS FROM t`.
+    ShowColumns(Ident, Option<NamePattern>),
     ShowCreate(Relation, Ident),
     Describe(Ident),
     /// `DESCRIBE 'path'`.
@@ -140,6 +145,7 @@ pub(crate) struct CreateTable {
     /// Whether it ends with its script.
     pub is_temporary: bool,
     pub if_not_exists: bool,
+    pub comment: Option<String>,
     pub columns: Vec<ColumnDef>,
     pub watermark: Option<WatermarkDef>,
     pub primary_key: Vec<Ident>,
@@ -162,6 +168,7 @@ impl CreateTable {
             name,
             is_temporary: false,
             if_not_exists: false,
+            comment: None,
             columns: Vec::new(),
             watermark: None,
             primary_key: Vec::new(),
@@ -183,6 +190,35 @@ pub(crate) struct AlterTable {
     pub change: TableChange,
 }
 
+/// What stands in the brackets of a declaration, with where its columns go.
+#[derive(Debug, Clone)]
+pub(crate) struct Elements {
+    /// A declaration that has nothing else.
+    pub given: CreateTable,
+    /// Of columns that say it: in front of all others, or behind which one.
+    pub places: Vec<(Ident, Option<Ident>)>,
+}
+
+/// `ALTER VIEW v …`.
+#[derive(Debug, Clone)]
+pub(crate) enum AlterView {
+    RenameTo {
+        name: Ident,
+        to: Ident,
+    },
+    /// `AS query`: the view with another query.
+    As(CreateView),
+}
+
+/// Names as `LIKE` has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamePattern {
+    pub pattern: String,
+    pub is_negated: bool,
+    /// `ILIKE`.
+    pub ignores_case: bool,
+}
+
 /// What is changed of a table's declaration.
 #[derive(Debug, Clone)]
 pub(crate) enum TableChange {
@@ -192,8 +228,10 @@ pub(crate) enum TableChange {
     Reset(Vec<Ident>),
     RenameTo(Ident),
     RenameColumn(Ident, Ident),
-    /// Columns, a watermark and a primary key; a declaration that has nothing else.
-    Add(Box<CreateTable>),
+    /// Columns, a watermark and a primary key that come to those there are.
+    Add(Box<Elements>),
+    /// The same, in the place of those there are.
+    Modify(Box<Elements>),
     DropColumns(Vec<Ident>),
     DropWatermark,
     DropPrimaryKey,
@@ -233,6 +271,7 @@ pub(crate) enum LikeRule {
 #[derive(Debug, Clone)]
 pub(crate) struct ColumnDef {
     pub name: Ident,
+    pub comment: Option<String>,
     pub kind: ColumnDefKind,
 }
 
@@ -268,6 +307,9 @@ pub(crate) struct CreateView {
     pub or_replace: bool,
     pub columns: Vec<Ident>,
     pub query: Box<Query>,
+    /// The query as written.
+    pub query_text: String,
+    /// The statement as written.
     pub text: String,
 }
 

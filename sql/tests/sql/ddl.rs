@@ -35,14 +35,14 @@ fn describe_shows_types_keys_metadata_computed_columns_and_the_watermark() {
     assert_eq!(
         rows(create),
         [
-            "id | BIGINT | FALSE | PRI(id) |  | ",
-            "price | DECIMAL(10, 2) | FALSE |  |  | ",
-            "bid | ROW<auction BIGINT, tags ARRAY<ARRAY<STRING>>> | FALSE |  |  | ",
-            "attributes | MAP<STRING, INT> | TRUE |  |  | ",
-            "at_ms | BIGINT | TRUE |  |  | ",
-            "k | STRING | TRUE |  | METADATA FROM 'key' VIRTUAL | ",
-            "ts | TIMESTAMP_LTZ(3) | TRUE |  | AS TO_TIMESTAMP_LTZ(at_ms, 3) | ts - INTERVAL '5' SECOND",
-            "local | TIMESTAMP(6) | TRUE |  |  | ",
+            "id | BIGINT | FALSE | PRI(id) |  |  | who",
+            "price | DECIMAL(10, 2) | FALSE |  |  |  | ",
+            "bid | ROW<auction BIGINT, tags ARRAY<ARRAY<STRING>>> | FALSE |  |  |  | ",
+            "attributes | MAP<STRING, INT> | TRUE |  |  |  | ",
+            "at_ms | BIGINT | TRUE |  |  |  | ",
+            "k | STRING | TRUE |  | METADATA FROM 'key' VIRTUAL |  | ",
+            "ts | TIMESTAMP_LTZ(3) | TRUE |  | AS TO_TIMESTAMP_LTZ(at_ms, 3) | ts - INTERVAL '5' SECOND | ",
+            "local | TIMESTAMP(6) | TRUE |  |  |  | ",
         ]
     );
 }
