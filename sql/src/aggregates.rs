@@ -1,8 +1,9 @@
 //! The aggregates that SQL may call: those whose results were compared with Flink's (`tests/flink`).
 //!
-//! `totals` has SUM and AVG with Flink's types, `variance` the variances, `values` FIRST_VALUE and LAST_VALUE, `listagg` LISTAGG, `percentile` PERCENTILE, `distinct` what DISTINCT makes
+//! `totals` has SUM and AVG with Flink's types, `variance` the variances, `values` FIRST_VALUE and LAST_VALUE, `listagg` LISTAGG, `percentile` PERCENTILE, `approx_count_distinct` the function of that name, `distinct` what DISTINCT makes
 //! of the first two; the others are DataFusion's.
 
+mod approx_count_distinct;
 #[cfg(test)]
 mod changelog_tests;
 mod distinct;
@@ -32,5 +33,6 @@ pub(crate) fn all() -> HashMap<String, Arc<AggregateUDF>> {
     functions.extend(values::functions());
     functions.push(listagg::function());
     functions.push(percentile::function());
+    functions.push(approx_count_distinct::function());
     functions.into_iter().map(|function| (function.name().to_owned(), function)).collect()
 }
