@@ -1,8 +1,8 @@
 //! Joins of two streams whose rows are kept: every row meets every row of the other side with the same key, whenever either comes, is updated or is
 //! deleted (Flink's `StreamingJoinOperator`).
 //!
-//! Each side's rows are kept per join key, see [`side`]: the row, how often it is there, and with how many rows of the other side it goes together. The last
-//! tells when a row of an outer, semi or anti join gains its first match or loses its last one, so that what was emitted of it alone is taken back.
+//! Each side's rows are kept per join key, see [`side`]: as they came where they are only appended, or else the row, how often it is there, and with how many rows
+//! of the other side it goes together. The last tells when a row of an outer, semi or anti join gains its first match or loses its last one, so that what was emitted of it alone is taken back.
 //!
 //! The rows of a batch are looked up together: each key of the batch is read once, what might match is decoded at once, and the condition is computed of all
 //! pairs at once ([`matches`]). Changes are emitted row by row in the order of the input ([`emit`]), so that batching leaves no trace in the output.
@@ -53,8 +53,8 @@ impl OperatorFactory for JoinFactory {
         self.0.schema.clone()
     }
 
-    fn refuses_changelog(&self, _: InputIndex) -> Option<&'static str> {
-        None
+    fn refuses_changelog(&self, input: InputIndex) -> Option<&'static str> {
+        self.0.keeps_lists(input).then_some("the rows of this side are only appended, as the join was told")
     }
 
     fn emits_changelog(&self, port: Port, input_is_changelog: bool) -> bool {
@@ -80,7 +80,11 @@ impl OperatorFactory for JoinFactory {
     }
 
     fn create(&self, _: SubtaskIndex) -> Result<Box<dyn Operator>> {
-        let (left, right) = (Side::new(&self.0.left, LEFT)?, Side::new(&self.0.right, RIGHT)?);
+        let side = |input, table| match self.0.keeps_lists(input) {
+            true => Side::of_lists(self.0.side(input), table),
+            false => Side::new(self.0.side(input), table),
+        };
+        let (left, right) = (side(InputIndex::FIRST, LEFT)?, side(InputIndex::SECOND, RIGHT)?);
         Ok(Box::new(Join { spec: self.0.clone(), left, right, pending: VecDeque::new() }))
     }
 }
@@ -133,7 +137,7 @@ impl Join {
                 own.change(rows, row, kind.is_retraction(), matching)?;
             }
         }
-        matches.store(other);
+        matches.store(other)?;
         emitter.finish(&rows.batch, &matches, out)?;
         own.trim();
         other.trim();
@@ -167,9 +171,8 @@ impl Operator for Join {
     }
 
     fn checkpoint(&mut self, id: CheckpointId, _: &mut Output, changes: &mut Changes) -> Result<()> {
-        self.left.checkpoint(id, changes);
-        self.right.checkpoint(id, changes);
-        Ok(())
+        self.left.checkpoint(id, changes)?;
+        self.right.checkpoint(id, changes)
     }
 
     fn state_bytes(&self) -> usize {

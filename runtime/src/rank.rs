@@ -1,22 +1,23 @@
 //! The first rows of each partition in an order: Top-N and deduplication (Flink's `Rank`).
 //!
-//! The rows of a partition are the keys of one ordered map, `order | all columns` in Arrow's row format, with how often each is there. A batch reads the rows
-//! within the ranks that are asked for before and after its own changes, and emits the difference: at most one change per rank and batch. Rows that are only
-//! appended and rank behind the last that is asked for are forgotten at once; over a changelog they are kept, as they move up when others go.
+//! A row is kept as `order | all columns` in Arrow's row format. A batch reads the rows within the ranks that are asked for before and after its own changes, and
+//! emits the difference: at most one change per rank and batch. Rows that are only appended and rank behind the last that is asked for are forgotten at once
+//! ([`first_rows`], one value per partition where no number is shared); over a changelog they are kept, as they move up when others go ([`all_rows`], one
+//! ordered map per partition, with how often each row is there).
 
+mod all_rows;
 mod describe;
 mod difference;
+mod first_rows;
 mod spec;
 
 use std::collections::HashMap;
-use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int8Array, Int64Array};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
-use bytes::Bytes;
 use coulee_checkpoint::{Changes, TableId};
 use coulee_model::{CheckpointId, SubtaskIndex};
 use datafusion_physical_expr::PhysicalExpr;
@@ -25,10 +26,12 @@ use crate::graph::{Lineage, OperatorFactory, Port};
 use crate::keys::hash_keys;
 use crate::operator::{InputIndex, OpenContext, Operator, Output};
 use crate::row_errors::evaluate::{Failed, evaluate, in_pieces};
-use crate::state::{KeyRef, MapTable, OperatorState, Order};
+use crate::state::OperatorState;
 use crate::{Batch, Error, Result};
 
+use all_rows::AllRows;
 use difference::{Change, Ranked, difference};
+use first_rows::FirstRows;
 pub use spec::{RankFunction, RankSpec};
 
 /// The table of the rows.
@@ -89,7 +92,10 @@ impl OperatorFactory for RankFactory {
             partitions: RowConverter::new(partition)?,
             rows: RowConverter::new(order.iter().cloned().chain(rows).collect())?,
             order: RowConverter::new(order)?,
-            table: MapTable::new(ROWS, spec.ttl_millis),
+            table: match spec.keeps_first_rows() {
+                true => Table::First(FirstRows::new(ROWS, spec.to as usize)),
+                false => Table::All(AllRows::new(ROWS, spec.ttl_millis)),
+            },
             spec,
         }))
     }
@@ -110,7 +116,19 @@ struct Rank {
     partitions: RowConverter,
     order: RowConverter,
     rows: RowConverter,
-    table: MapTable,
+    table: Table,
+}
+
+enum Table {
+    First(FirstRows),
+    All(AllRows),
+}
+
+/// A partition's first rows before and after a batch.
+#[derive(Default)]
+struct BeforeAndAfter {
+    before: Vec<Ranked>,
+    after: Vec<Ranked>,
 }
 
 impl Rank {
@@ -143,78 +161,15 @@ impl Rank {
         Ok((0..batch.len()).map(kept).collect())
     }
 
-    /// The rows of a partition up to the last number that is asked for, each as often as it is there.
-    fn first_rows(&mut self, partition: u32) -> Result<Vec<Ranked>> {
-        let mut found: Vec<Ranked> = Vec::new();
-        let (mut before, mut number, mut last): (u64, u64, Option<Vec<u8>>) = (0, 0, None);
-        let (function, to) = (self.spec.function, self.spec.to);
-        self.table.scan(partition, (Bound::Unbounded, Bound::Unbounded), Order::Ascending, |key, stored| {
-            let (count, order_bytes) = decode(stored)?;
-            let order = key.get(..order_bytes as usize).unwrap_or_default();
-            let is_tie = last.as_deref() == Some(order);
-            for _ in 0..count {
-                number = match function {
-                    RankFunction::RowNumber => before + 1,
-                    RankFunction::Rank if is_tie || found.last().is_some_and(|row| row.key == key) => number,
-                    RankFunction::Rank => before + 1,
-                    RankFunction::DenseRank if is_tie || found.last().is_some_and(|row| row.key == key) => number,
-                    RankFunction::DenseRank => number + 1,
-                };
-                if number > to {
-                    return Ok(ControlFlow::Break(()));
-                }
-                found.push(Ranked { key: key.to_vec(), number });
-                before += 1;
-            }
-            last = Some(order.to_vec());
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(found)
-    }
-
-    fn change(&mut self, partition: u32, row: &KeptRow, is_retraction: bool) -> Result<()> {
-        let stored = self.table.get(partition, &row.key)?;
-        let count = stored.map_or(Ok(0), |stored| decode(&stored).map(|(count, _)| count))?;
-        match (is_retraction, count) {
-            (false, count) => self.table.put(partition, &row.key, encode(count + 1, row.order_bytes)),
-            // Its time to live has passed.
-            (true, 0) => {}
-            (true, 1) => self.table.remove(partition, &row.key),
-            (true, count) => self.table.put(partition, &row.key, encode(count - 1, row.order_bytes)),
-        }
-        Ok(())
-    }
-
-    /// Forgets the rows of a partition behind those that are asked for, which no later row lets move up.
-    fn forget_the_rest(&mut self, partition: u32, first: &[Ranked]) -> Result<()> {
-        let Some(last) = first.last() else { return Ok(()) };
-        let kept = first.iter().rev().take_while(|row| row.key == last.key).count() as u64;
-        let (mut gone, mut of_last) = (Vec::new(), None);
-        let behind = (Bound::Included(last.key.as_slice()), Bound::Unbounded);
-        self.table.scan(partition, behind, Order::Ascending, |key, stored| {
-            match key == last.key.as_slice() {
-                true => of_last = Some(decode(stored)?),
-                false => gone.push(key.to_vec()),
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        for key in gone {
-            self.table.remove(partition, &key);
-        }
-        if let Some((count, order_bytes)) = of_last
-            && count > kept
-        {
-            self.table.put(partition, &last.key, encode(kept, order_bytes));
-        }
-        Ok(())
-    }
-
     /// The changes that a batch makes to the rows that are asked for.
     fn changes(&mut self, batch: &Batch, rows: &[KeptRow]) -> Result<Vec<Change>> {
         let mut partitions: Vec<(u32, Vec<usize>)> = Vec::new();
         let mut places: HashMap<u32, usize> = HashMap::new();
-        for (index, row) in rows.iter().enumerate() {
-            let number = self.table.load(KeyRef { hash: row.hash, bytes: &row.partition });
+        let numbers = match &mut self.table {
+            Table::First(first) => first.load(rows)?,
+            Table::All(all) => all.load(rows),
+        };
+        for (index, number) in numbers.into_iter().enumerate() {
             let place = *places.entry(number).or_insert_with(|| {
                 partitions.push((number, Vec::new()));
                 partitions.len() - 1
@@ -223,15 +178,14 @@ impl Rank {
         }
         let mut changes = Vec::new();
         for (partition, of_partition) in partitions {
-            let before = self.first_rows(partition)?;
-            for index in of_partition {
-                self.change(partition, &rows[index], batch.kind(index).is_retraction())?;
-            }
-            let after = self.first_rows(partition)?;
-            if !self.spec.changelog {
-                self.forget_the_rest(partition, &after)?;
-            }
-            difference(&self.spec, &before, &after, &mut changes);
+            let found = match &mut self.table {
+                Table::First(first) => first.add(partition, of_partition.iter().map(|index| &rows[*index]))?,
+                Table::All(all) => {
+                    let changed = of_partition.iter().map(|index| (&rows[*index], batch.kind(*index).is_retraction()));
+                    all.change(&self.spec, partition, changed)?
+                }
+            };
+            difference(&self.spec, &found.before, &found.after, &mut changes);
         }
         Ok(changes)
     }
@@ -247,24 +201,12 @@ impl Rank {
     }
 }
 
-/// How often a row is there, a u64, and how many bytes of its key are the order, a u32; little-endian.
-fn encode(count: u64, order_bytes: u32) -> Bytes {
-    let mut bytes = Vec::with_capacity(12);
-    bytes.extend_from_slice(&count.to_le_bytes());
-    bytes.extend_from_slice(&order_bytes.to_le_bytes());
-    bytes.into()
-}
-
-fn decode(stored: &[u8]) -> Result<(u64, u32)> {
-    match (stored.first_chunk(), stored.get(8..).and_then(<[u8]>::first_chunk)) {
-        (Some(count), Some(order)) => Ok((u64::from_le_bytes(*count), u32::from_le_bytes(*order))),
-        _ => Err(Error::corrupt("an entry of a rank's state has not 12 bytes")),
-    }
-}
-
 impl Operator for Rank {
     fn open(&mut self, context: &OpenContext<'_>) -> Result<()> {
-        self.table.open(context.backend())
+        match &mut self.table {
+            Table::First(first) => first.open(context.backend()),
+            Table::All(all) => all.open(context.backend()),
+        }
     }
 
     fn process(&mut self, _: InputIndex, batch: Batch, out: &mut Output) -> Result<()> {
@@ -278,16 +220,25 @@ impl Operator for Rank {
                 out.emit(self.emitted(&changes)?);
             }
         }
-        self.table.trim();
+        match &mut self.table {
+            Table::First(first) => first.trim(),
+            Table::All(all) => all.trim(),
+        }
         Ok(())
     }
 
     fn checkpoint(&mut self, id: CheckpointId, _: &mut Output, changes: &mut Changes) -> Result<()> {
-        self.table.checkpoint(id, changes);
+        match &mut self.table {
+            Table::First(first) => first.checkpoint(id, changes)?,
+            Table::All(all) => all.checkpoint(id, changes),
+        }
         Ok(())
     }
 
     fn state_bytes(&self) -> usize {
-        self.table.bytes()
+        match &self.table {
+            Table::First(first) => first.bytes(),
+            Table::All(all) => all.bytes(),
+        }
     }
 }

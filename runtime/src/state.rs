@@ -10,7 +10,8 @@
 //! comes early. What a checkpoint holds can be forgotten and loaded again. A restart loads nothing: tables begin empty and warm up.
 //!
 //! - [`ValueTable`]: one value per key.
-//! - [`MapTable`]: an ordered map per key, which also serves as a list.
+//! - [`MapTable`]: an ordered map per key.
+//! - [`ListTable`]: a list per key, to which items are only added.
 //! - [`Timers`]: instants per key, of event time or of processing time.
 //!
 //! What an operator keeps in its tables is described by a [`StateDescriptor`].
@@ -19,6 +20,7 @@ mod backend;
 mod budget;
 mod cache;
 mod descriptor;
+mod list;
 mod map;
 mod part;
 mod stored_time;
@@ -33,6 +35,7 @@ pub use backend::{Backend, KeyRef};
 pub use budget::{MemoryBudget, MemoryReservation};
 pub(crate) use descriptor::bounded;
 pub use descriptor::{Facet, FreedBy, IfChanged, OperatorState, StateColumn, StateDescriptor, StateTable, span};
+pub use list::ListTable;
 pub use map::{MapTable, Order};
 pub use part::KeyPart;
 pub(crate) use stored_time::{StoredWatermark, SubtaskTime};

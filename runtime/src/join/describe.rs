@@ -2,6 +2,7 @@
 
 use super::{IntervalJoinSpec, JoinKind, JoinSide, JoinSpec, Retention, TemporalJoinSpec};
 use crate::graph::Lineage;
+use crate::operator::InputIndex;
 use crate::row_errors::expression_text;
 use crate::state::{Facet, FreedBy, OperatorState, StateColumn, StateTable};
 
@@ -31,7 +32,11 @@ fn condition(spec: &JoinSpec, left: &Lineage, right: &Lineage) -> String {
 }
 
 pub(super) fn state(spec: &JoinSpec, left: &Lineage, right: &Lineage) -> OperatorState {
-    let tables = vec![table("left", &spec.left, left), table("right", &spec.right, right)];
+    let side = |input, name, lineage| match spec.keeps_lists(input) {
+        true => list(name, spec.side(input), lineage),
+        false => table(name, spec.side(input), lineage),
+    };
+    let tables = vec![side(InputIndex::FIRST, "left", left), side(InputIndex::SECOND, "right", right)];
     OperatorState { kind: "join", tables, facets: facets(spec, left, right) }
 }
 
@@ -168,6 +173,17 @@ fn table(name: &str, side: &JoinSide, input: &Lineage) -> StateTable {
         value: vec![StateColumn::new("count", "UInt64"), StateColumn::new("matching", "UInt64")],
         freed_by: FreedBy::ttl_or(ttl, FreedBy::Never),
         bound: format!("distinct rows of the {name} side"),
+    }
+}
+
+/// The rows of a side that are only appended.
+fn list(name: &str, side: &JoinSide, input: &Lineage) -> StateTable {
+    StateTable {
+        name: format!("{name} rows"),
+        key: side.keys.iter().map(|key| StateColumn::new(input.text(key), "key")).collect(),
+        value: vec![StateColumn::new("rows", "all columns")],
+        freed_by: FreedBy::Never,
+        bound: format!("rows of the {name} side"),
     }
 }
 

@@ -154,7 +154,7 @@ impl IntervalJoin {
                 own.timers.register(Timestamp(time), rows.key(row));
             }
         }
-        matches.store(&mut other.side);
+        matches.store(&mut other.side)?;
         emitter.finish(&rows.batch, &matches, out)?;
         own.side.trim();
         other.side.trim();
@@ -293,7 +293,7 @@ impl Operator for IntervalJoin {
 
     fn checkpoint(&mut self, id: CheckpointId, _: &mut Output, changes: &mut Changes) -> Result<()> {
         for kept in &mut self.sides {
-            kept.side.checkpoint(id, changes);
+            kept.side.checkpoint(id, changes)?;
             kept.timers.checkpoint(id, changes);
         }
         self.stored_watermark.checkpoint(self.watermark, changes);

@@ -14,8 +14,10 @@ use crate::pairs::holding;
 
 /// A row of the other side that one of the batch might match.
 struct Candidate {
+    /// The number of its key.
     number: u32,
-    row: Box<[u8]>,
+    /// Its stored form, in `stored`.
+    row: Range<usize>,
     kept: Kept,
     is_changed: bool,
 }
@@ -28,6 +30,8 @@ pub(super) struct Matches {
     /// The rows of the batch.
     pub rows: Range<usize>,
     candidates: Vec<Candidate>,
+    /// The stored forms of the candidates.
+    stored: Vec<u8>,
     /// The columns of the candidates.
     pub columns: Vec<ArrayRef>,
     /// The rows' matches, as numbers of candidates, one row's after the other's.
@@ -47,7 +51,7 @@ impl Matches {
         other: &mut Side,
         out: &mut Output,
     ) -> Result<Self> {
-        let mut candidates = Vec::new();
+        let (mut candidates, mut stored) = (Vec::new(), Vec::new());
         let mut of_key: HashMap<u32, Range<usize>> = HashMap::new();
         let (mut of_row, mut pairs) = (Vec::with_capacity(rows.batch.len() - start), 0);
         for row in start..rows.batch.len() {
@@ -58,13 +62,18 @@ impl Matches {
                 of_row.push(0..0);
                 continue;
             }
-            let number = other.number(rows.key(row));
+            let Some(number) = other.number(rows.key(row)) else {
+                of_row.push(0..0);
+                continue;
+            };
             let range = match of_key.get(&number) {
                 Some(range) => range.clone(),
                 None => {
                     let start = candidates.len();
                     other.rows_of(number, |row, kept| {
-                        candidates.push(Candidate { number, row: row.into(), kept, is_changed: false });
+                        let from = stored.len();
+                        stored.extend_from_slice(row);
+                        candidates.push(Candidate { number, row: from..stored.len(), kept, is_changed: false });
                     })?;
                     of_key.insert(number, start..candidates.len());
                     start..candidates.len()
@@ -73,7 +82,7 @@ impl Matches {
             pairs += range.len();
             of_row.push(range);
         }
-        let columns = other.decoded(candidates.iter().map(|candidate| candidate.row.as_ref()))?;
+        let columns = other.decoded(candidates.iter().map(|candidate| &stored[candidate.row.clone()]))?;
         let (mut matching, mut pairs_of_row) = (Vec::new(), Vec::with_capacity(of_row.len()));
         for range in of_row {
             let start = matching.len();
@@ -82,7 +91,7 @@ impl Matches {
         }
         let counts = spec.kind.counts_matches(opposite(input));
         let range = start..start + pairs_of_row.len();
-        let mut matches = Matches { rows: range, candidates, columns, matching, of_row: pairs_of_row, counts };
+        let mut matches = Matches { rows: range, candidates, stored, columns, matching, of_row: pairs_of_row, counts };
         if spec.condition.is_some() && !matches.matching.is_empty() {
             let keep = matches.conditions(spec, input, rows, out)?;
             matches.retain(&keep);
@@ -158,10 +167,11 @@ impl Matches {
     }
 
     /// Hands over what has changed of the candidates.
-    pub fn store(&self, other: &mut Side) {
+    pub fn store(&self, other: &mut Side) -> Result<()> {
         for candidate in self.candidates.iter().filter(|candidate| candidate.is_changed) {
-            other.keep(candidate.number, &candidate.row, candidate.kept);
+            other.keep(candidate.number, &self.stored[candidate.row.clone()], candidate.kept)?;
         }
+        Ok(())
     }
 }
 

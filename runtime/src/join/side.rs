@@ -1,6 +1,7 @@
-//! What is kept of one side of a join: per key, each distinct row, how often it is there, and how many rows of the other side match it.
+//! What is kept of one side of a join: per key, each distinct row, how often it is there, and how many rows of the other side match it. Of a side whose rows are only
+//! appended and whose matches nobody counts, it is the rows as they came: keeping one reads nothing.
 //!
-//! A row is kept in Arrow's row format, as the key of an entry in the map of its join key; the entry is [`Kept`]. The rows of an interval join have their time in
+//! A row that is counted is kept in Arrow's row format, as the key of an entry in the map of its join key; the entry is [`Kept`]. The rows of an interval join have their time in
 //! front (milliseconds, sign bit flipped, big-endian), so that they are kept in its order.
 
 use std::borrow::Cow;
@@ -17,7 +18,7 @@ use crate::event_time::floor_to_millis;
 use crate::keys::hash_keys;
 use crate::operator::OpenContext;
 use crate::row_errors::evaluate::{Failed, evaluate};
-use crate::state::{KeyRef, MapTable, Order};
+use crate::state::{KeyRef, ListTable, MapTable, Order};
 use crate::{Batch, Error, Result};
 
 /// What is known of a row that is kept.
@@ -123,11 +124,28 @@ pub(super) struct Side {
     rows: RowConverter,
     has_columns: bool,
     has_times: bool,
-    pub(super) table: MapTable,
+    table: Table,
+}
+
+enum Table {
+    /// Each distinct row with what is known of it.
+    Counted(MapTable),
+    /// The rows as they came.
+    Appended(ListTable),
 }
 
 impl Side {
+    /// A side whose rows are counted.
     pub fn new(side: &JoinSide, table: TableId) -> Result<Self> {
+        Self::over(side, Table::Counted(MapTable::new(table, side.ttl_millis)))
+    }
+
+    /// A side whose rows are kept as they come.
+    pub fn of_lists(side: &JoinSide, table: TableId) -> Result<Self> {
+        Self::over(side, Table::Appended(ListTable::new(table)))
+    }
+
+    fn over(side: &JoinSide, table: Table) -> Result<Self> {
         let mut keys = Vec::with_capacity(side.keys.len());
         for key in &side.keys {
             keys.push(SortField::new(key.data_type(&side.schema)?));
@@ -138,12 +156,26 @@ impl Side {
             rows: RowConverter::new(rows)?,
             has_columns: !side.schema.fields().is_empty(),
             has_times: side.retention.is_some(),
-            table: MapTable::new(table, side.ttl_millis),
+            table,
         })
     }
 
     pub fn open(&mut self, context: &OpenContext<'_>) -> Result<()> {
-        self.table.open(context.backend())
+        match &mut self.table {
+            Table::Counted(rows) => rows.open(context.backend()),
+            Table::Appended(rows) => rows.open(context.backend()),
+        }
+    }
+
+    /// The rows that are counted.
+    ///
+    /// # Errors
+    /// When they are kept as they came.
+    pub fn counted(&mut self) -> Result<&mut MapTable> {
+        match &mut self.table {
+            Table::Counted(rows) => Ok(rows),
+            Table::Appended(_) => Err(Error::internal("a row that was appended is taken back")),
+        }
     }
 
     /// Computes the keys of a batch.
@@ -165,17 +197,25 @@ impl Side {
         })
     }
 
-    /// The number of a key, which holds until the next [`trim`](Side::trim).
-    pub fn number(&mut self, key: KeyRef<'_>) -> u32 {
-        self.table.load(key)
+    /// The number of a key, which holds until the next [`trim`](Side::trim); `None` where it has no rows for sure.
+    pub fn number(&mut self, key: KeyRef<'_>) -> Option<u32> {
+        match &mut self.table {
+            Table::Counted(rows) => Some(rows.load(key)),
+            Table::Appended(rows) => rows.find(key),
+        }
     }
 
-    /// Every row of a key, in the order of their stored forms.
+    /// Every row of a key: in the order of their stored forms where they are counted, or else as they came.
     pub fn rows_of(&mut self, number: u32, mut visit: impl FnMut(&[u8], Kept)) -> Result<()> {
-        self.table.scan(number, (Bound::Unbounded, Bound::Unbounded), Order::Ascending, |row, kept| {
-            visit(row, Kept::decode(kept)?);
-            Ok(ControlFlow::Continue(()))
-        })
+        match &mut self.table {
+            Table::Counted(rows) => {
+                rows.scan(number, (Bound::Unbounded, Bound::Unbounded), Order::Ascending, |row, kept| {
+                    visit(row, Kept::decode(kept)?);
+                    Ok(ControlFlow::Continue(()))
+                })
+            }
+            Table::Appended(rows) => rows.visit(number, |row| visit(row, Kept { count: 1, matching: 0 })),
+        }
     }
 
     /// Columns of rows in their stored forms.
@@ -195,22 +235,24 @@ impl Side {
 
     /// What is known of a row, if it is kept.
     pub fn kept(&mut self, rows: &KeyedRows, row: usize) -> Result<Option<Kept>> {
-        let number = self.table.load(rows.key(row));
-        self.table.get(number, &rows.stored(row))?.map(|kept| Kept::decode(&kept)).transpose()
+        let table = self.counted()?;
+        let number = table.load(rows.key(row));
+        table.get(number, &rows.stored(row))?.map(|kept| Kept::decode(&kept)).transpose()
     }
 
     /// Forgets the rows of a key that have this time; gives each.
     pub fn forget(&mut self, key: KeyRef<'_>, time: i64, mut visit: impl FnMut(Box<[u8]>, Kept)) -> Result<()> {
-        let number = self.table.load(key);
+        let table = self.counted()?;
+        let number = table.load(key);
         let (from, to) = (time_key(time), time.checked_add(1).map(time_key));
         let bounds = (Bound::Included(&from[..]), to.as_ref().map_or(Bound::Unbounded, |to| Bound::Excluded(&to[..])));
         let mut found: Vec<(Box<[u8]>, Kept)> = Vec::new();
-        self.table.scan(number, bounds, Order::Ascending, |row, kept| {
+        table.scan(number, bounds, Order::Ascending, |row, kept| {
             found.push((row.into(), Kept::decode(kept)?));
             Ok(ControlFlow::Continue(()))
         })?;
         for (row, kept) in found {
-            self.table.remove(number, &row);
+            table.remove(number, &row);
             visit(row, kept);
         }
         Ok(())
@@ -219,32 +261,48 @@ impl Side {
     /// Adds a row once more, or takes it away once; `matching` is how many rows of the other side match it now. A row that is taken away and is not there
     /// (its time to live has passed) is nothing.
     pub fn change(&mut self, rows: &KeyedRows, row: usize, is_retraction: bool, matching: u64) -> Result<()> {
-        let (number, stored) = (self.table.load(rows.key(row)), rows.stored(row));
-        let kept = self.table.get(number, &stored)?;
+        if let (Table::Appended(table), false) = (&mut self.table, is_retraction) {
+            let number = table.load(rows.key(row));
+            return table.add(number, rows.encoded_row(row));
+        }
+        let table = self.counted()?;
+        let (number, stored) = (table.load(rows.key(row)), rows.stored(row));
+        let kept = table.get(number, &stored)?;
         let count = kept.map_or(Ok(0), |kept| Kept::decode(&kept).map(|kept| kept.count))?;
         match (is_retraction, count) {
-            (false, _) => self.keep(number, &stored, Kept { count: count + 1, matching }),
+            (false, _) => table.put(number, &stored, Kept { count: count + 1, matching }.encode()),
             (true, 0) => {}
-            (true, 1) => self.table.remove(number, &stored),
-            (true, _) => self.keep(number, &stored, Kept { count: count - 1, matching }),
+            (true, 1) => table.remove(number, &stored),
+            (true, _) => table.put(number, &stored, Kept { count: count - 1, matching }.encode()),
         }
         Ok(())
     }
 
     /// Replaces what is known of a row.
-    pub fn keep(&mut self, number: u32, row: &[u8], kept: Kept) {
-        self.table.put(number, row, kept.encode());
+    pub fn keep(&mut self, number: u32, row: &[u8], kept: Kept) -> Result<()> {
+        self.counted()?.put(number, row, kept.encode());
+        Ok(())
     }
 
     pub fn trim(&mut self) {
-        self.table.trim();
+        match &mut self.table {
+            Table::Counted(rows) => rows.trim(),
+            Table::Appended(rows) => rows.trim(),
+        }
     }
 
-    pub fn checkpoint(&mut self, id: CheckpointId, changes: &mut Changes) {
-        self.table.checkpoint(id, changes);
+    pub fn checkpoint(&mut self, id: CheckpointId, changes: &mut Changes) -> Result<()> {
+        match &mut self.table {
+            Table::Counted(rows) => rows.checkpoint(id, changes),
+            Table::Appended(rows) => rows.checkpoint(id, changes)?,
+        }
+        Ok(())
     }
 
     pub fn bytes(&self) -> usize {
-        self.table.bytes()
+        match &self.table {
+            Table::Counted(rows) => rows.bytes(),
+            Table::Appended(rows) => rows.bytes(),
+        }
     }
 }

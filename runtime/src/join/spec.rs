@@ -66,6 +66,8 @@ impl JoinKind {
 pub struct JoinSide {
     /// Its columns.
     pub schema: SchemaRef,
+    /// Whether its rows are only appended: none is updated or deleted.
+    pub appends: bool,
     /// What must equal the other side's keys, over its columns; of the same number and types on both sides.
     pub keys: Vec<Arc<dyn PhysicalExpr>>,
     /// After how many milliseconds without a change a row is forgotten; `None` is never.
@@ -102,6 +104,12 @@ pub struct JoinSpec {
 }
 
 impl JoinSpec {
+    /// Whether the rows of a side are kept as lists: nothing about them ever changes.
+    pub(super) fn keeps_lists(&self, input: InputIndex) -> bool {
+        let side = self.side(input);
+        side.appends && side.ttl_millis.is_none() && side.retention.is_none() && !self.kind.counts_matches(input)
+    }
+
     pub(super) fn side(&self, input: InputIndex) -> &JoinSide {
         if input == InputIndex::FIRST { &self.left } else { &self.right }
     }

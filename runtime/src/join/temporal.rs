@@ -288,8 +288,8 @@ impl Operator for TemporalJoin {
     }
 
     fn checkpoint(&mut self, id: CheckpointId, _: &mut Output, changes: &mut Changes) -> Result<()> {
-        self.rows.checkpoint(id, changes);
-        self.versions.checkpoint(id, changes);
+        self.rows.checkpoint(id, changes)?;
+        self.versions.checkpoint(id, changes)?;
         self.timers.checkpoint(id, changes);
         self.stored_watermark.checkpoint(self.watermark.reached(), changes);
         Ok(())

@@ -45,7 +45,7 @@ impl Versions {
         if kind == RowKind::UpdateBefore {
             return Ok(None);
         }
-        let number = self.0.number(rows.key(row));
+        let number = self.0.counted()?.load(rows.key(row));
         let is_deleted = kind == RowKind::Delete;
         let time = match rows.time(row) {
             Some(time) => Some(time),
@@ -57,38 +57,39 @@ impl Versions {
             true => vec![DELETED],
             false => [&[ROW][..], rows.encoded_row(row)].concat(),
         };
-        self.0.table.put(number, &time_key(time), Bytes::from(value));
+        self.0.counted()?.put(number, &time_key(time), Bytes::from(value));
         Ok(Some(time))
     }
 
     /// The row that a key has at a time.
     pub fn at(&mut self, key: KeyRef<'_>, time: i64) -> Result<Option<Box<[u8]>>> {
-        let (number, end) = (self.0.number(key), time_key(time));
+        let (number, end) = (self.0.counted()?.load(key), time_key(time));
         Ok(self.newest(number, Bound::Included(&end))?.and_then(|(_, row)| row))
     }
 
     /// Forgets the versions of a key that none later than this time can meet: those before the one of that time, and that one if it is a deletion.
     pub fn forget_before(&mut self, key: KeyRef<'_>, time: i64) -> Result<()> {
-        let (number, end) = (self.0.number(key), time_key(time));
+        let (number, end) = (self.0.counted()?.load(key), time_key(time));
         let Some((newest, row)) = self.newest(number, Bound::Included(&end))? else { return Ok(()) };
         let newest = time_key(newest);
         let mut old: Vec<Box<[u8]>> = Vec::new();
         let before = (Bound::Unbounded, Bound::Excluded(&newest[..]));
-        self.0.table.scan(number, before, Order::Ascending, |at, _| {
+        self.0.counted()?.scan(number, before, Order::Ascending, |at, _| {
             old.push(at.into());
             Ok(ControlFlow::Continue(()))
         })?;
         if row.is_none() {
             old.push(newest.into());
         }
-        old.iter().for_each(|at| self.0.table.remove(number, at));
+        let table = self.0.counted()?;
+        old.iter().for_each(|at| table.remove(number, at));
         Ok(())
     }
 
     /// The newest version of a key up to a bound: its time, and its row unless it is a deletion.
     fn newest(&mut self, number: u32, end: Bound<&[u8; TIME_BYTES]>) -> Result<Option<Version>> {
         let (mut found, end) = (None, end.map(|end| &end[..]));
-        self.0.table.scan(number, (Bound::Unbounded, end), Order::Descending, |at, value| {
+        self.0.counted()?.scan(number, (Bound::Unbounded, end), Order::Descending, |at, value| {
             let damaged = || Error::corrupt("a stored version has no time, or says nothing of its row");
             let at = at.first_chunk::<TIME_BYTES>().ok_or_else(damaged)?;
             let time = (u64::from_be_bytes(*at) ^ (1 << 63)) as i64;
@@ -111,8 +112,8 @@ impl Versions {
         self.0.trim();
     }
 
-    pub fn checkpoint(&mut self, id: CheckpointId, changes: &mut Changes) {
-        self.0.checkpoint(id, changes);
+    pub fn checkpoint(&mut self, id: CheckpointId, changes: &mut Changes) -> Result<()> {
+        self.0.checkpoint(id, changes)
     }
 
     pub fn bytes(&self) -> usize {

@@ -60,16 +60,17 @@ pub(super) fn state(spec: &RankSpec, input: &Lineage) -> OperatorState {
     ];
     let mut key: Vec<StateColumn> =
         spec.partition.iter().map(|expr| StateColumn::new(input.text(expr), "key")).collect();
-    key.push(StateColumn::new("row", "all columns"));
+    let value = match spec.keeps_first_rows() {
+        true => vec![StateColumn::new("first rows", "all columns")],
+        false => {
+            key.push(StateColumn::new("row", "all columns"));
+            vec![StateColumn::new("count", "UInt64"), StateColumn::new("order bytes", "UInt32")]
+        }
+    };
     let ttl = spec.ttl_millis.and_then(|millis| u64::try_from(millis).ok());
     let bound = if spec.changelog { "rows".to_owned() } else { format!("partitions × {}", spec.to) };
-    let table = StateTable {
-        name: "rows".to_owned(),
-        key,
-        value: vec![StateColumn::new("count", "UInt64"), StateColumn::new("order bytes", "UInt32")],
-        freed_by: FreedBy::ttl_or(ttl, FreedBy::Never),
-        bound,
-    };
+    let table =
+        StateTable { name: "rows".to_owned(), key, value, freed_by: FreedBy::ttl_or(ttl, FreedBy::Never), bound };
     OperatorState { kind: "rank", tables: vec![table], facets }
 }
 

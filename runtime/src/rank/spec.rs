@@ -41,3 +41,14 @@ pub struct RankSpec {
     /// The input's columns and then the number, an Int64.
     pub schema: SchemaRef,
 }
+
+/// The most rows of a partition that are kept as one value: it is written whole whenever one of them changes.
+const FIRST_ROWS_MAX: u64 = 100;
+
+impl RankSpec {
+    /// Whether a partition's first rows are all that is kept of it, as one value.
+    pub(super) fn keeps_first_rows(&self) -> bool {
+        let is_bounded = self.function == RankFunction::RowNumber && self.to <= FIRST_ROWS_MAX;
+        is_bounded && !self.changelog && self.ttl_millis.is_none()
+    }
+}

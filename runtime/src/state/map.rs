@@ -1,9 +1,10 @@
-//! An ordered map per key: for lists, indexes by time, the sides of a join.
+//! An ordered map per key: for indexes by time, sets of values, the sides of a join.
 
+mod known;
 mod stretches;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use coulee_checkpoint::{Changes, StateKey, TableId};
@@ -13,13 +14,13 @@ use super::backend::{Backend, KeyRef};
 use super::cache::Cache;
 use super::ttl::Ttl;
 use crate::{Error, Result};
+use known::Known;
 use stretches::Stretches;
 
 /// What an entry costs in memory beside its bytes, roughly.
 const ENTRY_OVERHEAD_BYTES: usize = 80;
-/// What the first node of a tree of entries costs, and of one of changed entries: with room for eleven, whether one is there or all.
-const NODE_BYTES: usize = 560;
-const CHANGED_NODE_BYTES: usize = 240;
+/// What the first node of a tree of entries costs: with room for eleven, whether one is there or all.
+const NODE_BYTES: usize = 640;
 /// How many entries are read from the store at once.
 const PIECE_ENTRIES: usize = 256;
 /// A key's map that is larger in memory is read on without being kept.
@@ -30,6 +31,8 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 struct Entry {
     value: Option<Bytes>,
     expires: Timestamp,
+    /// Whether it differs from the store.
+    is_changed: bool,
 }
 
 impl Entry {
@@ -45,9 +48,9 @@ impl Entry {
 /// What is known of one key's map.
 #[derive(Debug, Default)]
 struct Entries {
-    known: BTreeMap<Box<[u8]>, Entry>,
-    /// Entries that differ from the store.
-    changed: BTreeSet<Box<[u8]>>,
+    known: Known<Entry>,
+    /// Entries that differ from the store, each once.
+    changed: Vec<Arc<[u8]>>,
     /// Where what is not known does not exist.
     read: Stretches,
     /// Bytes of `known`.
@@ -55,10 +58,28 @@ struct Entries {
 }
 
 impl Entries {
-    fn set(&mut self, map_key: &[u8], entry: Entry) {
+    /// Sets an entry; returns whether it differed from the store before.
+    fn set(&mut self, map_key: &[u8], entry: Entry) -> bool {
         self.bytes += entry.bytes(map_key);
-        if let Some(old) = self.known.insert(map_key.into(), entry) {
-            self.bytes -= old.bytes(map_key);
+        match self.known.get_mut(map_key) {
+            Some(before) => {
+                let old = std::mem::replace(before, entry);
+                self.bytes -= old.bytes(map_key);
+                old.is_changed
+            }
+            None => {
+                self.known.insert(map_key.into(), entry);
+                false
+            }
+        }
+    }
+
+    /// Sets an entry that the store does not have so.
+    fn change(&mut self, map_key: &[u8], entry: Entry) {
+        if !self.set(map_key, entry)
+            && let Some(key) = self.known.key(map_key)
+        {
+            self.changed.push(key.clone());
         }
     }
 
@@ -74,8 +95,7 @@ impl Entries {
 
     fn total_bytes(&self) -> usize {
         let node = if self.known.is_empty() { 0 } else { NODE_BYTES };
-        let changed = if self.changed.is_empty() { 0 } else { CHANGED_NODE_BYTES };
-        self.bytes + self.read.bytes() + node + changed
+        self.bytes + self.read.bytes() + node + self.changed.capacity() * size_of::<Arc<[u8]>>()
     }
 }
 
@@ -156,7 +176,7 @@ impl MapTable {
         let mut missing = Vec::new();
         for (number, map_key) in wanted {
             let content = &self.cache.slot(*number).content;
-            if !content.read.contains(map_key) && !content.known.contains_key(*map_key) {
+            if content.known.get(map_key).is_none() && !content.read.contains(map_key) {
                 missing.push((self.stored_key(*number, map_key)?, *number, *map_key));
             }
         }
@@ -169,7 +189,7 @@ impl MapTable {
         for ((_, number, map_key), found) in missing.iter().zip(self.backend()?.get_many(&keys)?) {
             let entry = match found {
                 Some(stored) => self.decode(&stored)?,
-                None => Entry { value: None, expires: Timestamp::MAX },
+                None => Entry { value: None, expires: Timestamp::MAX, is_changed: false },
             };
             self.cache.slot_mut(*number).content.set(map_key, entry);
             self.resize(*number);
@@ -184,7 +204,7 @@ impl MapTable {
 
     fn decode(&self, stored: &Bytes) -> Result<Entry> {
         let (expires, value_at) = self.ttl.decode(stored)?;
-        Ok(Entry { value: Some(stored.slice(value_at..)), expires })
+        Ok(Entry { value: Some(stored.slice(value_at..)), expires, is_changed: false })
     }
 
     /// The value of a map's entry.
@@ -199,18 +219,17 @@ impl MapTable {
 
     /// Sets a map's entry.
     pub fn put(&mut self, number: u32, map_key: &[u8], value: Bytes) {
-        self.change(number, map_key, Entry { value: Some(value), expires: self.ttl.expiry() });
+        self.change(number, map_key, Entry { value: Some(value), expires: self.ttl.expiry(), is_changed: true });
     }
 
     /// Removes a map's entry. One that is not there is fine.
     pub fn remove(&mut self, number: u32, map_key: &[u8]) {
-        self.change(number, map_key, Entry { value: None, expires: Timestamp::MAX });
+        self.change(number, map_key, Entry { value: None, expires: Timestamp::MAX, is_changed: true });
     }
 
     fn change(&mut self, number: u32, map_key: &[u8], entry: Entry) {
         let content = &mut self.cache.change(number).content;
-        content.set(map_key, entry);
-        content.changed.insert(map_key.into());
+        content.change(map_key, entry);
         self.resize(number);
     }
 
@@ -226,6 +245,7 @@ impl MapTable {
         mut visit: impl FnMut(&[u8], &Bytes) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let (mut start, mut end) = half_open(bounds);
+        self.cache.slot_mut(number).content.known.order();
         loop {
             let read = &self.cache.slot(number).content.read;
             let gap = match order {
@@ -303,7 +323,7 @@ impl MapTable {
         }
         let content = &mut self.cache.slot_mut(number).content;
         // What is known is newer than what is stored.
-        piece.retain(|(map_key, _)| !content.known.contains_key(map_key));
+        piece.retain(|(map_key, _)| content.known.get(map_key).is_none());
         if content.total_bytes() <= KEPT_BYTES_MAX {
             for (map_key, entry) in piece.drain(..) {
                 content.set(&map_key, entry);
@@ -327,7 +347,7 @@ impl MapTable {
             return Ok(ControlFlow::Continue(()));
         }
         let bounds = (Bound::Included(start), end.map_or(Bound::Unbounded, Bound::Excluded));
-        let known = self.cache.slot(number).content.known.range::<[u8], _>(bounds);
+        let known = self.cache.slot(number).content.known.range(bounds);
         let known = known.map(|(map_key, entry)| (map_key.as_ref(), entry));
         let piece = piece.iter().map(|(map_key, entry)| (map_key.as_ref(), entry));
         let merged: &mut dyn Iterator<Item = (&[u8], &Entry)> = match order {
@@ -360,7 +380,8 @@ impl MapTable {
             let mut removed = self.ttl.expires();
             for map_key in std::mem::take(&mut slot.content.changed) {
                 let key = backend.key(self.table, slot.key().group(), &stored_key(&slot.key, &map_key));
-                let Some(entry) = slot.content.known.get(&map_key) else { continue };
+                let Some(entry) = slot.content.known.get_mut(&map_key) else { continue };
+                entry.is_changed = false;
                 match &entry.value {
                     Some(value) if self.ttl.expires() => {
                         let mut stored = Vec::with_capacity(8 + value.len());
@@ -384,7 +405,7 @@ impl MapTable {
         if self.ttl.expires() {
             self.ttl.tick(backend);
             let ttl = self.ttl;
-            let gone = |entries: &Entries| entries.known.values().all(|entry| !ttl.is_live(entry.expires));
+            let gone = |entries: &Entries| entries.known.all(|entry| !ttl.is_live(entry.expires));
             self.cache.sweep(SWEEP_SLOTS, backend.durable(), gone);
         }
         self.trim();

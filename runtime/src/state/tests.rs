@@ -193,6 +193,49 @@ proptest! {
 
     /// `Put(k, t)` registers, `Remove(k)` deletes, `Read(t)` fires up to `t`.
     #[test]
+    fn lists_are_what_was_added(steps in steps()) {
+        let mut world = World::new();
+        let open = |world: &World| {
+            let mut table = ListTable::new(TableId(1));
+            table.open(world.backend(0, 1)).unwrap();
+            table
+        };
+        let mut table = open(&world);
+        let (mut now, mut durable) = (BTreeMap::<u8, Vec<u8>>::new(), BTreeMap::new());
+        for step in steps {
+            match step {
+                Step::Put(number, tag) => {
+                    let (hash, bytes) = key(number);
+                    let list = table.load(KeyRef { hash, bytes: &bytes });
+                    table.add(list, &large(tag)).unwrap();
+                    now.entry(number).or_default().push(tag);
+                }
+                Step::Remove(number) | Step::Read(number) => {
+                    let (hash, bytes) = key(number);
+                    let mut found = Vec::new();
+                    if let Some(list) = table.find(KeyRef { hash, bytes: &bytes }) {
+                        table.visit(list, |item| found.push((item[0], item.len()))).unwrap();
+                    }
+                    let wanted = now.get(&number).into_iter().flatten().map(|tag| (*tag, large(*tag).len()));
+                    prop_assert_eq!(found, wanted.collect::<Vec<_>>());
+                }
+                Step::Checkpoint => {
+                    world.checkpoint = world.checkpoint.next();
+                    let mut changes = Changes::default();
+                    table.checkpoint(world.checkpoint, &mut changes).unwrap();
+                    world.commit(changes);
+                    durable = now.clone();
+                }
+                Step::Restart => {
+                    table = open(&world);
+                    now = durable.clone();
+                }
+            }
+            table.trim();
+        }
+    }
+
+    #[test]
     fn timers_fire_once_and_in_order(steps in steps()) {
         let mut world = World::new();
         let open = |world: &World| {
@@ -401,6 +444,33 @@ fn one_end_of_a_large_map_is_read_without_the_rest() {
     assert!(table.bytes() < 3 << 20, "{} bytes are kept", table.bytes());
     let reversed: Vec<u64> = expected.into_iter().rev().collect();
     assert_eq!(scanned(&mut table, all, Order::Descending, usize::MAX), reversed);
+}
+
+#[test]
+fn many_small_parts_of_a_list_become_one() {
+    let mut world = World::new();
+    let (hash, bytes) = key(7);
+    let mut wanted = Vec::new();
+    for round in 0..3 {
+        // A list that memory has whole from the start, and one that was read.
+        let mut table = ListTable::new(TableId(1));
+        table.open(world.backend(0, 1)).unwrap();
+        for number in 0..40u8 {
+            let list = table.load(KeyRef { hash, bytes: &bytes });
+            table.add(list, &[round, number]).unwrap();
+            wanted.push(vec![round, number]);
+            let mut found = Vec::new();
+            table.visit(list, |item| found.push(item.to_vec())).unwrap();
+            assert_eq!(found, wanted);
+            world.checkpoint = world.checkpoint.next();
+            let mut changes = Changes::default();
+            table.checkpoint(world.checkpoint, &mut changes).unwrap();
+            world.commit(changes);
+            let backend = world.backend(0, 1);
+            let parts = backend.scan(TableId(1), backend.groups(), &[]).count();
+            assert!(parts <= 17, "{parts} parts");
+        }
+    }
 }
 
 #[test]

@@ -39,23 +39,24 @@ fn schema(names: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(names.iter().map(|name| Field::new(*name, DataType::Int64, true)).collect::<Vec<_>>()))
 }
 
-fn side(names: [&str; 2]) -> JoinSide {
+fn side(names: [&str; 2], appends: bool) -> JoinSide {
     JoinSide {
         schema: schema(&names),
+        appends,
         keys: vec![Arc::new(Column::new(names[0], 0))],
         ttl_millis: None,
         retention: None,
     }
 }
 
-/// Joins `(k, v)` and `(j, w)` on `k = j`, where `v < w` if asked.
-fn joined(kind: JoinKind, null_equals_null: bool, has_condition: bool) -> Arc<dyn OperatorFactory> {
+/// Joins `(k, v)` and `(j, w)` on `k = j`, where `v < w` if asked; `appends`: rows that are only appended.
+fn joined(kind: JoinKind, null_equals_null: bool, has_condition: bool, appends: bool) -> Arc<dyn OperatorFactory> {
     let less = BinaryExpr::new(Arc::new(Column::new("v", 1)), Operator::Lt, Arc::new(Column::new("w", 3)));
     let left_only = matches!(kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
     join(JoinSpec {
         kind,
-        left: side(["k", "v"]),
-        right: side(["j", "w"]),
+        left: side(["k", "v"], appends),
+        right: side(["j", "w"], appends),
         null_equals_null,
         condition: has_condition.then(|| Arc::new(less) as Arc<dyn PhysicalExpr>),
         schema: match kind {
@@ -161,7 +162,7 @@ fn any_history_of_both_sides_leaves_the_join_of_what_is_left() {
             let (inputs, left) = history(seed * 2 + u64::from(changes), changes);
             for kind in KINDS {
                 let (nulls, has_condition) = (seed % 3 == 0, seed % 2 == 0);
-                let factory = joined(kind, nulls, has_condition);
+                let factory = joined(kind, nulls, has_condition, !changes);
                 let dirs = std::cell::RefCell::new(Vec::new());
                 let folder = || {
                     dirs.borrow_mut().push(tempfile::tempdir().unwrap());
@@ -183,7 +184,7 @@ fn lines(harness: &mut Harness) -> Vec<String> {
 #[test]
 fn a_match_takes_back_the_padded_row_and_its_loss_brings_it_again() {
     let folder = tempfile::tempdir().unwrap();
-    let mut harness = Harness::new(joined(JoinKind::Left, false, false), folder.path()).unwrap();
+    let mut harness = Harness::new(joined(JoinKind::Left, false, false, false), folder.path()).unwrap();
     let mut push = |of: u8, names, kind, row| {
         harness.push(Input::RowsOf(InputIndex(of), batch(names, &[(kind, row)]))).unwrap();
         lines(&mut harness)
@@ -205,8 +206,8 @@ fn a_pair_whose_condition_fails_is_rejected_and_does_not_match() {
     let condition = BinaryExpr::new(Arc::new(quotient), Operator::Gt, Arc::new(Column::new("v", 1)));
     let spec = JoinSpec {
         kind: JoinKind::Inner,
-        left: side(["k", "v"]),
-        right: side(["j", "w"]),
+        left: side(["k", "v"], false),
+        right: side(["j", "w"], false),
         null_equals_null: false,
         condition: Some(Arc::new(condition)),
         schema: schema(&["k", "v", "j", "w"]),
@@ -222,8 +223,14 @@ fn a_pair_whose_condition_fails_is_rejected_and_does_not_match() {
 
 #[test]
 fn rows_move_to_another_parallelism_by_their_keys() {
+    for appends in [false, true] {
+        move_to_another_parallelism(appends);
+    }
+}
+
+fn move_to_another_parallelism(appends: bool) {
     let folder = tempfile::tempdir().unwrap();
-    let mut harness = Harness::new(joined(JoinKind::Inner, false, false), folder.path()).unwrap();
+    let mut harness = Harness::new(joined(JoinKind::Inner, false, false, appends), folder.path()).unwrap();
     let rows: Vec<_> = (0..40).map(|key| (RowKind::Insert, (Some(key), key * 10))).collect();
     harness.push(Input::RowsOf(InputIndex::FIRST, batch(["k", "v"], &rows))).unwrap();
     harness.checkpoint().unwrap();
@@ -244,7 +251,8 @@ fn rows_move_to_another_parallelism_by_their_keys() {
 #[test]
 fn a_join_without_keys_pairs_everything() {
     let folder = tempfile::tempdir().unwrap();
-    let none = |schema: SchemaRef| JoinSide { schema, keys: Vec::new(), ttl_millis: None, retention: None };
+    let none =
+        |schema: SchemaRef| JoinSide { schema, appends: true, keys: Vec::new(), ttl_millis: None, retention: None };
     let spec = JoinSpec {
         kind: JoinKind::Inner,
         left: none(schema(&["k", "v"])),

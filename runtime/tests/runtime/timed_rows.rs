@@ -32,6 +32,7 @@ pub fn side(names: [&str; 3], millis: i64) -> JoinSide {
     JoinSide {
         schema: schema(fields(names)),
         keys: vec![Arc::new(Column::new(names[0], 0))],
+        appends: true,
         ttl_millis: None,
         retention: Some(Retention { time: Arc::new(Column::new(names[1], 1)), millis }),
     }

@@ -66,7 +66,8 @@ impl Join {
     }
 
     /// What is kept of a side, 0 or 1.
-    fn side(&self, side: usize, rows: &NodeRows, ttl_millis: Option<i64>) -> Result<JoinSide> {
+    fn side(&self, side: usize, plan: &StreamPlan, rows: &NodeRows, ttl_millis: Option<i64>) -> Result<JoinSide> {
+        let appends = plan.inputs.get(side).is_some_and(|input| input.changes == ChangelogKind::InsertOnly);
         let keys = self.on.iter().map(|(left, right)| if side == 0 { left } else { right });
         let keys = keys.map(|key| physical(key, &rows.schema)).collect::<Result<_>>()?;
         let retention = match &self.time {
@@ -76,7 +77,7 @@ impl Join {
             None => None,
         };
         let ttl_millis = ttl_millis.filter(|_| retention.is_none());
-        Ok(JoinSide { schema: rows.schema.inner().clone(), keys, ttl_millis, retention })
+        Ok(JoinSide { schema: rows.schema.inner().clone(), appends, keys, ttl_millis, retention })
     }
 }
 
@@ -126,7 +127,7 @@ impl Node for Join {
         };
         let [left, right] = inputs.as_slice() else { return Err(Fault::new("a join has two sides")) };
         let ttl = to.context.state_ttl_millis;
-        let (left_side, right_side) = (self.side(0, left, ttl)?, self.side(1, right, ttl)?);
+        let (left_side, right_side) = (self.side(0, plan, left, ttl)?, self.side(1, plan, right, ttl)?);
         let both = left.schema.join(&right.schema).map_err(|error| fault(&error))?;
         let condition = self.condition.as_ref().map(|condition| physical(condition, &both)).transpose()?;
         // Without keys every row may meet every other: in one subtask.

@@ -70,7 +70,7 @@ impl TemporalJoin {
         let keys = self.on.iter().map(|(left, right)| if side == 0 { left } else { right });
         let keys = keys.map(|key| physical(key, schema)).collect::<Result<_>>()?;
         let retention = Some(Retention { time: physical(&self.times[side], schema)?, millis: 0 });
-        Ok(JoinSide { schema: schema.inner().clone(), keys, ttl_millis: None, retention })
+        Ok(JoinSide { schema: schema.inner().clone(), appends: false, keys, ttl_millis: None, retention })
     }
 }
 

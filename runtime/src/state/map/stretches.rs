@@ -24,7 +24,12 @@ impl Stretches {
 
     /// Whether a key is in a stretch.
     pub(super) fn contains(&self, key: &[u8]) -> bool {
-        self.at(key).is_some()
+        self.is_all() || self.at(key).is_some()
+    }
+
+    /// Whether every key is in a stretch: stretches do not touch, so there is one.
+    fn is_all(&self) -> bool {
+        self.0.first_key_value().is_some_and(|(from, to)| from.is_empty() && to.is_none())
     }
 
     /// The end of the stretch that a key is in.
