@@ -1,6 +1,6 @@
 //! The memory of a table: slots by key, of which some are not in the store yet and the others can be forgotten.
 
-use coulee_model::CheckpointId;
+use coulee_model::{CheckpointId, KeyGroup};
 use hashbrown::HashTable;
 
 use super::backend::{Backend, KeyRef};
@@ -22,6 +22,14 @@ enum Status {
     Dirty,
     /// Handed over with this checkpoint: the store has it when that is durable.
     Handed(CheckpointId),
+}
+
+/// The first bytes of a key as a number that is ordered as they are: comparing two keys by it touches no other memory.
+pub(super) fn first_bytes(key: &[u8]) -> u128 {
+    let mut first = [0; 16];
+    let length = key.len().min(first.len());
+    first[..length].copy_from_slice(&key[..length]);
+    u128::from_be_bytes(first)
 }
 
 /// A key and what is known of it.
@@ -161,9 +169,18 @@ impl<T> Cache<T> {
         slot.bytes = bytes;
     }
 
-    /// What changed since the last checkpoint, now handed over with this one.
+    /// What changed since the last checkpoint, now handed over with this one; nearly in the order of the store, which sorts what it is given.
     pub(super) fn hand_over(&mut self, checkpoint: CheckpointId) -> Vec<u32> {
-        let dirty = std::mem::take(&mut self.dirty);
+        let mut dirty: Vec<(KeyGroup, u128, u32)> = Vec::with_capacity(self.dirty.len());
+        dirty.extend(std::mem::take(&mut self.dirty).into_iter().map(|number| {
+            let slot = self.slot(number);
+            (slot.key().group(), first_bytes(&slot.key), number)
+        }));
+        let key = |number: u32| &self.slot(number).key;
+        dirty.sort_unstable_by(|(a_group, a, a_number), (b_group, b, b_number)| {
+            (a_group, a).cmp(&(b_group, b)).then_with(|| key(*a_number).cmp(key(*b_number)))
+        });
+        let dirty: Vec<u32> = dirty.into_iter().map(|(_, _, number)| number).collect();
         self.handed.push((checkpoint, std::mem::take(&mut self.dirty_bytes)));
         for number in &dirty {
             self.slot_mut(*number).status = Status::Handed(checkpoint);

@@ -11,7 +11,7 @@ use coulee_checkpoint::{Changes, StateKey, TableId};
 use coulee_model::{CheckpointId, Timestamp};
 
 use super::backend::{Backend, KeyRef};
-use super::cache::Cache;
+use super::cache::{Cache, first_bytes};
 use super::ttl::Ttl;
 use crate::{Error, Result};
 use known::Known;
@@ -378,7 +378,7 @@ impl MapTable {
         for number in self.cache.hand_over(id) {
             let slot = self.cache.slot_mut(number);
             let mut removed = self.ttl.expires();
-            for map_key in std::mem::take(&mut slot.content.changed) {
+            for map_key in ordered(std::mem::take(&mut slot.content.changed)) {
                 let key = backend.key(self.table, slot.key().group(), &stored_key(&slot.key, &map_key));
                 let Some(entry) = slot.content.known.get_mut(&map_key) else { continue };
                 entry.is_changed = false;
@@ -424,6 +424,13 @@ impl MapTable {
 
 /// How many keys are looked at for expired maps at each checkpoint.
 const SWEEP_SLOTS: usize = 65_536;
+
+/// Keys in their order.
+fn ordered(keys: Vec<Arc<[u8]>>) -> impl Iterator<Item = Arc<[u8]>> {
+    let mut keys: Vec<(u128, Arc<[u8]>)> = keys.into_iter().map(|key| (first_bytes(&key), key)).collect();
+    keys.sort_unstable();
+    keys.into_iter().map(|(_, key)| key)
+}
 
 fn stored_key(key: &[u8], map_key: &[u8]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(4 + key.len() + map_key.len());
