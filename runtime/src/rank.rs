@@ -30,7 +30,7 @@ use crate::state::OperatorState;
 use crate::{Batch, Error, Result};
 
 use all_rows::AllRows;
-use difference::{Change, Ranked, difference};
+use difference::{Change, KeptRow, difference};
 use first_rows::FirstRows;
 pub use spec::{RankFunction, RankSpec};
 
@@ -101,16 +101,6 @@ impl OperatorFactory for RankFactory {
     }
 }
 
-/// A row of a batch as it is kept.
-struct KeptRow {
-    partition: Vec<u8>,
-    hash: u64,
-    /// The order and then the columns.
-    key: Vec<u8>,
-    /// How many bytes of the key are the order.
-    order_bytes: u32,
-}
-
 struct Rank {
     spec: RankSpec,
     partitions: RowConverter,
@@ -122,13 +112,6 @@ struct Rank {
 enum Table {
     First(FirstRows),
     All(AllRows),
-}
-
-/// A partition's first rows before and after a batch.
-#[derive(Default)]
-struct BeforeAndAfter {
-    before: Vec<Ranked>,
-    after: Vec<Ranked>,
 }
 
 impl Rank {

@@ -202,12 +202,7 @@ impl Session {
     }
 
     fn run(&mut self, statement: &Statement) -> Result<Effect> {
-        for path in files::named(&statement.body) {
-            // sqlparser forgets where a name in single quotes stands.
-            let is_path = |token: &&TokenWithSpan| token.token == Token::SingleQuotedString(path.value.clone());
-            let place = statement.tokens.iter().find(is_path).map(|token| token.span);
-            self.infer(&path, &statement.body).map_err(|fault| fault.or_at(place))?;
-        }
+        self.infer_files(statement)?;
         self.take_over(statement);
         self.vary(statement)?;
         match &statement.body {
@@ -377,6 +372,17 @@ impl Session {
             let (table, notes) = self.defined(&altered(&before.create, &alter, |_| false)?, statement)?;
             self.notes.extend(notes);
             self.catalog.insert_variant(word.value.clone(), Arc::new(table));
+        }
+        Ok(())
+    }
+
+    /// Declares the tables of the files that a statement names.
+    fn infer_files(&mut self, statement: &Statement) -> Result<()> {
+        for path in files::named(&statement.body) {
+            // sqlparser forgets where a name in single quotes stands.
+            let is_path = |token: &&TokenWithSpan| token.token == Token::SingleQuotedString(path.value.clone());
+            let place = statement.tokens.iter().find(is_path).map(|token| token.span);
+            self.infer(&path, &statement.body).map_err(|fault| fault.or_at(place))?;
         }
         Ok(())
     }

@@ -54,6 +54,7 @@ def test_tables_and_views_survive_the_servers_death_and_are_named_by_later_scrip
         CREATE TABLE numbers (n INT, k STRING) WITH ({files}/in.ndjson');
         CREATE TABLE counts (k STRING, total BIGINT) WITH ({files}/out');
         CREATE VIEW large AS SELECT * FROM numbers WHERE n > 2;
+        CREATE VIEW file AS SELECT k FROM '{tmp_path}/in.ndjson' /* a table that nobody has declared */;
         CREATE TEMPORARY VIEW passing AS SELECT 1 AS one;
     """)
     server.run("job", "submit", tables)
@@ -61,7 +62,7 @@ def test_tables_and_views_survive_the_servers_death_and_are_named_by_later_scrip
     server.process.wait()
     server.process = server()
     count = tmp_path / "count.sql"
-    count.write_text("SHOW TABLES; INSERT INTO counts SELECT k, COUNT(*) FROM large GROUP BY k")
+    count.write_text("SHOW TABLES; INSERT INTO counts SELECT k, COUNT(*) FROM large WHERE k IN (SELECT k FROM file) GROUP BY k")
     shown = server.run("job", "submit", count).stdout
     assert all(name in shown for name in ("numbers", "counts", "large")) and "passing" not in shown, shown
     wait_until(lambda: "finished" in server.run("job", "show", "count").stdout.lower())

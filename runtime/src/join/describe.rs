@@ -37,7 +37,14 @@ pub(super) fn state(spec: &JoinSpec, left: &Lineage, right: &Lineage) -> Operato
         false => table(name, spec.side(input), lineage),
     };
     let tables = vec![side(InputIndex::FIRST, "left", left), side(InputIndex::SECOND, "right", right)];
-    OperatorState { kind: "join", tables, facets: facets(spec, left, right) }
+    let lists = [InputIndex::FIRST, InputIndex::SECOND].map(|input| spec.keeps_lists(input));
+    let mut facets = facets(spec, left, right);
+    // Lists and counted rows are stored differently; states of before lists have no such facet, but the other kind.
+    let kind = if lists.contains(&true) { "join of appended rows" } else { "join" };
+    let how = |is_list: bool| if is_list { "as they come" } else { "counted" };
+    facets.push(Facet::new("left rows kept", how(lists[0])));
+    facets.push(Facet::new("right rows kept", how(lists[1])));
+    OperatorState { kind, tables, facets }
 }
 
 /// The same of a join in event time.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use coulee_checkpoint::{Changes, TableId};
 use coulee_model::CheckpointId;
 
-use super::difference::Ranked;
-use super::{BeforeAndAfter, KeptRow, RankFunction, RankSpec};
+use super::difference::{BeforeAndAfter, KeptRow, Ranked};
+use super::spec::{RankFunction, RankSpec};
 use crate::state::{Backend, KeyRef, MapTable, Order};
 use crate::{Error, Result};
 

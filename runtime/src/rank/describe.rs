@@ -71,7 +71,9 @@ pub(super) fn state(spec: &RankSpec, input: &Lineage) -> OperatorState {
     let bound = if spec.changelog { "rows".to_owned() } else { format!("partitions × {}", spec.to) };
     let table =
         StateTable { name: "rows".to_owned(), key, value, freed_by: FreedBy::ttl_or(ttl, FreedBy::Never), bound };
-    OperatorState { kind: "rank", tables: vec![table], facets }
+    // Stored differently.
+    let kind = if spec.keeps_first_rows() { "first rows" } else { "rank" };
+    OperatorState { kind, tables: vec![table], facets }
 }
 
 pub(super) fn lineage(spec: &RankSpec, input: &Lineage) -> Lineage {

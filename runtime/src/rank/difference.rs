@@ -1,8 +1,8 @@
-//! What has changed between two lists of a partition's first rows.
+//! What a batch brings to a partition, and what has changed between two lists of a partition's first rows.
 
 use std::collections::BTreeMap;
 
-use super::{RankFunction, RankSpec};
+use super::spec::{RankFunction, RankSpec};
 use crate::RowKind;
 
 /// A row as it is kept, and its number.
@@ -10,6 +10,23 @@ use crate::RowKind;
 pub(super) struct Ranked {
     pub key: Vec<u8>,
     pub number: u64,
+}
+
+/// A partition's first rows before and after a batch.
+#[derive(Default)]
+pub(super) struct BeforeAndAfter {
+    pub before: Vec<Ranked>,
+    pub after: Vec<Ranked>,
+}
+
+/// A row of a batch as it is kept.
+pub(super) struct KeptRow {
+    pub partition: Vec<u8>,
+    pub hash: u64,
+    /// The order and then the columns.
+    pub key: Vec<u8>,
+    /// How many bytes of the key are the order.
+    pub order_bytes: u32,
 }
 
 /// A row of the changelog.

@@ -4,8 +4,7 @@
 use coulee_checkpoint::{Changes, TableId};
 use coulee_model::CheckpointId;
 
-use super::difference::Ranked;
-use super::{BeforeAndAfter, KeptRow};
+use super::difference::{BeforeAndAfter, KeptRow, Ranked};
 use crate::state::{Backend, KeyRef, StateValue, ValueTable};
 use crate::{Error, Result};
 

@@ -7,11 +7,12 @@ use arrow::array::{ArrayRef, Int8Array, Int64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use coulee_model::{KeyGroup, SubtaskIndex};
-use coulee_runtime::graph::{OperatorFactory, Port};
+use coulee_runtime::graph::{Lineage, OperatorFactory, Port};
 use coulee_runtime::harness::{Harness, Input, agrees, changelog_lines};
 use coulee_runtime::join::{JoinKind, JoinSide, JoinSpec, join};
 use coulee_runtime::keys::hash_keys;
 use coulee_runtime::operator::InputIndex;
+use coulee_runtime::state::OperatorState;
 use coulee_runtime::{Batch, RowKind};
 use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
@@ -266,4 +267,21 @@ fn a_join_without_keys_pairs_everything() {
     harness.push(Input::RowsOf(InputIndex::FIRST, batch(["k", "v"], &rows))).unwrap();
     harness.push(Input::RowsOf(InputIndex::SECOND, batch(["j", "w"], &rows))).unwrap();
     assert_eq!(lines(&mut harness).len(), 4);
+}
+
+#[test]
+fn lists_are_not_taken_for_counted_rows() {
+    let inputs = [Lineage::named("a", schema(&["k", "v"])), Lineage::named("b", schema(&["j", "w"]))];
+    let state = |kind, appends| joined(kind, false, false, appends).state(&inputs).expect("a join has state");
+    let kept = |state: &OperatorState| {
+        let sides = state.facets.iter().filter(|facet| facet.name.ends_with("rows kept"));
+        sides.map(|facet| facet.text.clone()).collect::<Vec<_>>()
+    };
+    let (counted, appended) = (state(JoinKind::Inner, false), state(JoinKind::Inner, true));
+    assert_ne!(counted.kind, appended.kind, "also of a state that was stored before there were lists");
+    assert_eq!(kept(&counted), ["counted", "counted"]);
+    assert_eq!(kept(&appended), ["as they come", "as they come"]);
+    assert_eq!(kept(&state(JoinKind::Left, true)), ["counted", "as they come"]);
+    assert_eq!(kept(&state(JoinKind::LeftAnti, true)), ["counted", "as they come"]);
+    assert_eq!(kept(&state(JoinKind::Full, true)), ["counted", "counted"]);
 }

@@ -52,6 +52,7 @@ impl Session {
                 (&create.name, Entry::Table(Arc::new(table)))
             }
             Body::CreateView(create) => {
+                self.infer_files(&statement)?;
                 self.take_over_named(&statement.tokens, None);
                 self.vary(&statement)?;
                 let view = self.planned_view(create)?;
