@@ -15,7 +15,7 @@ use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource};
 use sqlparser::tokenizer::{Location, TokenWithSpan};
 
 use crate::error::{Fault, Result, Source};
-use crate::statement::CreateTable;
+use crate::statement::{CreateTable, Relation};
 
 /// A table, resolved.
 #[derive(Debug)]
@@ -115,6 +115,15 @@ pub(crate) struct View {
 pub(crate) enum Entry {
     Table(Arc<Table>),
     View(Arc<View>),
+}
+
+impl Entry {
+    pub fn kind(&self) -> Relation {
+        match self {
+            Entry::Table(_) => Relation::Table,
+            Entry::View(_) => Relation::View,
+        }
+    }
 }
 
 /// The table of files that nobody has declared.

@@ -88,7 +88,7 @@ pub(crate) struct Kept {
     entries: BTreeMap<String, Came>,
     /// What was taken over so far.
     taken: Definitions,
-    /// Why one could not be taken over.
+    /// Why one could not be taken over, and what to do: a sentence.
     faults: BTreeMap<String, String>,
     changes: Vec<CatalogChange>,
 }
@@ -133,14 +133,7 @@ impl Kept {
 
     /// Why a kept one cannot be used, and what to do: of the first one that is looked for.
     pub fn why_not(&self, is_wanted: impl Fn(&str) -> bool) -> Option<String> {
-        let (name, why) = self.faults.iter().find(|(name, _)| is_wanted(name))?;
-        let kept = self.get(name)?;
-        let kind = kept.kind.word();
-        let place = kept.place();
-        Some(format!(
-            "the {kind} that {place} has declared cannot be used: {why}; DROP {} {name}, and declare it anew",
-            kind.to_uppercase()
-        ))
+        self.faults.iter().find(|(name, _)| is_wanted(name)).map(|(_, why)| why.clone())
     }
 
     /// The session's entry is its own from now on.

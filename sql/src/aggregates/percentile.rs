@@ -147,19 +147,18 @@ impl Values {
         }
     }
 
-    /// The values at some places in order, from 0.
+    /// The value at a place in the order. Places count from 1, as in Flink: so the last digits are Flink's, too.
     fn percentile(&self, share: f64) -> Option<f64> {
         let total: i64 = self.counts.values().sum();
-        let place = share * (total - 1) as f64;
-        let (mut passed, mut below) = (0, None);
+        let place = share * (total - 1) as f64 + 1.0;
+        let (mut last, mut below) = (0, None);
         for (Ordered(value), count) in &self.counts {
-            passed += count;
-            let last = (passed - 1) as f64;
+            last += count;
             match below {
                 // The place is between the last of a value and the first of the next.
-                Some(below) => return Some(below + (place - place.floor()) * (value - below)),
-                None if last >= place => return Some(*value),
-                None if last >= place.floor() => below = Some(*value),
+                Some(below) => return Some((place.ceil() - place) * below + (place - place.floor()) * value),
+                None if last as f64 >= place => return Some(*value),
+                None if last as f64 >= place.floor() => below = Some(*value),
                 None => {}
             }
         }

@@ -7,13 +7,12 @@ use datafusion_expr::LogicalPlan;
 use sqlparser::ast::Ident;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
-use super::{Session, relation};
+use super::Session;
 use crate::catalog::{Entry, View};
 use crate::error::{Fault, Result};
-use crate::faults::fault;
 use crate::kept::Definition;
 use crate::options_hint;
-use crate::statement::{Body, Statement};
+use crate::statement::{Body, Relation, Statement};
 
 impl Session {
     /// Takes over the kept tables and views whose names are among the words of a statement, whatever stands there: they are planned where they are used.
@@ -38,7 +37,19 @@ impl Session {
             let Some(definition) = self.kept.get(name).cloned() else { continue };
             self.kept.take(name);
             if let Err(why) = self.declare(&definition) {
-                self.kept.cannot_take(name, why.message);
+                let kind = definition.kind.word();
+                let anew = format!("DROP {} {name}, and declare it anew", kind.to_uppercase());
+                // Found before the fault that it may be the cause of.
+                let (message, help) = match self.own_in(&definition).first() {
+                    Some(own) => (
+                        format!("this script declares '{own}' otherwise"),
+                        format!("give its own '{own}' another name"),
+                    ),
+                    None => (why.message, anew),
+                };
+                let place = definition.place();
+                let said = format!("the {kind} that {place} has declared cannot be used: {message}; {help}");
+                self.kept.cannot_take(name, said);
             }
         }
     }
@@ -56,7 +67,9 @@ impl Session {
                 self.take_over_named(&statement.tokens, None);
                 self.vary(&statement)?;
                 let view = self.planned_view(create)?;
-                self.check_reads(&view)?;
+                if self.own_in(definition).iter().any(|own| reads(&view, own)) {
+                    return Err(Fault::new("it reads another table than it was made for"));
+                }
                 (&create.name, Entry::View(Arc::new(view)))
             }
             _ => return Err(Fault::new("it is no CREATE TABLE and no CREATE VIEW")),
@@ -65,24 +78,17 @@ impl Session {
         Ok(())
     }
 
-    /// Refuses a kept view over a table that the script has declared itself: it was meant for another one.
-    fn check_reads(&self, view: &View) -> Result<()> {
-        let mut own = None;
-        let looked = view.plan.apply_with_subqueries(|node| {
-            if let LogicalPlan::TableScan(scan) = node
-                && let name = options_hint::base(scan.table_name.table())
-                && self.catalog.get(name).is_some()
-                && !self.kept.holds(name)
-            {
-                own = Some(name.to_owned());
-            }
-            Ok(TreeNodeRecursion::Continue)
+    /// The kept tables and views that a kept view may read, and that the script has declared itself: the view was meant for others.
+    fn own_in(&self, definition: &Definition) -> Vec<String> {
+        let statement = definition.statement().ok().filter(|_| definition.kind == Relation::View);
+        let is_own =
+            |name: &str| self.catalog.get(name).is_some() && !self.kept.holds(name) && self.kept.get(name).is_some();
+        let words = statement.iter().flat_map(|statement| statement.tokens.iter());
+        let names = words.filter_map(|token| match &token.token {
+            Token::Word(word) => Some(options_hint::base(&word.value)),
+            _ => None,
         });
-        looked.map_err(|error| fault(&error))?;
-        match own {
-            None => Ok(()),
-            Some(own) => Err(Fault::new(format!("it reads '{own}', which this script declares otherwise"))),
-        }
+        names.filter(|name| is_own(name)).map(str::to_owned).collect()
     }
 
     /// Keeps what a statement has declared, unless it is for its script alone, or another script has declared the name otherwise.
@@ -120,7 +126,7 @@ impl Session {
             Entry::View(view) => &view.text,
         };
         Ok(Definition {
-            kind: relation(entry),
+            kind: entry.kind(),
             text: text.clone(),
             script: self.defaults.job_name.clone(),
             origin: statement.source.origin.clone(),
@@ -136,4 +142,15 @@ impl Session {
             None => fault,
         }
     }
+}
+
+/// Whether a view reads a table of this name.
+fn reads(view: &View, table: &str) -> bool {
+    let mut found = false;
+    // The closure never fails.
+    let _ = view.plan.apply_with_subqueries(|node| {
+        found |= matches!(node, LogicalPlan::TableScan(scan) if options_hint::base(scan.table_name.table()) == table);
+        Ok(TreeNodeRecursion::Continue)
+    });
+    found
 }

@@ -140,7 +140,12 @@ fn a_view_is_not_read_over_another_table_than_it_was_made_for() {
     let mut folder = folder(&format!("{FLIGHTS}; CREATE VIEW v AS SELECT carrier FROM flights"));
     let error =
         folder.fails("CREATE TEMPORARY TABLE flights (carrier INT) WITH ('connector' = 'fake'); SELECT * FROM v");
-    assert!(error.contains("it reads 'flights', which this script declares otherwise"), "{error}");
+    assert!(error.contains("this script declares 'flights' otherwise; give its own 'flights' another name"), "{error}");
+    let error = folder.fails("CREATE TEMPORARY TABLE flights (other INT) WITH ('connector' = 'fake'); SELECT * FROM v");
+    assert!(error.contains("this script declares 'flights' otherwise"), "whatever else is wrong then: {error}");
+    folder
+        .run("other", "CREATE TEMPORARY TABLE carrier (x INT) WITH ('connector' = 'fake'); SELECT * FROM v")
+        .expect("a column of a view may be called as a table of the script");
 }
 
 #[test]
