@@ -14,6 +14,8 @@ const OP: OperatorId = OperatorId(7);
 /// Keys that every commit writes: its number, so that a mixture of two commits shows.
 const KEYS: u32 = 1_000;
 
+// Each test has a scenario, also those that plant no failure: the failures that others of this process plant are not for them.
+
 fn record(id: u64) -> CheckpointRecord {
     CheckpointRecord { id: CheckpointId(id), at: Timestamp(1), job: String::new() }
 }
@@ -74,6 +76,7 @@ fn crashed(dir: &Path, commits: u64) -> Vec<u64> {
 
 #[test]
 fn a_torn_last_commit_never_was() {
+    let scenario = fail::FailScenario::setup();
     let dir = tempfile::tempdir().unwrap();
     let ends = crashed(dir.path(), 3);
     let [.., before, end] = ends[..] else { unreachable!("three commits") };
@@ -91,10 +94,12 @@ fn a_torn_last_commit_never_was() {
         assert_eq!(checkpoint_of(&open(&torn).unwrap()), 3);
     }
     assert_eq!(checkpoint_of(&open(&dir.path().join("crashed")).unwrap()), 3);
+    scenario.teardown();
 }
 
 #[test]
 fn a_flipped_byte_in_the_log_is_corruption() {
+    let scenario = fail::FailScenario::setup();
     let dir = tempfile::tempdir().unwrap();
     let ends = crashed(dir.path(), 3);
     for at in [ends[0] / 2, ends[0] + 20, ends[1] - 100, (ends[1] + ends[2]) / 2] {
@@ -108,10 +113,12 @@ fn a_flipped_byte_in_the_log_is_corruption() {
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(error.to_string().contains("restore a snapshot"), "{error}");
     }
+    scenario.teardown();
 }
 
 #[test]
 fn a_flipped_byte_in_a_file_is_corruption() {
+    let scenario = fail::FailScenario::setup();
     let dir = tempfile::tempdir().unwrap();
     let linked = dir.path().join("linked");
     {
@@ -136,6 +143,7 @@ fn a_flipped_byte_in_a_file_is_corruption() {
         let error = failed.expect("silence");
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{ending}: {error}");
     }
+    scenario.teardown();
 }
 
 #[test]
@@ -226,6 +234,7 @@ fn a_disk_that_is_full_keeps_the_last_checkpoint() {
         std::fs::write(Path::new(&dir).with_extension("failed"), id.to_string()).unwrap();
         return;
     }
+    let scenario = fail::FailScenario::setup();
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let own = std::env::current_exe().unwrap();
@@ -238,4 +247,5 @@ fn a_disk_that_is_full_keeps_the_last_checkpoint() {
     let store = open(&state).unwrap();
     assert_eq!(checkpoint_of(&store), failed - 1);
     commit(&store, failed).unwrap();
+    scenario.teardown();
 }
