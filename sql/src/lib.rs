@@ -13,7 +13,7 @@
 //!    Types, casts and operators are Flink's (`flink_types`), and so are aggregates (`aggregates`).
 //! 4. `stream_plan` says what the query is as a stream, node by node, and `translate` is what its nodes make a
 //!    [`Graph`](coulee_runtime::graph::Graph) with. `lineage` tells them which columns are event times and
-//!    which bound a window, `scans` reads each table once, `identity` (and a `hint`) names operators; `options_hint` are the options of a table for one statement. What cannot run as a stream is refused by `refuse`.
+//!    which bound a window, `rank_bounds` which conditions make a rank keep a few rows, `scans` reads each table once, `identity` (and a `hint`) names operators; `options_hint` are the options of a table for one statement. What cannot run as a stream is refused by `refuse`.
 //! 5. `explain` prints the graph.
 //!
 //! Errors say what they are about (`error`, `faults`); `spans` finds where that stands in the SQL.
@@ -65,6 +65,7 @@ mod over_time;
 mod parse;
 mod parser_fault;
 mod planner;
+mod rank_bounds;
 mod refuse;
 mod row_in;
 mod scalar_subqueries;

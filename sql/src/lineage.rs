@@ -13,10 +13,10 @@ use crate::as_of::AsOf;
 use crate::catalog::ScanSource;
 use crate::functions::clock::is_proctime;
 use crate::functions::event_time::is_marked;
-use crate::functions::ranking::ranking_of;
 use crate::functions::row_time;
 use crate::join_time::{self, Compared, JoinTime, comparisons, side_of};
 use crate::look_ahead::looks_ahead;
+use crate::rank_bounds::bounded;
 use crate::scans::source_of;
 use crate::unnest::Unnest;
 use crate::window_assign::{Assigned, WindowAssign};
@@ -47,9 +47,7 @@ fn origin<'a>(column: &Column, plan: &'a LogicalPlan) -> ColumnOrigin<'a> {
     match plan {
         LogicalPlan::Projection(node) => ColumnOrigin::Below(vec![(&node.input, node.expr[index].clone())]),
         // Rows whose number is bounded may leave again later.
-        LogicalPlan::Filter(node) if node.predicate.column_refs().iter().any(|read| is_rank(read, &node.input)) => {
-            ColumnOrigin::Unknown
-        }
+        LogicalPlan::Filter(node) if bounded(node).is_some() => ColumnOrigin::Unknown,
         LogicalPlan::Filter(node) => ColumnOrigin::Below(vec![at(&node.input, index)]),
         LogicalPlan::SubqueryAlias(node) => ColumnOrigin::Below(vec![at(&node.input, index)]),
         LogicalPlan::Union(node) => ColumnOrigin::Below(node.inputs.iter().map(|input| at(input, index)).collect()),
@@ -308,28 +306,6 @@ pub(crate) fn table_column(expr: &Expr, plan: &LogicalPlan) -> Option<String> {
             _ => None,
         },
         ColumnOrigin::Unknown => None,
-    }
-}
-
-/// Whether a column is the number of a rank, passed on as it is.
-pub(crate) fn is_rank(column: &Column, plan: &LogicalPlan) -> bool {
-    let Some(index) = plan.schema().maybe_index_of_column(column) else { return false };
-    match plan {
-        LogicalPlan::Projection(projection) => match without_aliases(&projection.expr[index]) {
-            Expr::Column(column) => is_rank(column, &projection.input),
-            _ => false,
-        },
-        LogicalPlan::SubqueryAlias(alias) => {
-            is_rank(&Column::from(alias.input.schema().qualified_field(index)), &alias.input)
-        }
-        LogicalPlan::Filter(filter) => is_rank(column, &filter.input),
-        LogicalPlan::Window(window) => {
-            let is_call = index == window.input.schema().fields().len();
-            let call =
-                window.window_expr.first().filter(|_| is_call && window.window_expr.len() == 1).map(without_aliases);
-            matches!(call, Some(Expr::WindowFunction(call)) if ranking_of(&call.fun).is_some())
-        }
-        _ => false,
     }
 }
 

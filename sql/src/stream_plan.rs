@@ -41,8 +41,6 @@ use crate::error::{Fault, Result};
 use crate::identity::Name;
 use crate::translate::{NodeRows, Target, Translator};
 
-pub(crate) use rank::first_row;
-
 /// Which changes flow along an edge of the plan, as in Flink's `ModifyKindSet`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ChangelogKind {

@@ -9,7 +9,7 @@ use datafusion_expr::{Cast, Expr, Filter, LogicalPlan, LogicalPlanBuilder, Windo
 
 use crate::functions::ranking::without_alias;
 use crate::lineage::{is_event_time, table_column};
-use crate::stream_plan::first_row;
+use crate::rank_bounds::first_row;
 
 /// The plan with all rows in the place of the newest ones, and the columns of the table that are the key; `None` for another plan.
 pub(crate) fn all_versions(plan: &LogicalPlan, in_utc: bool) -> Result<Option<(LogicalPlan, Vec<String>)>> {

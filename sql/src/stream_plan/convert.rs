@@ -15,7 +15,7 @@ use super::join::Join;
 use super::lookup::Lookup;
 use super::op_codes::OpCodes;
 use super::over::Over;
-use super::rank::{Numbers, Rank, bounded, lost};
+use super::rank::{Rank, lost};
 use super::scan::Scan;
 use super::slices::sliced;
 use super::temporal::TemporalJoin;
@@ -30,7 +30,8 @@ use crate::as_of::AsOf;
 use crate::error::{Fault, Result};
 use crate::faults::fault;
 use crate::functions::varying;
-use crate::lineage::{is_rank, keeps_time};
+use crate::lineage::keeps_time;
+use crate::rank_bounds::{Numbers, bounded, is_rank};
 use crate::window_assign::{ADDED, WindowAssign};
 
 /// Finds the node for each node of a plan.
