@@ -8,10 +8,11 @@ use std::ops::ControlFlow;
 
 use arrow::datatypes::{DataType, Field};
 use coulee_runtime::table::{DEAD_LETTER_STREAM, InferredTable};
-use sqlparser::ast::{Ident, ObjectName, Query, TableAlias, TableFactor, Visit, VisitMut, Visitor, VisitorMut};
+use sqlparser::ast::{Ident, ObjectName, Query, Visit, Visitor};
 use sqlparser::keywords::{RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_TABLE_ALIAS};
 use sqlparser::tokenizer::Token;
 
+use crate::names::rename_tables;
 use crate::statement::Body;
 use crate::types::type_name;
 
@@ -129,9 +130,13 @@ impl Visitor for Named {
 /// The path that stands in the place of a table's name.
 fn path(name: &ObjectName) -> Option<&Ident> {
     match name.0.as_slice() {
-        [part] => part.as_ident().filter(|ident| ident.quote_style == Some('\'')),
+        [part] => part.as_ident().filter(|ident| is_path(ident)),
         _ => None,
     }
+}
+
+fn is_path(name: &Ident) -> bool {
+    name.quote_style == Some('\'')
 }
 
 /// What the catalog calls the table of a file. No table that is declared has such a name by accident.
@@ -141,26 +146,7 @@ pub(crate) fn key(path: &str) -> String {
 
 /// Puts the catalog's names in the place of paths, and gives tables that have none the names of their files.
 pub(crate) fn name_tables(query: &mut Query) {
-    // The visitor never breaks.
-    let _ = query.visit(&mut NameTables);
-}
-
-struct NameTables;
-
-impl VisitorMut for NameTables {
-    type Break = ();
-
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
-        if let TableFactor::Table { name, alias, .. } = factor
-            && let Some(found) = path(name).cloned()
-        {
-            let own = Ident { value: table_name(&found.value), quote_style: None, span: found.span };
-            alias.get_or_insert(TableAlias { explicit: false, name: own, columns: Vec::new(), at: None });
-            *name =
-                ObjectName::from(vec![Ident { value: key(&found.value), quote_style: Some('`'), span: found.span }]);
-        }
-        ControlFlow::Continue(())
-    }
+    rename_tables(query, |name| is_path(name).then(|| (key(&name.value), table_name(&name.value))));
 }
 
 /// The name of a file without folders and extensions, as far as it is one; else the folder's.

@@ -1,10 +1,14 @@
-//! Names for a query's columns that have none: `EXPR$0`, `EXPR$1`, …, as in Flink.
+//! Names for a query's columns that have none: `EXPR$0`, `EXPR$1`, …, as in Flink; and other names for its tables.
 //!
-//! DataFusion names them after their text, and then refuses two that read alike (`CAST(ts AS DATE), ts`).
+//! DataFusion names columns without a name after their text, and then refuses two that read alike (`CAST(ts AS DATE), ts`).
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
-use sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, Spanned, TableFactor, Values};
+use sqlparser::ast::{
+    Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, Spanned, TableAlias, TableFactor, Values,
+    VisitMut, VisitorMut,
+};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Span;
 
@@ -16,6 +20,30 @@ pub(crate) fn name_columns(query: &mut Query) {
         name_columns(&mut cte.query);
     }
     name_set(&mut query.body);
+}
+
+/// Gives tables of a query another name (the first) and calls them by the second, unless the query does. `renamed` says both of an identifier, or nothing.
+pub(crate) fn rename_tables(query: &mut Query, renamed: impl Fn(&Ident) -> Option<(String, String)>) {
+    // The visitor never breaks.
+    let _ = query.visit(&mut RenameTables(renamed));
+}
+
+struct RenameTables<F>(F);
+
+impl<F: Fn(&Ident) -> Option<(String, String)>> VisitorMut for RenameTables<F> {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, alias, .. } = factor
+            && let Some(ObjectNamePart::Identifier(ident)) = name.0.last_mut()
+            && let Some((table, own)) = (self.0)(ident)
+        {
+            let own = Ident { value: own, quote_style: None, span: ident.span };
+            alias.get_or_insert(TableAlias { explicit: false, name: own, columns: Vec::new(), at: None });
+            *ident = Ident { value: table, quote_style: Some('`'), span: ident.span };
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 fn name_set(body: &mut SetExpr) {

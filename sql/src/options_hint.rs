@@ -3,13 +3,12 @@
 //! A hint is a comment for sqlparser. So the options travel in the table's name: [`attach`] adds them to the word before the hint, the session makes the
 //! table of that name ([`split`]), and [`name_tables`] gives it the name that the query knows it by.
 
-use std::ops::ControlFlow;
-
-use sqlparser::ast::{Ident, Query, TableAlias, TableFactor, VisitMut, VisitorMut};
+use sqlparser::ast::{Ident, Query};
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use crate::dialect::FlinkDialect;
 use crate::error::{Fault, Result};
+use crate::names::rename_tables;
 use crate::tokens::is_word;
 
 /// The hint.
@@ -92,25 +91,10 @@ fn pairs(hint: &str, span: Span) -> Result<Pairs> {
 
 /// Tables with options are called as without them, unless the query names them otherwise.
 pub(crate) fn name_tables(query: &mut Query) {
-    // The visitor never breaks.
-    let _ = query.visit(&mut NameTables);
-}
-
-struct NameTables;
-
-impl VisitorMut for NameTables {
-    type Break = ();
-
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
-        if let TableFactor::Table { name, alias, .. } = factor
-            && let Some(ident) = name.0.last().and_then(|part| part.as_ident())
-            && let Some((table, _)) = ident.value.split_once(MARK)
-        {
-            let own = Ident { value: table.to_owned(), quote_style: None, span: ident.span };
-            alias.get_or_insert(TableAlias { explicit: false, name: own, columns: Vec::new(), at: None });
-        }
-        ControlFlow::Continue(())
-    }
+    rename_tables(query, |name| {
+        let (table, _) = name.value.split_once(MARK)?;
+        Some((name.value.clone(), table.to_owned()))
+    });
 }
 
 /// The name in a hint, if a word is one: `+ OPTIONS('a' = 'b')` is `OPTIONS`.

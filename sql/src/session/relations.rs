@@ -99,9 +99,8 @@ impl Session {
         };
         let takes = |key: &str| before.connector.options().iter().any(|option| option.key == key);
         let mut create = altered(&before.create, alter, takes)?;
-        if let Some(taken) = self.catalog.get(&create.name.value).filter(|_| create.name.value != *name) {
-            let message = format!("{} '{}' exists already", taken.kind().word(), create.name.value);
-            return Err(Fault::new(message).at(create.name.span).help("choose another name, or DROP it first"));
+        if create.name.value != *name {
+            self.check_free(&create.name)?;
         }
         create.text = create_text(&create);
         let (table, notes) = self.defined(&create, statement)?;
@@ -135,11 +134,12 @@ impl Session {
             Some(Relation::Table) => return Err(Fault::new(format!("'{}' is a table", name.value)).at(name.span)),
             None => return Err(self.catalog.unknown(&name.value).at(name.span)),
         }
-        let holds = self.kept.holds(&name.value);
+        // One that is kept and cannot be planned any more is no entry: it is altered by giving it another query.
+        let is_kept = self.kept.holds(&name.value) || self.catalog.get(&name.value).is_none();
         let (view, now) = match alter {
             AlterView::As(create) => (Arc::new(self.planned_view(create)?), name),
             AlterView::RenameTo { to, .. } => {
-                self.exists(to, false, false)?;
+                self.check_free(to)?;
                 let Entry::View(view) = self.catalog.find(&name.value)? else {
                     return Err(Fault::new(format!("'{}' is a table", name.value)).at(name.span));
                 };
@@ -149,7 +149,7 @@ impl Session {
         };
         self.catalog.remove(&name.value);
         self.catalog.insert(now.value.clone(), Entry::View(view));
-        if holds {
+        if is_kept {
             if now.value != name.value {
                 self.kept.forget(&name.value);
             }
@@ -163,6 +163,16 @@ impl Session {
         let plan = with_names(plan, &create.columns, &create.name)?;
         check_names(&plan, Relation::View, &create.name)?;
         Ok(View { plan, text: create.text.clone() })
+    }
+
+    /// Refuses a new name that stands for something already, in this script or among what is kept.
+    fn check_free(&self, name: &Ident) -> Result<()> {
+        match self.relations().get(&name.value) {
+            None => Ok(()),
+            Some(taken) => Err(Fault::new(format!("{} '{}' exists already", taken.word(), name.value))
+                .at(name.span)
+                .help("choose another name, or DROP it first")),
+        }
     }
 
     /// What to answer when the name is taken.

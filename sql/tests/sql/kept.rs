@@ -161,6 +161,26 @@ fn a_change_is_kept() {
 }
 
 #[test]
+fn a_new_name_must_be_free_of_what_is_kept() {
+    let mut folder =
+        folder(&format!("{FLIGHTS}; CREATE VIEW v AS SELECT carrier FROM flights; CREATE VIEW w AS SELECT 1 AS a"));
+    for rename in ["ALTER VIEW v RENAME TO w", "ALTER VIEW v RENAME TO flights", "ALTER TABLE flights RENAME TO v"] {
+        assert!(folder.fails(rename).contains("exists already"), "{rename}");
+    }
+    folder.run("other", "DROP TABLE flights").expect("a script");
+    let broken = folder.fails("ALTER VIEW w RENAME TO v");
+    assert!(broken.contains("view 'v' exists already"), "also of one that cannot be planned any more: {broken}");
+    assert_eq!(folder.names(), ["v", "w"]);
+}
+
+#[test]
+fn a_kept_view_that_cannot_be_planned_any_more_gets_another_query() {
+    let mut folder = folder(&format!("{FLIGHTS}; CREATE VIEW v AS SELECT carrier FROM flights"));
+    folder.run("other", "DROP TABLE flights; ALTER VIEW v AS SELECT 2 AS b").expect("a script");
+    folder.run("third", "SELECT b FROM v").expect("the other query is kept");
+}
+
+#[test]
 fn a_statement_that_fails_keeps_nothing() {
     let mut folder = folder(FLIGHTS);
     folder.fails("CREATE TABLE out WITH ('connector' = 'bare') AS SELECT nothing FROM flights");
