@@ -420,7 +420,8 @@ async fn a_job_goes_by_the_tables_that_it_was_started_with() {
     let engine = open(dir.path());
     run(&engine, declared(dir.path(), ", 'scan.rate-limit' = '500'")).await.0.unwrap();
     let other = dir.path().join("other");
-    let altered = format!("ALTER TABLE copied SET ('path' = '{}');", other.display());
+    run(&engine, script("CREATE VIEW passing AS SELECT 1 AS one".into())).await.0.unwrap();
+    let altered = format!("DROP VIEW passing; ALTER TABLE copied SET ('path' = '{}');", other.display());
     run(&engine, script(altered + "INSERT INTO copied SELECT n, k FROM source")).await.0.unwrap();
     until(|| engine.job("copy").unwrap().progress.is_some_and(|progress| progress.rows_read > 0)).await;
     engine.stop_job("copy").await.unwrap();

@@ -86,7 +86,7 @@ pub(crate) struct Kept {
     definitions: Arc<Definitions>,
     /// The entries of the session that are the kept ones.
     entries: BTreeMap<String, Came>,
-    /// What was taken over so far.
+    /// What was taken over, replaced or forgotten so far: what the script needs to be run again.
     taken: Definitions,
     /// Why one could not be taken over, and what to do: a sentence.
     faults: BTreeMap<String, String>,
@@ -143,6 +143,7 @@ impl Kept {
 
     /// Keeps what a statement has declared.
     pub fn keep(&mut self, name: &str, definition: Definition) {
+        self.remember(name);
         self.entries.insert(name.to_owned(), Came::DeclaredHere);
         if self.get(name).is_some_and(|before| before.text == definition.text) {
             return;
@@ -152,13 +153,24 @@ impl Kept {
     }
 
     pub fn forget(&mut self, name: &str) {
+        self.remember(name);
         self.entries.remove(name);
         if Arc::make_mut(&mut self.definitions).remove(name).is_some() {
             self.changes.push(CatalogChange::Forget(name.to_owned()));
         }
     }
 
-    /// What was taken over since the session began.
+    /// What a statement is about to replace or forget is there again when the script is run again.
+    fn remember(&mut self, name: &str) {
+        if self.entries.get(name) == Some(&Came::DeclaredHere) {
+            return;
+        }
+        if let Some(before) = self.definitions.get(name) {
+            self.taken.entry(name.to_owned()).or_insert_with(|| before.clone());
+        }
+    }
+
+    /// What was taken over, replaced or forgotten since the session began.
     pub fn taken(&self) -> &Definitions {
         &self.taken
     }

@@ -35,6 +35,11 @@ impl Folder {
             }
         }
         self.taken = session.taken_over().keys().cloned().collect();
+        // A job of the script is planned again from what was taken over, whatever is kept by then.
+        let mut again = session_of(name, 1, Arc::new(session.taken_over().clone()));
+        for statement in parse_script(script, &format!("{name}.sql"))? {
+            again.execute(&statement).expect("the script is planned again");
+        }
         Ok(effects)
     }
 
